@@ -1,0 +1,174 @@
+//! Names of things: connections and channels.
+
+use std::borrow::Borrow;
+use std::fmt;
+
+use serde::Serialize;
+
+/// The longest connection id, in bytes (contract: 1..=128).
+pub const CONNECTION_ID_MAX_BYTES: usize = 128;
+
+/// The name of one call, chosen by the gateway: 1 to 128 bytes of UTF-8 without control characters.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct ConnectionId(String);
+
+/// Why bytes are no connection id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IdError {
+    /// Empty, or more than 128 bytes.
+    #[error("connection id is not 1 to 128 bytes long")]
+    Length,
+    /// Not UTF-8.
+    #[error("connection id is not utf-8")]
+    NotUtf8,
+    /// Holds a control character, which would break logs and file names.
+    #[error("connection id holds a control character")]
+    Control,
+}
+
+impl ConnectionId {
+    /// Checks bytes off the wire and lends them as the text of an id.
+    ///
+    /// # Errors
+    /// [`IdError`] says which of the three rules is broken.
+    pub fn check(bytes: &[u8]) -> Result<&str, IdError> {
+        if bytes.is_empty() || bytes.len() > CONNECTION_ID_MAX_BYTES {
+            return Err(IdError::Length);
+        }
+        let text = std::str::from_utf8(bytes).map_err(|_| IdError::NotUtf8)?;
+        if text.chars().any(char::is_control) {
+            return Err(IdError::Control);
+        }
+        Ok(text)
+    }
+
+    /// Makes an id of text that follows the rules.
+    ///
+    /// # Errors
+    /// As [`ConnectionId::check`].
+    pub fn new(text: &str) -> Result<Self, IdError> {
+        Self::check(text.as_bytes()).map(|text| Self(text.to_owned()))
+    }
+
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Borrow<str> for ConnectionId {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.0)
+    }
+}
+
+/// One of the two voices of a connection. The caller is the left channel of the recording, the AI the right one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Channel {
+    /// What the caller said: left.
+    Caller,
+    /// What the AI said: right.
+    Ai,
+}
+
+impl Channel {
+    /// Both channels, left first.
+    pub const BOTH: [Self; 2] = [Self::Caller, Self::Ai];
+
+    /// The place of the channel in a pair: 0 for the caller, 1 for the AI, as on the wire.
+    #[must_use]
+    pub fn index(self) -> usize {
+        match self {
+            Self::Caller => 0,
+            Self::Ai => 1,
+        }
+    }
+
+    /// The word for it in logs and manifests.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Caller => "caller",
+            Self::Ai => "ai",
+        }
+    }
+}
+
+impl fmt::Display for Channel {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.name())
+    }
+}
+
+/// What a frame is about: one channel, or the connection as a whole (255 on the wire).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// One channel.
+    Channel(Channel),
+    /// The whole connection.
+    Whole,
+}
+
+impl Scope {
+    /// Reads the channel byte of a frame.
+    #[must_use]
+    pub fn from_wire(byte: u8) -> Option<Self> {
+        match byte {
+            0 => Some(Self::Channel(Channel::Caller)),
+            1 => Some(Self::Channel(Channel::Ai)),
+            255 => Some(Self::Whole),
+            _ => None,
+        }
+    }
+
+    /// The channel byte of a frame.
+    #[must_use]
+    pub fn to_wire(self) -> u8 {
+        match self {
+            Self::Channel(Channel::Caller) => 0,
+            Self::Channel(Channel::Ai) => 1,
+            Self::Whole => 255,
+        }
+    }
+
+    /// Whether the scope takes in `channel`.
+    #[must_use]
+    pub fn covers(self, channel: Channel) -> bool {
+        self == Self::Whole || self == Self::Channel(channel)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_utf8_of_1_to_128_bytes_without_control_characters() {
+        assert_eq!(ConnectionId::check("caf\u{e9}/../ x".as_bytes()), Ok("caf\u{e9}/../ x"));
+        assert_eq!(ConnectionId::check(b""), Err(IdError::Length));
+        assert_eq!(ConnectionId::check(&[b'x'; 129]), Err(IdError::Length));
+        assert!(ConnectionId::check(&[b'x'; 128]).is_ok());
+        assert_eq!(ConnectionId::check(b"\xff"), Err(IdError::NotUtf8));
+        assert_eq!(ConnectionId::check(b"a\nb"), Err(IdError::Control));
+        assert_eq!(ConnectionId::check("a\u{85}b".as_bytes()), Err(IdError::Control));
+    }
+
+    #[test]
+    fn the_channel_byte_reads_back_as_it_was_written() {
+        for byte in 0..=255u8 {
+            match Scope::from_wire(byte) {
+                Some(scope) => assert_eq!(scope.to_wire(), byte),
+                None => assert!(!matches!(byte, 0 | 1 | 255)),
+            }
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! sidetape records calls. A voice gateway hands it a copy of every RTP packet of both directions over a local
+//! socket; it leaves one stereo Ogg Opus file per call (left = caller, right = AI) and a manifest that says how far
+//! to trust it. No Opus audio is decoded on the way.
+//!
+//! # The way of a packet
+//! ```text
+//!  datagram ─▶ frame ─▶ packet ─▶ connection ─▶ spool ─▶ ledger ─▶ timeline ─▶ recording ─▶ mux ─▶ publish
+//!  io::udp     tap      RTP,      references,   durable  what the  48 kHz      both         one     name and
+//!  io::unix    protocol RTCP      holds, sweep  log      spool     placement   channels     Ogg     store
+//!                                                        says                  together     file
+//! ```
+//! Live, a packet goes as far as the spool: [`io::ingest`] is that path. When the connection has ended, [`io::finish`]
+//! takes its spool file the rest of the way, through [`io::render`]. Nothing else connects the two halves but the file.
+//!
+//! # The rooms
+//! The core, in the order of the flow. A module imports only from above it, does no I/O, reads no clock, logs nothing;
+//! `connection` and `spool` do not know each other. `tests/tidy.rs` checks all of this.
+//!
+//! | module | what is in it |
+//! | --- | --- |
+//! | [`time`], [`id`] | units of time; connection ids and channels |
+//! | [`frame`], [`packet`], [`rtpmap`] | bytes off the wire become types, once: the tap protocol, RTP, payload types |
+//! | [`connection`] | one call's life as a state machine, and its metadata |
+//! | [`spool`] | the format of the durable log, and how to read around damage |
+//! | [`timeline`] | sequence numbers and timestamps unwrapped, packets placed on one 48 kHz clock |
+//! | [`opus`] | Opus packets as frames, split and joined without touching one |
+//! | [`ledger`] | everything that a spool file says of its call, except the payloads |
+//! | [`mux`] | the grid, the cells that both channels can fill, the Ogg pages |
+//! | [`recording`] | both channels placed against each other, with marks and pauses |
+//! | [`manifest`], [`publish`] | what the recording holds; what it is called |
+//! | [`config`], [`metrics`] | settings; counters |
+//!
+//! The shell, which has the sockets, disks, clocks, threads and the log: [`io`], [`daemon`], [`commands`].
+//!
+//! # Durability, in steps
+//! 1 append records to the spool file, 2 sync it now and then, 3 when the connection ends: seal, sync file and
+//! directory, 4 render beside it, sync, 5 put the audio into the store and compare size and checksum, 6 put the
+//! manifest, 7 enter the catalogue (not built yet), 8 remove the spool file, sync the directory. Starting up runs the
+//! same code from whatever step the disk shows.
+//!
+//! # Invariants
+//! - Spool gone ⇒ audio and manifest are in the store.
+//! - A final name never shows a partial file, and no file is ever overwritten.
+//! - Every connection that was ever accepted ends in exactly one outcome.
+//! - Rendering is a function of the spool file: the same file gives the same bytes.
+//! - Nothing is dropped without a counter and a reason.
+//! - Nothing received, read or configured can make the daemon panic.
+
+pub mod id;
+pub mod time;

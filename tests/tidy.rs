@@ -1,0 +1,199 @@
+//! Keeps the house in order: the layering of the core, its purity, and what each file and document must have.
+
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The core, in the order of the flow: a module imports only from those before it.
+const CORE: [&str; 16] = [
+    "time",
+    "id",
+    "frame",
+    "packet",
+    "rtpmap",
+    "connection",
+    "spool",
+    "timeline",
+    "opus",
+    "ledger",
+    "mux",
+    "recording",
+    "manifest",
+    "publish",
+    "config",
+    "metrics",
+];
+/// The shell: it may do anything, and nothing of the core may import it.
+const SHELL: [&str; 3] = ["io", "daemon", "commands"];
+/// What the core must not touch.
+const IMPURE: [&str; 13] = [
+    "std::fs",
+    "UdpSocket",
+    "TcpListener",
+    "TcpStream",
+    "std::thread",
+    "std::env",
+    "std::process",
+    "std::os",
+    "tokio::",
+    "tracing::",
+    "Instant::now",
+    "SystemTime",
+    "println!",
+];
+const VAGUE: [&str; 6] = ["util", "common", "helpers", "types", "misc", "manager"];
+const LINES_MAX: usize = 600;
+
+struct Source {
+    path: PathBuf,
+    text: String,
+}
+
+impl Source {
+    /// The module of the first level that the file belongs to; `main` and `lib` for the two roots.
+    fn module(&self) -> String {
+        let relative = self.path.strip_prefix(root().join("src")).unwrap();
+        let first = relative.components().next().unwrap().as_os_str().to_str().unwrap();
+        first.trim_end_matches(".rs").to_owned()
+    }
+
+    /// The code without comments and without the tests at the end of the file.
+    fn code(&self) -> String {
+        let code = self.text.split("#[cfg(test)]\nmod tests").next().unwrap();
+        code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+    }
+
+    fn name(&self) -> String {
+        self.path.strip_prefix(root()).unwrap().display().to_string()
+    }
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn rust_files(directory: &Path, found: &mut Vec<Source>) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            rust_files(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(Source { text: fs::read_to_string(&path).unwrap(), path });
+        }
+    }
+}
+
+fn sources() -> Vec<Source> {
+    let mut found = Vec::new();
+    rust_files(&root().join("src"), &mut found);
+    assert!(found.len() > 20, "the source was not found");
+    found
+}
+
+/// The modules of the first level that code names by `crate::`.
+fn imports(code: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for (at, _) in code.match_indices("crate::") {
+        let rest = &code[at + "crate::".len()..];
+        let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+        found.insert(name);
+    }
+    found
+}
+
+#[test]
+fn a_core_module_imports_only_from_above_it() {
+    for source in sources() {
+        let module = source.module();
+        let Some(place) = CORE.iter().position(|name| *name == module) else { continue };
+        for import in imports(&source.code()) {
+            let from = CORE.iter().position(|name| *name == import);
+            assert!(
+                from.is_some_and(|from| from <= place),
+                "{} imports crate::{import}, which is not above it",
+                source.name()
+            );
+            let pair = [module.as_str(), import.as_str()];
+            assert!(pair != ["spool", "connection"], "the spool must not know connections");
+        }
+    }
+}
+
+#[test]
+fn every_module_is_in_the_core_or_in_the_shell() {
+    for source in sources() {
+        let module = source.module();
+        let known = CORE.contains(&module.as_str())
+            || SHELL.contains(&module.as_str())
+            || ["lib", "main"].contains(&module.as_str());
+        assert!(known, "{} is in no layer: add it to this test and to lib.rs", source.name());
+    }
+}
+
+#[test]
+fn the_core_has_no_clock_and_does_no_io() {
+    for source in sources() {
+        if CORE.contains(&source.module().as_str()) {
+            let code = source.code();
+            for word in IMPURE {
+                assert!(!code.contains(word), "{} uses {word}", source.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn every_file_says_what_it_is_and_stays_readable() {
+    for source in sources() {
+        assert!(source.text.starts_with("//! "), "{} has no header", source.name());
+        let lines = source.text.lines().count();
+        assert!(lines <= LINES_MAX, "{} has {lines} lines", source.name());
+        let stem = source.path.file_stem().unwrap().to_str().unwrap();
+        assert!(!VAGUE.contains(&stem), "{} says nothing by its name", source.name());
+    }
+}
+
+#[test]
+fn the_readme_names_every_variable_and_every_reason() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    for variable in sidetape::config::VARIABLES {
+        assert!(readme.contains(&format!("`{}`", variable.name)), "README.md lacks {}", variable.name);
+    }
+    for reason in sidetape::metrics::DropReason::ALL {
+        assert!(readme.contains(&format!("`{}`", reason.name())), "README.md lacks {}", reason.name());
+    }
+}
+
+#[test]
+fn ci_ends_with_the_test_command_of_the_readme() {
+    let ci = fs::read_to_string(root().join(".ci/run")).unwrap();
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let last = ci.trim_end().lines().last().unwrap();
+    assert!(last.ends_with("cargo test --locked"));
+    assert!(readme.lines().any(|line| line == last), "README.md lacks the line: {last}");
+}
+
+#[test]
+fn every_path_in_a_comment_exists() {
+    for source in sources() {
+        for line in source.text.lines().filter(|line| line.trim_start().starts_with("//")) {
+            for word in line.split(['`', ' ', '(', ')', ',', ';']) {
+                let is_path = ["src/", "tests/", "fixtures/", "deploy/", "benches/"]
+                    .iter()
+                    .any(|top| word.starts_with(top) && word.len() > top.len());
+                let path = word.trim_end_matches(['.', ':']);
+                assert!(!is_path || root().join(path).exists(), "{}: {path} does not exist", source.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn every_module_of_the_library_is_on_its_map() {
+    let lib = fs::read_to_string(root().join("src/lib.rs")).unwrap();
+    for module in CORE.iter().chain(&SHELL) {
+        assert!(lib.contains(&format!("[`{module}`]")), "lib.rs does not show {module}");
+    }
+}
