@@ -46,5 +46,8 @@
 //! - Nothing is dropped without a counter and a reason.
 //! - Nothing received, read or configured can make the daemon panic.
 
+pub mod frame;
 pub mod id;
+pub mod packet;
+pub mod rtpmap;
 pub mod time;

@@ -1,0 +1,156 @@
+//! RTP and RTCP: bytes of a frame's body in, checked packets out (RFC 3550).
+//!
+//! Parsing is by `rtp-types`, which neither allocates nor panics. Header extensions are skipped: nothing in a
+//! recording depends on them yet. RTCP is checked for its outer form only, so that the spool holds nothing broken.
+#![cfg_attr(
+    not(test),
+    deny(clippy::indexing_slicing, clippy::as_conversions, clippy::arithmetic_side_effects)
+)]
+
+use rtp_types::RtpPacket;
+
+/// The fields of one RTP packet that a recording needs, and its payload without padding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rtp<'a> {
+    /// Synchronisation source.
+    pub ssrc: u32,
+    /// Sequence number, modulo 2^16.
+    pub sequence: u16,
+    /// Media timestamp in ticks of the payload type's clock, modulo 2^32.
+    pub timestamp: u32,
+    /// Payload type, 0..=127.
+    pub payload_type: u8,
+    /// What lies between the header and the padding. Empty for a packet of padding alone.
+    pub payload: &'a [u8],
+}
+
+/// Why bytes are no RTP or RTCP packet. Each is counted under its own name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PacketError {
+    /// Not a whole RTP packet of version 2.
+    #[error("body is not an rtp packet")]
+    Rtp,
+    /// RTCP sent as RTP: the second byte is 192..=223 (RFC 5761 section 4).
+    #[error("body is rtcp in a frame of kind rtp")]
+    RtcpAsRtp,
+    /// Not a compound RTCP packet.
+    #[error("body is not a compound rtcp packet")]
+    Rtcp,
+}
+
+/// Parses one RTP packet.
+///
+/// # Errors
+/// [`PacketError::Rtp`], or [`PacketError::RtcpAsRtp`] where the gateway mixed up the two kinds.
+pub fn parse_rtp(bytes: &[u8]) -> Result<Rtp<'_>, PacketError> {
+    let packet = RtpPacket::parse(bytes).map_err(|_| PacketError::Rtp)?;
+    if bytes.get(1).is_some_and(|second| (192..=223).contains(second)) {
+        return Err(PacketError::RtcpAsRtp);
+    }
+    let start = packet.payload_offset();
+    let end = start.checked_add(packet.payload_len()).ok_or(PacketError::Rtp)?;
+    Ok(Rtp {
+        ssrc: packet.ssrc(),
+        sequence: packet.sequence_number(),
+        timestamp: packet.timestamp(),
+        payload_type: packet.payload_type(),
+        payload: bytes.get(start..end).ok_or(PacketError::Rtp)?,
+    })
+}
+
+/// Returns the fixed header of an RTP packet that [`parse_rtp`] accepted, as a packet without payload: what is
+/// kept of a packet that came during a PAUSE, so that the timeline stays whole.
+#[must_use]
+pub fn header_only(bytes: &[u8]) -> [u8; 12] {
+    let mut header = [0; 12];
+    for (to, from) in header.iter_mut().zip(bytes) {
+        *to = *from;
+    }
+    // Version 2, no padding, no extension, no contributing sources: none of what they announce follows.
+    if let Some(first) = header.first_mut() {
+        *first = 0x80;
+    }
+    header
+}
+
+/// Checks that bytes are a compound RTCP packet: one or more packets of version 2, types 192..=223, whose lengths
+/// add up to the whole.
+///
+/// # Errors
+/// [`PacketError::Rtcp`].
+pub fn check_rtcp(bytes: &[u8]) -> Result<(), PacketError> {
+    let mut rest = bytes;
+    if rest.is_empty() {
+        return Err(PacketError::Rtcp);
+    }
+    while !rest.is_empty() {
+        let [first, kind, high, low, ..] = *rest else { return Err(PacketError::Rtcp) };
+        let words = usize::from(u16::from_be_bytes([high, low]));
+        let length = words.saturating_add(1).saturating_mul(4);
+        if first >> 6 != 2 || !(192..=223).contains(&kind) {
+            return Err(PacketError::Rtcp);
+        }
+        rest = rest.get(length..).ok_or(PacketError::Rtcp)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rtp(first: u8, second: u8, rest: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![first, second, 0, 9, 0, 0, 0, 8, 0, 0, 0, 7];
+        bytes.extend_from_slice(rest);
+        bytes
+    }
+
+    #[test]
+    fn padding_and_extension_are_not_payload() {
+        let mut body = vec![0xbe, 0xde, 0, 1, 0x10, 0xff, 0, 0];
+        body.extend_from_slice(b"opus");
+        body.extend_from_slice(&[0, 0, 3]);
+        let bytes = rtp(0xb0, 111, &body);
+        let packet = parse_rtp(&bytes).unwrap();
+        assert_eq!(packet.payload, b"opus");
+        assert_eq!((packet.sequence, packet.timestamp, packet.ssrc), (9, 8, 7));
+        assert_eq!(packet.payload_type, 111);
+    }
+
+    #[test]
+    fn the_packet_that_panics_the_rtp_crate_is_harmless_here() {
+        let bytes = [
+            0x90, 0xe0, 0xb7, 0xba, 0x73, 0x85, 0xae, 0x8f, 0x5e, 0xba, 0xc9, 0x9a, 0x10, 0, 0, 1, 0xc0,
+            0xdf, 0xa8, 0x85,
+        ];
+        assert!(parse_rtp(&bytes).unwrap().payload.is_empty());
+    }
+
+    #[test]
+    fn wrong_versions_cut_headers_and_rtcp_are_refused() {
+        assert_eq!(parse_rtp(&rtp(0x40, 111, b"x")), Err(PacketError::Rtp));
+        assert_eq!(parse_rtp(&rtp(0x80, 111, b"")[..11]), Err(PacketError::Rtp));
+        assert_eq!(parse_rtp(&rtp(0x8f, 111, b"x")), Err(PacketError::Rtp));
+        assert_eq!(parse_rtp(&rtp(0xa0, 111, &[200])), Err(PacketError::Rtp));
+        assert_eq!(parse_rtp(&rtp(0x80, 200, b"")), Err(PacketError::RtcpAsRtp));
+    }
+
+    #[test]
+    fn a_header_alone_is_a_packet_of_the_same_time() {
+        let bytes = rtp(0xb1, 111, &[0; 40]);
+        let kept = header_only(&bytes);
+        let packet = parse_rtp(&kept).unwrap();
+        assert_eq!((packet.sequence, packet.timestamp, packet.ssrc), (9, 8, 7));
+        assert!(packet.payload.is_empty());
+    }
+
+    #[test]
+    fn compound_rtcp_must_add_up() {
+        let report = [0x80, 201, 0, 1, 0, 0, 0, 1];
+        assert_eq!(check_rtcp(&report), Ok(()));
+        assert_eq!(check_rtcp(&[report, report].concat()), Ok(()));
+        assert_eq!(check_rtcp(&report[..7]), Err(PacketError::Rtcp));
+        assert_eq!(check_rtcp(&[]), Err(PacketError::Rtcp));
+        assert_eq!(check_rtcp(&[0x80, 111, 0, 0]), Err(PacketError::Rtcp));
+    }
+}
