@@ -46,6 +46,7 @@
 //! - Nothing is dropped without a counter and a reason.
 //! - Nothing received, read or configured can make the daemon panic.
 
+pub mod connection;
 pub mod frame;
 pub mod id;
 pub mod packet;

@@ -1,0 +1,390 @@
+//! The life of one connection: a small state machine that is told the time and does nothing itself.
+//!
+//! ```text
+//!   first RTP or META
+//!         │                 last reference released            linger over
+//!         ▼               ┌────────────────────────┐        ┌──────────────┐
+//!       Open ─────────────┘                        ▼        │              ▼
+//!         ▲  ◀──────────── HOLD ──────────────  Lingering ──┘           Sealed ── tombstone over ──▶ gone
+//!         │                                                                ▲
+//!         │ any frame                    stale, shutdown, too long ────────┤
+//!     Resuming ──────────────────── nothing came in time ──────────────────┘
+//! ```
+//!
+//! A connection opens with two references, one for each channel; END releases them, HOLD and RELEASE add and give
+//! back further ones. [`Connection::handle_frame`] says what to keep of a frame, [`Connection::handle_timeout`]
+//! what a deadline means; the shell does it. Invariants: a sealed connection keeps nothing; each way out of the
+//! open states passes through exactly one [`End`].
+
+pub mod metadata;
+
+use std::time::Duration;
+
+use crate::frame::{Message, PauseMode};
+use crate::id::{Channel, Scope};
+use crate::time::Mono;
+
+/// How long the frames of a finished connection are recognised as late, and do not open it anew.
+pub const TOMBSTONE: Duration = Duration::from_secs(60);
+
+/// The waiting times that the operator configures.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// How long stragglers are waited for after the last reference.
+    pub linger: Duration,
+    /// How long a connection may be without a frame before the sweep closes it.
+    pub retention: Duration,
+    /// How long a connection found in the spool waits for its gateway after a restart.
+    pub resume: Duration,
+    /// The longest recording; a longer call goes on as another part.
+    pub max_duration: Duration,
+}
+
+/// Why a connection was closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Its last reference was released.
+    Released,
+    /// No frame came for the retention time.
+    Stale,
+    /// The daemon was asked to stop.
+    Shutdown,
+    /// The daemon had been killed, and nothing came after the restart.
+    NotResumed,
+    /// The recording reached its greatest length; the call goes on as another part.
+    PartFull,
+}
+
+/// What to keep of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// All of it.
+    Whole,
+    /// Only the RTP header: the channel is paused, and what was said must not be kept.
+    HeaderOnly,
+    /// Nothing, and the frame is to be counted under this reason.
+    Nothing(Refusal),
+    /// The frame asks a finished connection to open again: begin a new one with it.
+    Reopen,
+}
+
+/// Why a valid frame was not kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It came after its recording was finalised.
+    Late,
+    /// RELEASE without a HOLD.
+    ReleaseWithoutHold,
+}
+
+/// What one frame led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// What to keep.
+    pub keep: Keep,
+    /// The channels whose references this frame released: caller, ai.
+    pub released: [bool; 2],
+    /// A deadline that has come into being: call [`Connection::handle_timeout`] then.
+    pub wake_at: Option<Mono>,
+}
+
+/// What a deadline led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Timeout {
+    /// Nothing is due; ask again then, if a time is given.
+    Wait(Option<Mono>),
+    /// Finalise the recording. A tombstone stays until the given time.
+    Seal(End, Mono),
+    /// Forget the connection.
+    Retire,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Open,
+    Resuming { until: Mono },
+    Lingering { until: Mono },
+    Sealed { until: Mono },
+}
+
+/// One connection's references, holds, pauses and deadlines.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    rules: Rules,
+    state: State,
+    opened: Mono,
+    last_frame: Mono,
+    references: [bool; 2],
+    holds: u32,
+    pauses: [Option<PauseMode>; 2],
+}
+
+impl Connection {
+    /// Opens a connection with its two references.
+    #[must_use]
+    pub fn open(now: Mono, rules: Rules) -> Self {
+        Self {
+            rules,
+            state: State::Open,
+            opened: now,
+            last_frame: now,
+            references: [true; 2],
+            holds: 0,
+            pauses: [None; 2],
+        }
+    }
+
+    /// Takes up a connection whose earlier frames have been handled again out of the spool, after a restart. It
+    /// waits for its gateway to go on; if nothing was missing but the end, it is over at once.
+    #[must_use]
+    pub fn resume(mut self, now: Mono) -> Self {
+        self.opened = now;
+        self.last_frame = now;
+        let wait = if self.is_referenced() { self.rules.resume } else { Duration::ZERO };
+        self.state = State::Resuming { until: now.after(wait) };
+        self
+    }
+
+    /// The connection that takes over when this one's recording is full: the same references, holds and pauses.
+    #[must_use]
+    pub fn next_part(&self, now: Mono) -> Self {
+        Self { state: State::Open, opened: now, last_frame: now, ..self.clone() }
+    }
+
+    /// The next time at which [`Connection::handle_timeout`] may have something to say.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Mono {
+        let full = self.opened.after(self.rules.max_duration);
+        match self.state {
+            State::Open => full,
+            State::Resuming { until } | State::Lingering { until } => until.min(full),
+            State::Sealed { until } => until,
+        }
+    }
+
+    /// Whether frames are still kept.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        !matches!(self.state, State::Sealed { .. })
+    }
+
+    /// Whether a claim stands that a stream is still coming.
+    #[must_use]
+    pub fn is_referenced(&self) -> bool {
+        self.references != [false; 2] || self.holds > 0
+    }
+
+    /// Handles one valid frame about this connection.
+    pub fn handle_frame(&mut self, now: Mono, scope: Scope, message: &Message) -> Step {
+        let mut step = Step { keep: Keep::Whole, released: [false; 2], wake_at: None };
+        if !self.is_live() {
+            let is_reopening = matches!(message, Message::Meta(meta) if metadata::asks_to_reopen(meta));
+            step.keep = if is_reopening { Keep::Reopen } else { Keep::Nothing(Refusal::Late) };
+            return step;
+        }
+        self.last_frame = now;
+        if let State::Resuming { .. } = self.state {
+            self.state = State::Open;
+            step.wake_at = Some(self.poll_timeout());
+        }
+        match message {
+            Message::End { .. } => {
+                for channel in Channel::BOTH.into_iter().filter(|channel| scope.covers(*channel)) {
+                    step.released[channel.index()] = std::mem::take(&mut self.references[channel.index()]);
+                }
+            }
+            Message::Hold => self.holds = self.holds.saturating_add(1),
+            Message::Release => match self.holds.checked_sub(1) {
+                Some(holds) => self.holds = holds,
+                None => step.keep = Keep::Nothing(Refusal::ReleaseWithoutHold),
+            },
+            Message::Pause(mode) => self.set_pause(scope, Some(*mode)),
+            Message::Resume => self.set_pause(scope, None),
+            Message::Rtp if Channel::BOTH.iter().any(|c| scope.covers(*c) && self.is_paused(*c)) => {
+                step.keep = Keep::HeaderOnly;
+            }
+            _ => {}
+        }
+        match (self.is_referenced(), self.state) {
+            (true, State::Lingering { .. }) => self.state = State::Open,
+            (false, State::Open) => {
+                let until = now.after(self.rules.linger);
+                self.state = State::Lingering { until };
+                step.wake_at = Some(until);
+            }
+            _ => {}
+        }
+        step
+    }
+
+    /// Handles the passing of a deadline; harmless at any other time.
+    pub fn handle_timeout(&mut self, now: Mono) -> Timeout {
+        match self.state {
+            State::Sealed { until } if now >= until => Timeout::Retire,
+            State::Lingering { until } if now >= until => self.seal(now, End::Released),
+            State::Resuming { until } if now >= until => {
+                let end = if self.is_referenced() { End::NotResumed } else { End::Released };
+                self.seal(now, end)
+            }
+            State::Open if now >= self.poll_timeout() => self.seal(now, End::PartFull),
+            _ => Timeout::Wait(Some(self.poll_timeout())),
+        }
+    }
+
+    /// Closes the connection if it is stale. The sweep asks each one.
+    pub fn handle_sweep(&mut self, now: Mono) -> Timeout {
+        let is_stale = self.is_live() && now.since(self.last_frame) >= self.rules.retention;
+        if is_stale { self.seal(now, End::Stale) } else { Timeout::Wait(None) }
+    }
+
+    /// Closes the connection because the daemon stops.
+    pub fn handle_shutdown(&mut self, now: Mono) -> Timeout {
+        if !self.is_live() {
+            return Timeout::Wait(None);
+        }
+        let end = if self.is_referenced() { End::Shutdown } else { End::Released };
+        self.seal(now, end)
+    }
+
+    fn seal(&mut self, now: Mono, end: End) -> Timeout {
+        let until = now.after(TOMBSTONE);
+        self.state = State::Sealed { until };
+        Timeout::Seal(end, until)
+    }
+
+    fn set_pause(&mut self, scope: Scope, pause: Option<PauseMode>) {
+        for channel in Channel::BOTH.into_iter().filter(|channel| scope.covers(*channel)) {
+            self.pauses[channel.index()] = pause;
+        }
+    }
+
+    fn is_paused(&self, channel: Channel) -> bool {
+        self.pauses[channel.index()].is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CALLER: Scope = Scope::Channel(Channel::Caller);
+    const AI: Scope = Scope::Channel(Channel::Ai);
+    const END: Message = Message::End { sent: None };
+
+    fn rules() -> Rules {
+        Rules {
+            linger: Duration::from_millis(500),
+            retention: Duration::from_secs(1800),
+            resume: Duration::from_secs(15),
+            max_duration: Duration::from_secs(14_400),
+        }
+    }
+
+    fn at(ms: u64) -> Mono {
+        Mono(ms * 1000)
+    }
+
+    #[test]
+    fn a_call_ends_when_both_streams_have_ended_and_the_linger_is_over() {
+        let mut call = Connection::open(at(0), rules());
+        assert_eq!(call.handle_frame(at(10), CALLER, &END).released, [true, false]);
+        assert_eq!(call.handle_timeout(at(99_999)), Timeout::Wait(Some(at(14_400_000))));
+        let step = call.handle_frame(at(1000), AI, &END);
+        assert_eq!((step.released, step.wake_at), ([false, true], Some(at(1500))));
+        assert_eq!(call.handle_frame(at(1400), CALLER, &Message::Rtp).keep, Keep::Whole);
+        assert_eq!(call.handle_timeout(at(1499)), Timeout::Wait(Some(at(1500))));
+        assert_eq!(call.handle_timeout(at(1500)), Timeout::Seal(End::Released, at(61_500)));
+        assert_eq!(call.handle_frame(at(1501), CALLER, &Message::Rtp).keep, Keep::Nothing(Refusal::Late));
+        assert_eq!(call.handle_timeout(at(61_500)), Timeout::Retire);
+    }
+
+    #[test]
+    fn a_repeated_end_is_harmless() {
+        let mut call = Connection::open(at(0), rules());
+        call.handle_frame(at(1), CALLER, &END);
+        assert_eq!(call.handle_frame(at(2), CALLER, &END).released, [false, false]);
+        assert!(call.is_referenced());
+        assert_eq!(call.handle_frame(at(3), Scope::Whole, &END).released, [false, true]);
+        assert_eq!(call.handle_frame(at(4), Scope::Whole, &END).wake_at, None, "the linger is not prolonged");
+    }
+
+    #[test]
+    fn a_hold_keeps_the_recording_open_until_it_is_given_back() {
+        let mut call = Connection::open(at(0), rules());
+        call.handle_frame(at(1), Scope::Whole, &Message::Hold);
+        assert_eq!(call.handle_frame(at(2), Scope::Whole, &END).wake_at, None);
+        let step = call.handle_frame(at(3), Scope::Whole, &Message::Release);
+        assert_eq!(step.wake_at, Some(at(503)));
+        let step = call.handle_frame(at(4), Scope::Whole, &Message::Release);
+        assert_eq!(step.keep, Keep::Nothing(Refusal::ReleaseWithoutHold));
+    }
+
+    #[test]
+    fn a_hold_during_the_linger_reopens_the_call() {
+        let mut call = Connection::open(at(0), rules());
+        call.handle_frame(at(1), Scope::Whole, &END);
+        call.handle_frame(at(2), Scope::Whole, &Message::Hold);
+        assert_eq!(call.handle_timeout(at(10_000)), Timeout::Wait(Some(at(14_400_000))));
+    }
+
+    #[test]
+    fn a_call_that_still_sends_is_never_stale_however_long_it_is() {
+        let mut call = Connection::open(at(0), rules());
+        for minute in 1..200 {
+            call.handle_frame(at(minute * 60_000), CALLER, &Message::Rtp);
+            assert_eq!(call.handle_sweep(at(minute * 60_000 + 1)), Timeout::Wait(None));
+        }
+        let late = at(199 * 60_000 + 1_800_000);
+        assert!(matches!(call.handle_sweep(late), Timeout::Seal(End::Stale, _)));
+    }
+
+    #[test]
+    fn what_is_said_during_a_pause_is_kept_as_headers_only() {
+        let mut call = Connection::open(at(0), rules());
+        call.handle_frame(at(1), CALLER, &Message::Pause(PauseMode::Silence));
+        assert_eq!(call.handle_frame(at(2), CALLER, &Message::Rtp).keep, Keep::HeaderOnly);
+        assert_eq!(call.handle_frame(at(2), AI, &Message::Rtp).keep, Keep::Whole);
+        call.handle_frame(at(3), Scope::Whole, &Message::Resume);
+        assert_eq!(call.handle_frame(at(4), CALLER, &Message::Rtp).keep, Keep::Whole);
+    }
+
+    #[test]
+    fn a_finished_call_opens_again_only_when_asked() {
+        let mut call = Connection::open(at(0), rules());
+        call.handle_shutdown(at(1));
+        let meta = |json: &str| Message::Meta(serde_json::from_str(json).unwrap());
+        assert_eq!(call.handle_frame(at(2), CALLER, &meta("{}")).keep, Keep::Nothing(Refusal::Late));
+        assert_eq!(call.handle_frame(at(2), CALLER, &meta(r#"{"reopen":true}"#)).keep, Keep::Reopen);
+    }
+
+    #[test]
+    fn after_a_restart_a_call_waits_for_its_gateway_and_goes_on() {
+        let mut call = Connection::open(at(0), rules()).resume(at(100));
+        assert_eq!(call.poll_timeout(), at(15_100));
+        call.handle_frame(at(200), CALLER, &Message::Rtp);
+        assert!(matches!(call.handle_timeout(at(15_100)), Timeout::Wait(_)));
+
+        let mut call = Connection::open(at(0), rules()).resume(at(100));
+        assert!(matches!(call.handle_timeout(at(15_100)), Timeout::Seal(End::NotResumed, _)));
+    }
+
+    #[test]
+    fn after_a_restart_a_call_that_lacked_only_its_end_is_over_at_once() {
+        let mut call = Connection::open(at(0), rules());
+        call.handle_frame(at(1), Scope::Whole, &END);
+        let mut call = call.resume(at(5));
+        assert!(matches!(call.handle_timeout(at(5)), Timeout::Seal(End::Released, _)));
+    }
+
+    #[test]
+    fn a_recording_that_is_full_goes_on_as_another_part_with_the_same_references() {
+        let mut call = Connection::open(at(0), rules());
+        call.handle_frame(at(1), CALLER, &END);
+        call.handle_frame(at(2), AI, &Message::Pause(PauseMode::Cut));
+        assert!(matches!(call.handle_timeout(at(14_400_000)), Timeout::Seal(End::PartFull, _)));
+        let mut next = call.next_part(at(14_400_000));
+        assert_eq!(next.handle_frame(at(14_400_001), AI, &Message::Rtp).keep, Keep::HeaderOnly);
+        assert_eq!(next.handle_frame(at(14_400_002), AI, &END).released, [false, true]);
+        assert!(!next.is_referenced());
+    }
+}
