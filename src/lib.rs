@@ -51,4 +51,5 @@ pub mod frame;
 pub mod id;
 pub mod packet;
 pub mod rtpmap;
+pub mod spool;
 pub mod time;

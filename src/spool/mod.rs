@@ -1,0 +1,381 @@
+//! The spool's file format, version 1: one append-only file per connection, which outlives the daemon.
+//!
+//! A file is a header and then records. Integers are big-endian; checksums are CRC-32C (Castagnoli).
+//!
+//! | header | size | field |
+//! | --- | --- | --- |
+//! | 0 | 4 | magic "STSP" |
+//! | 4 | 2 | format version, 1 |
+//! | 6 | 2 | H, the bytes from here to the checksum |
+//! | 8 | 8 | wall clock at the opening, microseconds since the Unix epoch |
+//! | 16 | 8 | steady clock at the same moment, microseconds |
+//! | 24 | 2 | part: 1, or more where a long call goes on |
+//! | 26 | H-18 | connection id, UTF-8 |
+//! | 8+H | 4 | CRC-32C of all before it |
+//!
+//! | record | size | field |
+//! | --- | --- | --- |
+//! | 0 | 4 | N, the bytes that follow the checksum, at least 20 |
+//! | 4 | 4 | CRC-32C of the four bytes of N and of the N bytes after this field |
+//! | 8 | 1 | kind: 1..=10 as in the tap protocol, or one of the spool's own, [`RecordKind`] |
+//! | 9 | 1 | channel byte, as in the tap protocol |
+//! | 10 | 2 | zero |
+//! | 12 | 8 | steady clock at the receipt |
+//! | 20 | 8 | the gateway's timestamp, 0 = none |
+//! | 28 | N-20 | body, as received |
+//!
+//! The steady clock of a record means something only against the pair of clocks noted last: in the header, or in
+//! a RESUMED record, which each restart of the daemon appends. A file is complete when its last record is a SEAL.
+//! What a crash leaves behind is a prefix, perhaps with a torn last record; [`scan::Scanner`] reads around damage.
+#![cfg_attr(
+    not(test),
+    deny(clippy::indexing_slicing, clippy::as_conversions, clippy::arithmetic_side_effects)
+)]
+
+pub mod scan;
+
+use crate::id::{ConnectionId, Scope};
+use crate::time::{Mono, Wall};
+
+/// The first bytes of a spool file.
+pub const MAGIC: [u8; 4] = *b"STSP";
+/// The format version written.
+pub const VERSION: u16 = 1;
+/// The ending of a spool file's name.
+pub const EXTENSION: &str = "spool";
+/// The longest body: what one unit of the framed byte stream can hold.
+pub const BODY_MAX_BYTES: usize = 65_535;
+
+const FIXED_BYTES: usize = 20;
+const PREFIX_BYTES: usize = 8;
+/// Bytes of a record in front of its body.
+pub const BODY_OFFSET: usize = 28;
+
+/// What a spool file says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Whose frames these are.
+    pub connection: ConnectionId,
+    /// Wall clock at the opening.
+    pub opened: Wall,
+    /// Steady clock at the same moment.
+    pub opened_mono: Mono,
+    /// 1, or more where a long call goes on in another file.
+    pub part: u16,
+}
+
+/// What a record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecordKind {
+    /// A frame of the tap protocol, of this kind, with its body.
+    Tap(u8),
+    /// An RTP frame that came during a PAUSE: the packet's header alone.
+    Withheld,
+    /// The daemon started again and took the connection up: the body holds the wall clock (8 bytes).
+    Resumed,
+    /// The connection was closed: the body holds one byte, a [`SealCause`].
+    Seal,
+    /// So many frames (4 bytes) were received here and could not be kept: the disk was full or too slow.
+    Dropped,
+}
+
+impl RecordKind {
+    fn to_wire(self) -> u8 {
+        match self {
+            Self::Tap(kind) => kind,
+            Self::Withheld => 0x81,
+            Self::Resumed => 0x82,
+            Self::Seal => 0x83,
+            Self::Dropped => 0x84,
+        }
+    }
+
+    fn from_wire(byte: u8) -> Option<Self> {
+        match byte {
+            1..=10 => Some(Self::Tap(byte)),
+            0x81 => Some(Self::Withheld),
+            0x82 => Some(Self::Resumed),
+            0x83 => Some(Self::Seal),
+            0x84 => Some(Self::Dropped),
+            _ => None,
+        }
+    }
+}
+
+/// Why a connection was closed, as its SEAL record says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SealCause {
+    /// Its last reference was released.
+    Released,
+    /// The sweep found it stale.
+    Stale,
+    /// The daemon was asked to stop.
+    Shutdown,
+    /// The daemon had been killed, and the gateway did not go on after the restart.
+    NotResumed,
+    /// It goes on as another part.
+    PartFull,
+}
+
+impl SealCause {
+    const ALL: [Self; 5] = [Self::Released, Self::Stale, Self::Shutdown, Self::NotResumed, Self::PartFull];
+
+    fn to_wire(self) -> u8 {
+        match self {
+            Self::Released => 1,
+            Self::Stale => 2,
+            Self::Shutdown => 3,
+            Self::NotResumed => 4,
+            Self::PartFull => 5,
+        }
+    }
+
+    /// Reads the body of a SEAL record.
+    #[must_use]
+    pub fn from_body(body: &[u8]) -> Option<Self> {
+        Self::ALL.into_iter().find(|cause| body == [cause.to_wire()])
+    }
+}
+
+/// One record, borrowed from the bytes that hold it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// What it is.
+    pub kind: RecordKind,
+    /// The channel that it is about.
+    pub scope: Scope,
+    /// Steady clock at the receipt.
+    pub at: Mono,
+    /// The gateway's own timestamp.
+    pub gateway: Option<Wall>,
+    /// The frame's body, or what [`RecordKind`] says.
+    pub body: &'a [u8],
+}
+
+/// Why bytes are no header of a spool file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HeaderError {
+    /// The file ends inside its header.
+    #[error("spool file ends inside its header")]
+    Short,
+    /// Not a spool file at all.
+    #[error("file does not begin with the magic STSP")]
+    Magic,
+    /// Written by another version of the program.
+    #[error("spool file has format version {0}, this program reads version 1")]
+    Version(u16),
+    /// The checksum or a field is wrong.
+    #[error("header of the spool file is damaged")]
+    Damaged,
+}
+
+/// What stands at the beginning of some bytes of a spool file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parsed<'a> {
+    /// A whole record, and how many bytes it takes.
+    Record(Record<'a>, usize),
+    /// The beginning of what may be a record.
+    Incomplete,
+    /// No record.
+    Damaged,
+}
+
+impl Header {
+    /// Appends the header's bytes to `out`.
+    pub fn append_to(&self, out: &mut Vec<u8>) {
+        let id = self.connection.as_str().as_bytes();
+        let mut header = Vec::with_capacity(160);
+        header.extend_from_slice(&MAGIC);
+        header.extend_from_slice(&VERSION.to_be_bytes());
+        let length = u16::try_from(id.len().saturating_add(18)).expect("an id has at most 128 bytes");
+        header.extend_from_slice(&length.to_be_bytes());
+        header.extend_from_slice(&self.opened.0.to_be_bytes());
+        header.extend_from_slice(&self.opened_mono.0.to_be_bytes());
+        header.extend_from_slice(&self.part.to_be_bytes());
+        header.extend_from_slice(id);
+        let sum = crc32c::crc32c(&header);
+        out.extend_from_slice(&header);
+        out.extend_from_slice(&sum.to_be_bytes());
+    }
+
+    /// Reads the header at the beginning of a spool file; returns it and its length in bytes.
+    ///
+    /// # Errors
+    /// [`HeaderError`] says what is wrong.
+    pub fn parse(bytes: &[u8]) -> Result<(Self, usize), HeaderError> {
+        let (magic, rest) = bytes.split_first_chunk::<4>().ok_or(HeaderError::Short)?;
+        if *magic != MAGIC {
+            return Err(HeaderError::Magic);
+        }
+        let (version, rest) = rest.split_first_chunk::<2>().ok_or(HeaderError::Short)?;
+        let version = u16::from_be_bytes(*version);
+        if version != VERSION {
+            return Err(HeaderError::Version(version));
+        }
+        let (length, rest) = rest.split_first_chunk::<2>().ok_or(HeaderError::Short)?;
+        let length = usize::from(u16::from_be_bytes(*length));
+        let (fields, rest) = rest.split_at_checked(length).ok_or(HeaderError::Short)?;
+        let (sum, _) = rest.split_first_chunk::<4>().ok_or(HeaderError::Short)?;
+        let summed = bytes.get(..length.saturating_add(8)).ok_or(HeaderError::Short)?;
+        if crc32c::crc32c(summed) != u32::from_be_bytes(*sum) {
+            return Err(HeaderError::Damaged);
+        }
+        let (opened, fields) = fields.split_first_chunk::<8>().ok_or(HeaderError::Damaged)?;
+        let (mono, fields) = fields.split_first_chunk::<8>().ok_or(HeaderError::Damaged)?;
+        let (part, id) = fields.split_first_chunk::<2>().ok_or(HeaderError::Damaged)?;
+        let id = std::str::from_utf8(id).map_err(|_| HeaderError::Damaged)?;
+        let header = Self {
+            connection: ConnectionId::new(id).map_err(|_| HeaderError::Damaged)?,
+            opened: Wall(i64::from_be_bytes(*opened)),
+            opened_mono: Mono(u64::from_be_bytes(*mono)),
+            part: u16::from_be_bytes(*part),
+        };
+        Ok((header, length.saturating_add(12)))
+    }
+}
+
+impl<'a> Record<'a> {
+    /// The record of a RESUMED: from now on the steady clock counts from another beginning.
+    #[must_use]
+    pub fn resumed(at: Mono, wall: &'a [u8; 8]) -> Self {
+        Self { kind: RecordKind::Resumed, scope: Scope::Whole, at, gateway: None, body: wall }
+    }
+
+    /// Appends a note that `count` frames could not be kept to `out`.
+    pub fn append_dropped(at: Mono, count: u32, out: &mut Vec<u8>) {
+        let body = count.to_be_bytes();
+        let kind = RecordKind::Dropped;
+        Record { kind, scope: Scope::Whole, at, gateway: None, body: &body }.append_to(out);
+    }
+
+    /// Appends a SEAL to `out`.
+    pub fn append_seal(at: Mono, cause: SealCause, out: &mut Vec<u8>) {
+        let body = [cause.to_wire()];
+        Record { kind: RecordKind::Seal, scope: Scope::Whole, at, gateway: None, body: &body }.append_to(out);
+    }
+
+    /// Appends the record's bytes to `out`.
+    ///
+    /// # Panics
+    /// If the body is longer than [`BODY_MAX_BYTES`], which no frame can bring about.
+    pub fn append_to(&self, out: &mut Vec<u8>) {
+        assert!(self.body.len() <= BODY_MAX_BYTES, "a frame's body is at most 65,535 bytes long");
+        let start = out.len();
+        let length = u32::try_from(self.body.len().saturating_add(FIXED_BYTES)).expect("checked above");
+        let gateway = self.gateway.and_then(|wall| u64::try_from(wall.0).ok()).unwrap_or(0);
+        out.extend_from_slice(&length.to_be_bytes());
+        out.extend_from_slice(&[0; 4]);
+        out.extend_from_slice(&[self.kind.to_wire(), self.scope.to_wire(), 0, 0]);
+        out.extend_from_slice(&self.at.0.to_be_bytes());
+        out.extend_from_slice(&gateway.to_be_bytes());
+        out.extend_from_slice(self.body);
+        let record = out.get_mut(start..).expect("start was the length of out");
+        let (prefix, content) = record.split_at_mut(PREFIX_BYTES);
+        let sum = checksum(length.to_be_bytes(), content);
+        let (_, field) = prefix.split_at_mut(4);
+        field.copy_from_slice(&sum.to_be_bytes());
+    }
+
+    /// Reads what stands at the beginning of `bytes`.
+    #[must_use]
+    pub fn parse(bytes: &'a [u8]) -> Parsed<'a> {
+        let Some((length_bytes, rest)) = bytes.split_first_chunk::<4>() else { return Parsed::Incomplete };
+        let Ok(length) = usize::try_from(u32::from_be_bytes(*length_bytes)) else { return Parsed::Damaged };
+        if !(FIXED_BYTES..=FIXED_BYTES.saturating_add(BODY_MAX_BYTES)).contains(&length) {
+            return Parsed::Damaged;
+        }
+        let Some((sum, rest)) = rest.split_first_chunk::<4>() else { return Parsed::Incomplete };
+        let Some(content) = rest.get(..length) else { return Parsed::Incomplete };
+        if checksum(*length_bytes, content) != u32::from_be_bytes(*sum) {
+            return Parsed::Damaged;
+        }
+        match Self::parse_content(content) {
+            Some(record) => Parsed::Record(record, length.saturating_add(PREFIX_BYTES)),
+            None => Parsed::Damaged,
+        }
+    }
+
+    fn parse_content(content: &'a [u8]) -> Option<Self> {
+        let ([kind, channel, _, _], rest) = content.split_first_chunk::<4>()?;
+        let (at, rest) = rest.split_first_chunk::<8>()?;
+        let (gateway, body) = rest.split_first_chunk::<8>()?;
+        Some(Self {
+            kind: RecordKind::from_wire(*kind)?,
+            scope: Scope::from_wire(*channel)?,
+            at: Mono(u64::from_be_bytes(*at)),
+            gateway: Wall::from_wire(u64::from_be_bytes(*gateway)),
+            body,
+        })
+    }
+}
+
+fn checksum(length: [u8; 4], content: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&length), content)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Channel;
+
+    pub(super) fn header() -> Header {
+        Header {
+            connection: ConnectionId::new("call/1").unwrap(),
+            opened: Wall(1_700_000_000_000_000),
+            opened_mono: Mono(77),
+            part: 1,
+        }
+    }
+
+    #[test]
+    fn header_and_records_read_back_as_they_were_written() {
+        let mut bytes = Vec::new();
+        header().append_to(&mut bytes);
+        let (read, length) = Header::parse(&bytes).unwrap();
+        assert_eq!((read, length), (header(), bytes.len()));
+
+        let record = Record {
+            kind: RecordKind::Tap(1),
+            scope: Scope::Channel(Channel::Ai),
+            at: Mono(5),
+            gateway: Some(Wall(6)),
+            body: b"body",
+        };
+        let mut bytes = Vec::new();
+        record.append_to(&mut bytes);
+        assert_eq!(bytes.len(), BODY_OFFSET + 4);
+        assert_eq!(&bytes[BODY_OFFSET..], b"body");
+        assert_eq!(Record::parse(&bytes), Parsed::Record(record, bytes.len()));
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed() {
+        let mut bytes = Vec::new();
+        Record::append_seal(Mono(9), SealCause::Stale, &mut bytes);
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(!matches!(Record::parse(&flipped), Parsed::Record(..)), "bit {bit}");
+        }
+        let mut bytes = Vec::new();
+        header().append_to(&mut bytes);
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(Header::parse(&flipped).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_hole_of_zero_bytes_is_no_record() {
+        assert_eq!(Record::parse(&[0; 64]), Parsed::Damaged);
+    }
+
+    #[test]
+    fn each_cause_of_a_seal_reads_back() {
+        for cause in SealCause::ALL {
+            assert_eq!(SealCause::from_body(&[cause.to_wire()]), Some(cause));
+        }
+        assert_eq!(SealCause::from_body(&[]), None);
+    }
+}
