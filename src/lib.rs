@@ -53,3 +53,4 @@ pub mod packet;
 pub mod rtpmap;
 pub mod spool;
 pub mod time;
+pub mod timeline;

@@ -1,0 +1,333 @@
+//! Sequence numbers and timestamps made whole: RFC 3550 appendix A.1, with the whole call to look at.
+//!
+//! An [`Epoch`] is a stretch of one SSRC with one numbering and one clock. A packet that does not fit the numbering
+//! is a stray (the next packets go on as before), the far side of a long outage (its timestamp went on with the
+//! clock), or the first of a new epoch (the sender began anew). Memory: 24 bytes a packet.
+
+use std::collections::HashMap;
+
+use super::{Counts, Rx, RxKind, index};
+
+/// A greater step forward of the sequence number is a restart, unless time says otherwise (RFC 3550 MAX_DROPOUT).
+const DROPOUT: i64 = 3000;
+/// A greater step back is a restart. RFC 3550 says 100; bursts on mobile networks reorder more.
+const MISORDER: i64 = 300;
+/// No packet lasts longer: how far timestamps may run for each sequence number.
+const PACKET_MAX_S: f64 = 0.12;
+/// A timestamp that runs this far ahead of arrival is not believed on its own.
+const AHEAD_MAX_S: f64 = 10.0;
+/// Packets looked at behind one that does not fit.
+const LOOK_AHEAD: usize = 3;
+
+/// One packet in its epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unwrapped {
+    /// Which packet: an index into the slice given to [`unwrap`].
+    pub rx: u32,
+    /// Whether its audio was not kept because of a PAUSE.
+    pub is_withheld: bool,
+    /// The extended sequence number; the epoch's first packet to arrive has 0.
+    pub sequence: i64,
+    /// The extended timestamp in ticks; the epoch's first packet to arrive has 0.
+    pub ticks: i64,
+}
+
+/// A stretch of one SSRC with one numbering.
+#[derive(Clone, Debug)]
+pub struct Epoch {
+    /// Ticks in a second.
+    pub clock_hz: u32,
+    /// The packets in order of their sequence numbers.
+    pub packets: Vec<Unwrapped>,
+    /// Sequence numbers between the first and the last that never arrived.
+    pub lost: u64,
+}
+
+/// All epochs of a channel, in the order in which they began.
+#[derive(Clone, Debug, Default)]
+pub struct AllEpochs {
+    /// The epochs.
+    pub epochs: Vec<Epoch>,
+    /// Duplicates, reordered packets and strays; `lost` is left to the epochs.
+    pub counts: Counts,
+}
+
+/// Unwraps the packets of one channel, given in the order of their receipt.
+#[must_use]
+pub fn unwrap(packets: &[Rx]) -> AllEpochs {
+    let mut sources: HashMap<u32, Vec<u32>> = HashMap::new();
+    for (rx, packet) in (0u32..).zip(packets) {
+        sources.entry(packet.ssrc).or_default().push(rx);
+    }
+    let mut all = AllEpochs::default();
+    let mut builders = Vec::new();
+    for source in sources.values() {
+        unwrap_source(source, packets, &mut builders, &mut all.counts);
+    }
+    builders.sort_by_key(|builder| builder.first_rx);
+    all.epochs =
+        builders.into_iter().map(Builder::finish).filter(|epoch| !epoch.packets.is_empty()).collect();
+    all
+}
+
+fn unwrap_source(source: &[u32], packets: &[Rx], done: &mut Vec<Builder>, counts: &mut Counts) {
+    let mut current: Option<Builder> = None;
+    let mut previous: Option<Builder> = None;
+    for (position, rx) in source.iter().enumerate() {
+        let packet = &packets[index(*rx)];
+        let Some(epoch) = &mut current else {
+            // Numbers of packets without audio say nothing about where the audio begins.
+            if packet.kind != RxKind::Beside {
+                current = Some(Builder::begin(*rx, packet));
+            }
+            continue;
+        };
+        let mut fit = epoch.try_packet(*rx, packet, false);
+        if fit == Fit::Not
+            && let Some(before) = previous.as_mut().filter(|before| seconds(before, packet) < 3.0)
+        {
+            fit = before.try_packet(*rx, packet, true);
+        }
+        match fit {
+            Fit::Forward => continue,
+            Fit::Late => counts.reordered += 1,
+            Fit::Duplicate => counts.duplicate += 1,
+            Fit::Not if packet.kind == RxKind::Beside => counts.stray += 1,
+            Fit::Not => {
+                let behind = &source[position + 1..];
+                if is_stray(epoch, packet, behind, packets) {
+                    counts.stray += 1;
+                } else if epoch.is_beyond_outage(packet) {
+                    epoch.add_beyond_outage(*rx, packet);
+                } else {
+                    let restarted = current.replace(Builder::begin(*rx, packet));
+                    done.extend(std::mem::replace(&mut previous, restarted));
+                }
+            }
+        }
+    }
+    done.extend(previous);
+    done.extend(current);
+}
+
+/// Whether more of the next packets go on with the old numbering than with this packet's.
+fn is_stray(epoch: &Builder, packet: &Rx, behind: &[u32], packets: &[Rx]) -> bool {
+    let (mut fit_old, mut fit_new) = (0, 0);
+    for next in behind.iter().take(LOOK_AHEAD).map(|rx| &packets[index(*rx)]) {
+        let on_from_new = i64::from(sequence_step(packet.sequence, next.sequence));
+        let new_s = f64::from(timestamp_step(packet.timestamp, next.timestamp)) / f64::from(packet.clock_hz);
+        let on_from_old = i64::from(sequence_step(epoch.top_sequence, next.sequence));
+        let old_s =
+            f64::from(timestamp_step(epoch.top_timestamp, next.timestamp)) / f64::from(epoch.clock_hz);
+        if (1..=3).contains(&on_from_new) && (0.0..3.0).contains(&new_s) {
+            fit_new += 1;
+        } else if (1..100).contains(&on_from_old)
+            && (0.0..15.0).contains(&old_s)
+            && next.clock_hz == epoch.clock_hz
+        {
+            fit_old += 1;
+        }
+    }
+    fit_old > fit_new
+}
+
+fn seconds(before: &Builder, packet: &Rx) -> f64 {
+    as_seconds(packet.arrival.0.saturating_sub(before.last_arrival_us))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "only compared with thresholds of whole milliseconds")]
+fn as_seconds(us: i64) -> f64 {
+    us as f64 / 1e6
+}
+
+/// The signed step from one 16-bit number to another.
+fn sequence_step(from: u16, to: u16) -> i16 {
+    to.wrapping_sub(from).cast_signed()
+}
+
+/// The signed step from one 32-bit timestamp to another.
+fn timestamp_step(from: u32, to: u32) -> i32 {
+    to.wrapping_sub(from).cast_signed()
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fit {
+    Forward,
+    Late,
+    Duplicate,
+    Not,
+}
+
+/// Enough to recognise a duplicate within [`MISORDER`].
+const SEEN: usize = 512;
+
+struct Builder {
+    first_rx: u32,
+    clock_hz: u32,
+    packets: Vec<Unwrapped>,
+    top: i64,
+    top_sequence: u16,
+    top_timestamp: u32,
+    top_ticks: i64,
+    last_arrival_us: i64,
+    /// The extended number and timestamp of the packets seen last, by number modulo [`SEEN`].
+    seen: Vec<(i64, u32)>,
+}
+
+impl Builder {
+    fn begin(rx: u32, packet: &Rx) -> Self {
+        let mut builder = Self {
+            first_rx: rx,
+            clock_hz: packet.clock_hz,
+            packets: Vec::new(),
+            top: 0,
+            top_sequence: packet.sequence,
+            top_timestamp: packet.timestamp,
+            top_ticks: 0,
+            last_arrival_us: packet.arrival.0,
+            seen: vec![(i64::MIN, 0); SEEN],
+        };
+        builder.add(rx, packet, 0, 0);
+        builder
+    }
+
+    fn try_packet(&mut self, rx: u32, packet: &Rx, only_late: bool) -> Fit {
+        let is_beside = packet.kind == RxKind::Beside;
+        if packet.clock_hz != self.clock_hz && !is_beside {
+            return Fit::Not;
+        }
+        let step = i64::from(sequence_step(self.top_sequence, packet.sequence));
+        let ticks = i64::from(timestamp_step(self.top_timestamp, packet.timestamp));
+        let clock = f64::from(self.clock_hz);
+        let media_s = f64::from(timestamp_step(self.top_timestamp, packet.timestamp)) / clock;
+        let sequence = self.top + step;
+        if step <= 0 {
+            if step < -MISORDER {
+                return Fit::Not;
+            }
+            if let Some(timestamp) = self.seen(sequence) {
+                return if timestamp == packet.timestamp { Fit::Duplicate } else { Fit::Not };
+            }
+            if !is_beside && !(-41.0..=0.5).contains(&media_s) {
+                return Fit::Not;
+            }
+            self.add(rx, packet, sequence, self.top_ticks + ticks);
+            return Fit::Late;
+        }
+        if only_late || step > DROPOUT {
+            return Fit::Not;
+        }
+        if is_beside {
+            // DTMF repeats the timestamp of the key's beginning: its number counts, its time does not.
+            self.add(rx, packet, sequence, self.top_ticks);
+            return Fit::Forward;
+        }
+        let arrived_s = as_seconds(packet.arrival.0.saturating_sub(self.last_arrival_us));
+        let most_s = f64::from(i32::try_from(step).unwrap_or(i32::MAX)) * PACKET_MAX_S + 0.2;
+        if media_s < 0.0 || (media_s > most_s && media_s - arrived_s > AHEAD_MAX_S) {
+            return Fit::Not;
+        }
+        self.add(rx, packet, sequence, self.top_ticks + ticks);
+        Fit::Forward
+    }
+
+    /// Whether the packet's timestamp went on with the clock over a time in which nothing arrived, so that its
+    /// sequence number is unknown by multiples of 2^16 only.
+    fn is_beyond_outage(&self, packet: &Rx) -> bool {
+        let media_s =
+            f64::from(timestamp_step(self.top_timestamp, packet.timestamp)) / f64::from(self.clock_hz);
+        let arrived_s = as_seconds(packet.arrival.0.saturating_sub(self.last_arrival_us));
+        let is_in_step = (media_s - arrived_s).abs() < 0.5;
+        packet.clock_hz == self.clock_hz && media_s > 0.0 && is_in_step && arrived_s > 2.0
+    }
+
+    fn add_beyond_outage(&mut self, rx: u32, packet: &Rx) {
+        let step = i64::from(packet.sequence.wrapping_sub(self.top_sequence)).max(1);
+        let ticks = i64::from(timestamp_step(self.top_timestamp, packet.timestamp));
+        self.add(rx, packet, self.top + step, self.top_ticks + ticks);
+    }
+
+    fn add(&mut self, rx: u32, packet: &Rx, sequence: i64, ticks: i64) {
+        let is_withheld = packet.kind == RxKind::Withheld;
+        self.packets.push(Unwrapped { rx, is_withheld, sequence, ticks });
+        self.seen[slot(sequence)] = (sequence, packet.timestamp);
+        self.last_arrival_us = self.last_arrival_us.max(packet.arrival.0);
+        if sequence >= self.top {
+            self.top = sequence;
+            self.top_sequence = packet.sequence;
+            if packet.kind != RxKind::Beside {
+                self.top_timestamp = packet.timestamp;
+                self.top_ticks = ticks;
+            }
+        }
+    }
+
+    fn seen(&self, sequence: i64) -> Option<u32> {
+        let (number, timestamp) = self.seen[slot(sequence)];
+        (number == sequence).then_some(timestamp)
+    }
+
+    fn finish(mut self) -> Epoch {
+        self.packets.sort_by_key(|unwrapped| unwrapped.sequence);
+        let steps = self.packets.windows(2).map(|pair| pair[1].sequence - pair[0].sequence - 1);
+        let lost = steps.map(|missing| u64::try_from(missing).unwrap_or(0)).sum();
+        Epoch { clock_hz: self.clock_hz, packets: self.packets, lost }
+    }
+}
+
+fn slot(sequence: i64) -> usize {
+    let size = i64::try_from(SEEN).expect("a small constant");
+    usize::try_from(sequence.rem_euclid(size)).expect("a remainder is not negative")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::Wall;
+
+    fn rx(n: u32) -> Rx {
+        Rx {
+            arrival: Wall(i64::from(n) * 20_000),
+            ssrc: 9,
+            timestamp: 0xffff_0000_u32.wrapping_add(n.wrapping_mul(960)),
+            clock_hz: 48_000,
+            samples: 960,
+            sequence: u16::try_from(n & 0xffff).unwrap().wrapping_add(65_000),
+            kind: RxKind::Audio,
+        }
+    }
+
+    #[test]
+    fn numbers_wrap_without_a_seam() {
+        let packets: Vec<_> = (0..140_000).map(rx).collect();
+        let all = unwrap(&packets);
+        assert_eq!(all.epochs.len(), 1);
+        let epoch = &all.epochs[0];
+        assert_eq!((epoch.lost, epoch.packets.len()), (0, 140_000));
+        assert_eq!(epoch.packets.last().unwrap().ticks, 139_999 * 960);
+    }
+
+    #[test]
+    fn an_outage_longer_than_the_numbers_reach_is_one_epoch() {
+        let packets: Vec<_> = (0..100).chain(5_000..5_100).map(rx).collect();
+        let all = unwrap(&packets);
+        assert_eq!((all.epochs.len(), all.epochs[0].lost), (1, 4_900));
+        assert_eq!(all.epochs[0].packets[100].ticks, 5_000 * 960);
+    }
+
+    #[test]
+    fn a_sender_that_begins_anew_opens_an_epoch() {
+        let again = |n: u32| Rx { sequence: u16::try_from(n).unwrap() + 30_000, timestamp: n * 960, ..rx(n) };
+        let packets: Vec<_> = (0..100).map(rx).chain((100..200).map(again)).collect();
+        let all = unwrap(&packets);
+        assert_eq!(all.epochs.len(), 2);
+        assert_eq!(all.counts, Counts::default());
+    }
+
+    #[test]
+    fn a_change_of_clock_opens_an_epoch() {
+        let packets: Vec<_> =
+            (0..20).map(|n| Rx { clock_hz: if n < 10 { 48_000 } else { 8000 }, ..rx(n) }).collect();
+        assert_eq!(unwrap(&packets).epochs.len(), 2);
+    }
+}
