@@ -49,6 +49,7 @@
 pub mod connection;
 pub mod frame;
 pub mod id;
+pub mod opus;
 pub mod packet;
 pub mod rtpmap;
 pub mod spool;
