@@ -49,8 +49,11 @@
 pub mod connection;
 pub mod frame;
 pub mod id;
+pub mod ledger;
+pub mod mux;
 pub mod opus;
 pub mod packet;
+pub mod recording;
 pub mod rtpmap;
 pub mod spool;
 pub mod time;

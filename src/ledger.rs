@@ -1,0 +1,381 @@
+//! What a spool says of its call: records in, one after the other, and everything but the payloads out.
+//!
+//! [`Ledger::record`] takes the records of a spool file in order, [`Ledger::close`] settles what only the whole file
+//! can tell: which clock the arrivals are by, and what each payload type meant. A payload type means the same for
+//! the whole call, so that a META frame that a socket delivered late still counts.
+//! Memory: 72 bytes a packet.
+
+use serde_json::{Map, Value};
+
+use crate::connection::metadata::Metadata;
+use crate::frame::{Message, PauseMode, parse_body};
+use crate::id::{Channel, Scope};
+use crate::opus::packet::{self, Shape};
+use crate::packet::parse_rtp;
+use crate::rtpmap::{Codec, Rtpmap};
+use crate::spool::scan::Located;
+use crate::spool::{Header, RecordKind, SealCause};
+use crate::time::{Mono, Wall};
+use crate::timeline::{Rx, RxKind};
+
+/// SSRCs listed in a manifest. A call has a few; a hostile sender may use a new one for each packet.
+const SSRCS_MAX: usize = 64;
+/// Gateway and daemon clocks that differ by less are taken for one, where only some frames carry a gateway time.
+const SAME_CLOCK_US: i64 = 2_000_000;
+
+/// A call as its spool tells it.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    /// The spool's own header.
+    pub header: Header,
+    /// What META frames said.
+    pub metadata: Metadata,
+    /// Caller and AI.
+    pub channels: [ChannelLedger; 2],
+    /// MARK frames, and DTMF.
+    pub marks: Vec<Mark>,
+    /// PAUSE and RESUME, in order.
+    pub pauses: Vec<Pause>,
+    /// CLEAR, in order.
+    pub clears: Vec<Wall>,
+    /// Why the connection was closed; `None` if the file has no SEAL.
+    pub seal: Option<SealCause>,
+    /// How often the daemon was started again in mid-call.
+    pub restarts: u32,
+    /// When the last frame came.
+    pub last_frame: Wall,
+    /// Sent RTP frames as one END for both channels counted them.
+    pub declared_together: Option<u64>,
+    /// Frames that were received and could not be spooled.
+    pub dropped: u64,
+    /// Records that could not be understood although their checksum was right.
+    pub unreadable: u64,
+    anchor: (Mono, Wall),
+    offsets: Vec<i64>,
+}
+
+/// One channel of a [`Ledger`].
+#[derive(Clone, Debug, Default)]
+pub struct ChannelLedger {
+    /// The packets' metadata, in the order of their receipt. Complete after [`Ledger::close`].
+    pub rx: Vec<Rx>,
+    /// Where the payload of each stands, one for each of `rx`.
+    pub payloads: Vec<Payload>,
+    /// RTP frames received.
+    pub packets: u64,
+    /// Bytes of RTP payload received.
+    pub bytes: u64,
+    /// Synchronisation sources, in the order of their appearance, the first 64.
+    pub ssrcs: Vec<u32>,
+    /// RTP frames that the gateway says it sent.
+    pub declared: Option<u64>,
+    /// When the first and the last packet arrived.
+    pub first_last: Option<(Wall, Wall)>,
+    /// Codecs of the audio packets, in the order of their appearance.
+    pub codecs: Vec<Codec>,
+    dtmf: Option<(u32, u32)>,
+}
+
+/// Where a payload stands in the spool, and what is known of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Payload {
+    /// The place of its first byte in the file.
+    pub offset: u64,
+    /// Its length in bytes.
+    pub length: u16,
+    /// Its RTP payload type.
+    pub payload_type: u8,
+    /// Its frames, if it is an Opus packet by its form.
+    pub shape: Option<Shape>,
+    has_gateway_time: bool,
+    is_withheld: bool,
+}
+
+/// A named moment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mark {
+    /// When.
+    pub at: Wall,
+    /// What it is about.
+    pub scope: Scope,
+    /// Its name and further fields.
+    pub fields: Map<String, Value>,
+}
+
+/// A PAUSE, or with no mode a RESUME.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pause {
+    /// When.
+    pub at: Wall,
+    /// What it is about.
+    pub scope: Scope,
+    /// What the pause leaves in the recording; `None` ends it.
+    pub mode: Option<PauseMode>,
+}
+
+impl Ledger {
+    /// Begins with the header of a spool file.
+    #[must_use]
+    pub fn new(header: Header) -> Self {
+        Self {
+            anchor: (header.opened_mono, header.opened),
+            last_frame: header.opened,
+            header,
+            metadata: Metadata::default(),
+            channels: Default::default(),
+            marks: Vec::new(),
+            pauses: Vec::new(),
+            clears: Vec::new(),
+            seal: None,
+            restarts: 0,
+            declared_together: None,
+            dropped: 0,
+            unreadable: 0,
+            offsets: Vec::new(),
+        }
+    }
+
+    /// Enters the next record.
+    pub fn record(&mut self, located: &Located<'_>) {
+        let record = &located.record;
+        let received = self.wall_of(record.at);
+        match record.kind {
+            RecordKind::Resumed => self.resume(record.at, record.body),
+            RecordKind::Seal => self.seal = SealCause::from_body(record.body).or(self.seal),
+            RecordKind::Dropped => match <[u8; 4]>::try_from(record.body) {
+                Ok(count) => self.dropped += u64::from(u32::from_be_bytes(count)),
+                Err(_) => self.unreadable += 1,
+            },
+            RecordKind::Withheld => self.rtp(located, received, true),
+            RecordKind::Tap(1) => self.rtp(located, received, false),
+            RecordKind::Tap(kind) => {
+                let at = record.gateway.unwrap_or(received);
+                match parse_body(kind, record.body) {
+                    Ok(message) => self.message(record.scope, at, message),
+                    Err(_) => self.unreadable += 1,
+                }
+            }
+        }
+        if matches!(record.kind, RecordKind::Tap(_) | RecordKind::Withheld) {
+            self.last_frame = self.last_frame.max(received);
+        }
+    }
+
+    /// Settles clocks and payload types once all records are in.
+    pub fn close(&mut self) {
+        let offset = self.gateway_offset();
+        for channel in Channel::BOTH {
+            let ledger = &mut self.channels[channel.index()];
+            for (rx, payload) in ledger.rx.iter_mut().zip(&ledger.payloads) {
+                if !payload.has_gateway_time {
+                    rx.arrival = rx.arrival.plus_us(offset);
+                }
+                settle(rx, payload, self.metadata.rtpmap(channel, payload.payload_type));
+                let codec = self.metadata.rtpmap(channel, payload.payload_type).codec;
+                if !codec.is_beside_audio() && !ledger.codecs.contains(&codec) {
+                    ledger.codecs.push(codec);
+                }
+                let (first, last) = ledger.first_last.get_or_insert((rx.arrival, rx.arrival));
+                (*first, *last) = ((*first).min(rx.arrival), (*last).max(rx.arrival));
+            }
+        }
+    }
+
+    fn rtp(&mut self, located: &Located<'_>, received: Wall, is_withheld: bool) {
+        let record = &located.record;
+        let (Scope::Channel(channel), Ok(packet)) = (record.scope, parse_rtp(record.body)) else {
+            self.unreadable += 1;
+            return;
+        };
+        if let Some(gateway) = record.gateway {
+            self.offsets.push(gateway.0.saturating_sub(received.0));
+        }
+        let arrival = record.gateway.unwrap_or(received);
+        let rtpmap = self.metadata.rtpmap(channel, packet.payload_type);
+        let ledger = &mut self.channels[channel.index()];
+        ledger.packets += 1;
+        ledger.bytes += u64::try_from(packet.payload.len()).unwrap_or(0);
+        if ledger.ssrcs.len() < SSRCS_MAX && !ledger.ssrcs.contains(&packet.ssrc) {
+            ledger.ssrcs.push(packet.ssrc);
+        }
+        let before_payload = packet.payload.as_ptr().addr() - record.body.as_ptr().addr();
+        ledger.payloads.push(Payload {
+            offset: located.body_offset + u64::try_from(before_payload).unwrap_or(0),
+            length: u16::try_from(packet.payload.len()).unwrap_or(u16::MAX),
+            payload_type: packet.payload_type,
+            shape: packet::shape(packet.payload).ok(),
+            has_gateway_time: record.gateway.is_some(),
+            is_withheld,
+        });
+        ledger.rx.push(Rx {
+            arrival,
+            ssrc: packet.ssrc,
+            timestamp: packet.timestamp,
+            clock_hz: rtpmap.clock_hz,
+            samples: 0,
+            sequence: packet.sequence,
+            kind: RxKind::Unusable,
+        });
+        // The three last packets of a key press are alike, and the first says all: the key, and when.
+        if rtpmap.codec == Codec::TelephoneEvent
+            && !is_withheld
+            && let [event, ..] = *packet.payload
+            && ledger.dtmf.replace((packet.ssrc, packet.timestamp)) != Some((packet.ssrc, packet.timestamp))
+        {
+            self.marks.push(Mark { at: arrival, scope: record.scope, fields: dtmf_mark(event) });
+        }
+    }
+
+    fn message(&mut self, scope: Scope, at: Wall, message: Message) {
+        match message {
+            Message::End { sent: Some(sent) } => match scope {
+                Scope::Channel(channel) => self.channels[channel.index()].declared = Some(sent),
+                Scope::Whole => self.declared_together = Some(sent),
+            },
+            // What would not fit was refused when it came, and is not in the spool.
+            Message::Meta(object) => {
+                self.unreadable += u64::from(self.metadata.merge(scope, &object).is_err())
+            }
+            Message::Mark(fields) => self.marks.push(Mark { at, scope, fields }),
+            Message::Pause(mode) => self.pauses.push(Pause { at, scope, mode: Some(mode) }),
+            Message::Resume => self.pauses.push(Pause { at, scope, mode: None }),
+            Message::Clear => self.clears.push(at),
+            _ => {}
+        }
+    }
+
+    fn resume(&mut self, at: Mono, wall: &[u8]) {
+        let Ok(wall) = <[u8; 8]>::try_from(wall) else {
+            self.unreadable += 1;
+            return;
+        };
+        self.anchor = (at, Wall(i64::from_be_bytes(wall)));
+        self.restarts += 1;
+    }
+
+    fn wall_of(&self, at: Mono) -> Wall {
+        let (mono, wall) = self.anchor;
+        let us = i128::from(at.0) - i128::from(mono.0);
+        wall.plus_us(i64::try_from(us).unwrap_or(0))
+    }
+
+    /// What to add to the daemon's clock to get the gateway's, for frames without a gateway time among others with
+    /// one: the median difference, where the clocks are clearly not one.
+    fn gateway_offset(&mut self) -> i64 {
+        self.offsets.sort_unstable();
+        let median = self.offsets.get(self.offsets.len() / 2).copied().unwrap_or(0);
+        self.offsets = Vec::new();
+        if median.abs() < SAME_CLOCK_US { 0 } else { median }
+    }
+}
+
+/// Decides what a packet is to the timeline.
+fn settle(rx: &mut Rx, payload: &Payload, rtpmap: Rtpmap) {
+    // RFC 7587 section 4.1: the RTP clock of Opus is 48000 whatever an rtpmap says.
+    rx.clock_hz = if rtpmap.codec == Codec::Opus { 48_000 } else { rtpmap.clock_hz };
+    rx.kind = if payload.is_withheld {
+        RxKind::Withheld
+    } else if rtpmap.codec.is_beside_audio() || payload.length == 0 {
+        RxKind::Beside
+    } else if let (Codec::Opus, Some(shape)) = (rtpmap.codec, payload.shape) {
+        rx.samples = shape.samples();
+        RxKind::Audio
+    } else {
+        RxKind::Unusable
+    };
+}
+
+fn dtmf_mark(event: u8) -> Map<String, Value> {
+    let keys = "0123456789*#ABCD";
+    let key = keys.chars().nth(usize::from(event)).map_or_else(|| event.to_string(), String::from);
+    Map::from_iter([
+        ("name".to_owned(), Value::from("telephone-event")),
+        ("event".to_owned(), Value::from(key)),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::ConnectionId;
+    use crate::spool::Record;
+
+    fn ledger() -> Ledger {
+        Ledger::new(Header {
+            connection: ConnectionId::new("c").unwrap(),
+            opened: Wall(1_000_000_000),
+            opened_mono: Mono(500),
+            part: 1,
+        })
+    }
+
+    fn enter(ledger: &mut Ledger, kind: u8, at_us: u64, gateway: Option<Wall>, body: &[u8]) {
+        let record = Record {
+            kind: RecordKind::Tap(kind),
+            scope: Scope::Channel(Channel::Caller),
+            at: Mono(at_us),
+            gateway,
+            body,
+        };
+        ledger.record(&Located { record, body_offset: 1000 });
+    }
+
+    fn rtp(payload_type: u8, sequence: u8, payload: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0x80, payload_type, 0, sequence, 0, 0, 0, 0, 0, 0, 0, 5];
+        packet.extend_from_slice(payload);
+        packet
+    }
+
+    #[test]
+    fn arrival_is_the_gateways_time_or_the_daemons() {
+        let mut ledger = ledger();
+        enter(&mut ledger, 1, 600, Some(Wall(9_000_000_000)), &rtp(111, 1, &[0xf8]));
+        enter(&mut ledger, 1, 700, None, &rtp(111, 2, &[0xf8]));
+        ledger.close();
+        let arrivals: Vec<_> = ledger.channels[0].rx.iter().map(|rx| rx.arrival.0).collect();
+        assert_eq!(arrivals, [9_000_000_000, 9_000_000_100], "brought to the gateway's clock");
+        assert_eq!(ledger.channels[0].payloads[0].offset, 1012);
+    }
+
+    #[test]
+    fn a_restart_brings_its_own_clock() {
+        let mut ledger = ledger();
+        enter(&mut ledger, 1, 600, None, &rtp(111, 1, &[0xf8]));
+        let wall = 1_000_900_000i64.to_be_bytes();
+        ledger.record(&Located { record: Record::resumed(Mono(10), &wall), body_offset: 0 });
+        enter(&mut ledger, 1, 30, None, &rtp(111, 2, &[0xf8]));
+        ledger.close();
+        let arrivals: Vec<_> = ledger.channels[0].rx.iter().map(|rx| rx.arrival.0).collect();
+        assert_eq!(arrivals, [1_000_000_100, 1_000_900_020]);
+        assert_eq!(ledger.restarts, 1);
+    }
+
+    #[test]
+    fn a_payload_type_means_the_same_for_the_whole_call_even_if_its_meta_came_late() {
+        let mut ledger = ledger();
+        enter(&mut ledger, 1, 600, None, &rtp(96, 1, b"not opus"));
+        enter(&mut ledger, 3, 601, None, br#"{"payload_types":{"96":"speex/16000"}}"#);
+        ledger.close();
+        assert_eq!(ledger.channels[0].codecs, [Codec::Unknown]);
+        assert_eq!(ledger.channels[0].rx[0].kind, RxKind::Unusable);
+    }
+
+    #[test]
+    fn a_key_press_is_one_mark_however_many_packets_it_takes() {
+        let mut ledger = ledger();
+        for n in 0..5 {
+            enter(&mut ledger, 1, 600, None, &rtp(101, n, &[11, 0, 0, 160]));
+        }
+        ledger.close();
+        assert_eq!(ledger.marks.len(), 1);
+        assert_eq!(ledger.marks[0].fields["event"], "#");
+        assert_eq!(ledger.channels[0].rx[0].kind, RxKind::Beside);
+    }
+
+    #[test]
+    fn counts_that_an_end_declares_are_kept() {
+        let mut ledger = ledger();
+        enter(&mut ledger, 2, 600, None, &9u64.to_be_bytes());
+        assert_eq!(ledger.channels[0].declared, Some(9));
+    }
+}

@@ -1,0 +1,290 @@
+//! A call on its timeline: both channels placed against each other, with marks and pauses where they belong.
+//!
+//! [`arrange`] takes a closed [`Ledger`] to what the mux needs: pieces with positions from the beginning of the
+//! recording. The beginning is that of the first audio of either channel. Time that both channels spent in a PAUSE
+//! of mode `cut` is taken out; a `cut` of one channel alone would shift it against the other, and is silence.
+
+use serde_json::{Map, Value};
+
+use crate::frame::PauseMode;
+use crate::id::{Channel, Scope};
+use crate::ledger::{Ledger, Pause};
+use crate::mux::lane::Piece;
+use crate::time::{Samples48k, Wall};
+use crate::timeline::{self, Counts, Placed, Placement};
+
+/// A call, arranged.
+#[derive(Clone, Debug, Default)]
+pub struct Arrangement {
+    /// The wall time of the recording's first sample.
+    pub start: Wall,
+    /// The wall time of the end of the last audio.
+    pub end: Wall,
+    /// Caller and AI.
+    pub channels: [ArrangedChannel; 2],
+    /// The named moments, in order.
+    pub marks: Vec<ArrangedMark>,
+    /// What was not kept.
+    pub paused: Vec<ArrangedPause>,
+}
+
+/// One channel, arranged.
+#[derive(Clone, Debug, Default)]
+pub struct ArrangedChannel {
+    /// The packets with audio, in order.
+    pub pieces: Vec<Piece>,
+    /// Which packet of the ledger each piece is.
+    pub sources: Vec<u32>,
+    /// What became of the others.
+    pub counts: Counts,
+}
+
+/// A named moment with its place in the recording.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ArrangedMark {
+    /// From the beginning of the recording.
+    pub offset: Samples48k,
+    /// The channel, if it is about one.
+    pub channel: Option<Channel>,
+    /// Its name and further fields.
+    pub fields: Map<String, Value>,
+}
+
+/// A stretch of a channel that was not kept. Of a stretch that was cut, both ends are one place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ArrangedPause {
+    /// The channel.
+    pub channel: Channel,
+    /// Where it begins.
+    pub from: Samples48k,
+    /// Where it ends.
+    pub to: Samples48k,
+}
+
+/// Arranges a call. A call without audio has an arrangement without pieces.
+#[must_use]
+pub fn arrange(ledger: &Ledger, ai_offset_ms: i64) -> Arrangement {
+    let origin = ledger.header.opened;
+    let placements = Channel::BOTH.map(|channel| place(ledger, channel, origin, ai_offset_ms));
+    let begins = placements.iter().filter_map(|placement| placement.packets.first().map(|placed| placed.at));
+    let Some(zero) = begins.min() else {
+        let mut arrangement = Arrangement { start: origin, end: ledger.last_frame, ..Arrangement::default() };
+        for channel in Channel::BOTH {
+            arrangement.channels[channel.index()].counts = placements[channel.index()].counts;
+        }
+        return arrangement;
+    };
+    let start = origin.plus_us(zero.to_us());
+    let stretches = Channel::BOTH.map(|channel| paused_stretches(ledger, channel));
+    let cuts = common_cuts(&stretches, start);
+    let mut end = Samples48k(0);
+    let channels = Channel::BOTH.map(|channel| {
+        let placement = &placements[channel.index()];
+        let payloads = &ledger.channels[channel.index()].payloads;
+        let pieces: Vec<Piece> = placement
+            .packets
+            .iter()
+            .filter_map(|placed| {
+                let shape = payloads[timeline::index(placed.rx)].shape?;
+                let at = placed.at.0 - zero.0;
+                end = end.max(Samples48k(at + i64::from(shape.samples())));
+                Some(Piece { at: cuts.map(at), shape, gap: placed.gap })
+            })
+            .collect();
+        let sources = placement.packets.iter().map(|placed: &Placed| placed.rx).collect();
+        ArrangedChannel { pieces, sources, counts: placement.counts }
+    });
+    let offset_of = |at: Wall| cuts.map(Samples48k::from_us(at.0.saturating_sub(start.0)).0.max(0));
+    let end = start.plus_us(end.to_us());
+    let marks = ledger.marks.iter().map(|mark| ArrangedMark {
+        offset: offset_of(mark.at),
+        channel: match mark.scope {
+            Scope::Channel(channel) => Some(channel),
+            Scope::Whole => None,
+        },
+        fields: mark.fields.clone(),
+    });
+    let paused = Channel::BOTH.into_iter().flat_map(|channel| {
+        stretches[channel.index()]
+            .iter()
+            .map(move |stretch| (channel, stretch.from, stretch.to.unwrap_or(end)))
+    });
+    let paused = paused.map(|(channel, from, to)| ArrangedPause {
+        channel,
+        from: offset_of(from),
+        to: offset_of(to.max(from)),
+    });
+    Arrangement { start, end, marks: marks.collect(), paused: paused.collect(), channels }
+}
+
+fn place(ledger: &Ledger, channel: Channel, origin: Wall, ai_offset_ms: i64) -> Placement {
+    let rx = &ledger.channels[channel.index()].rx;
+    match channel {
+        Channel::Caller => timeline::place(rx, origin, &[]),
+        Channel::Ai => {
+            let mut placement = timeline::place(rx, origin, &ledger.clears);
+            placement.packets.iter_mut().for_each(|placed| placed.at.0 += ai_offset_ms * 48);
+            placement
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Stretch {
+    from: Wall,
+    to: Option<Wall>,
+    mode: PauseMode,
+}
+
+/// The stretches in which a channel was paused. The last one may have no end.
+fn paused_stretches(ledger: &Ledger, channel: Channel) -> Vec<Stretch> {
+    let mut stretches: Vec<Stretch> = Vec::new();
+    let events = ledger.pauses.iter().filter(|pause: &&Pause| pause.scope.covers(channel));
+    for pause in events {
+        let open = stretches.last_mut().filter(|stretch| stretch.to.is_none());
+        match (open, pause.mode) {
+            (Some(open), Some(mode)) if open.mode == mode => {}
+            (open, mode) => {
+                if let Some(open) = open {
+                    open.to = Some(pause.at);
+                }
+                stretches.extend(mode.map(|mode| Stretch { from: pause.at, to: None, mode }));
+            }
+        }
+    }
+    stretches
+}
+
+/// The time taken out of a timeline.
+struct Cuts(Vec<(i64, i64)>);
+
+impl Cuts {
+    /// Brings a position to the timeline without the cuts.
+    fn map(&self, at: i64) -> Samples48k {
+        let removed = self.0.iter().map(|(from, to)| at.clamp(*from, *to) - from);
+        Samples48k(at - removed.sum::<i64>())
+    }
+}
+
+/// The stretches that both channels spent in a pause of mode `cut`.
+fn common_cuts(stretches: &[Vec<Stretch>; 2], start: Wall) -> Cuts {
+    let position = |at: Wall| Samples48k::from_us(at.0.saturating_sub(start.0)).0.max(0);
+    let cut = |stretch: &&Stretch| stretch.mode == PauseMode::Cut;
+    let mut cuts = Vec::new();
+    for caller in stretches[0].iter().filter(cut) {
+        for ai in stretches[1].iter().filter(cut) {
+            let from = caller.from.max(ai.from);
+            // What is paused to the end has nothing behind it that could move up.
+            let ends = [caller.to, ai.to].into_iter().flatten().min();
+            if let Some(to) = ends.filter(|to| *to > from) {
+                cuts.push((position(from), position(to)));
+            }
+        }
+    }
+    Cuts(cuts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::ConnectionId;
+    use crate::spool::scan::Located;
+    use crate::spool::{Header, Record, RecordKind};
+    use crate::time::Mono;
+
+    const OPENED: Wall = Wall(1_000_000_000_000);
+
+    fn ledger() -> Ledger {
+        Ledger::new(Header {
+            connection: ConnectionId::new("c").unwrap(),
+            opened: OPENED,
+            opened_mono: Mono(0),
+            part: 1,
+        })
+    }
+
+    fn enter(ledger: &mut Ledger, kind: RecordKind, scope: Scope, at_ms: u64, body: &[u8]) {
+        let record = Record { kind, scope, at: Mono(at_ms * 1000), gateway: None, body };
+        ledger.record(&Located { record, body_offset: 0 });
+    }
+
+    /// 20 ms packets of a channel from `from_ms` on, each received when it has been spoken.
+    fn talk(ledger: &mut Ledger, channel: Channel, from_ms: u64, count: u16, kind: RecordKind) {
+        for n in 0..count {
+            let at_ms = from_ms + u64::from(n) * 20;
+            let sequence = u16::try_from(at_ms / 20).unwrap().to_be_bytes();
+            let timestamp = u32::try_from(at_ms * 48).unwrap().to_be_bytes();
+            let mut packet = vec![0x80, 111, sequence[0], sequence[1]];
+            packet.extend_from_slice(&timestamp);
+            packet.extend_from_slice(&[0, 0, 0, 1]);
+            if kind == RecordKind::Tap(1) {
+                packet.extend_from_slice(&[0x78, 1, 2]);
+            }
+            enter(ledger, kind, Scope::Channel(channel), at_ms + 20, &packet);
+        }
+    }
+
+    fn ms(samples: Samples48k) -> i64 {
+        samples.0 / 48
+    }
+
+    #[test]
+    fn the_recording_begins_with_the_first_audio_of_either_channel() {
+        let mut ledger = ledger();
+        talk(&mut ledger, Channel::Ai, 500, 10, RecordKind::Tap(1));
+        talk(&mut ledger, Channel::Caller, 2500, 5, RecordKind::Tap(1));
+        enter(&mut ledger, RecordKind::Tap(8), Scope::Whole, 1500, br#"{"name":"answer"}"#);
+        ledger.close();
+        let call = arrange(&ledger, 0);
+        assert_eq!(call.start, OPENED.plus_us(500_000));
+        assert_eq!(ms(call.channels[0].pieces[0].at), 2000);
+        assert_eq!(ms(call.channels[1].pieces[0].at), 0);
+        assert_eq!(ms(call.marks[0].offset), 1000);
+        assert_eq!(call.end, OPENED.plus_us(2_600_000));
+        let shifted = arrange(&ledger, 250);
+        assert_eq!(ms(shifted.channels[0].pieces[0].at), 1750);
+    }
+
+    #[test]
+    fn a_pause_is_silence_of_the_same_length_and_no_loss() {
+        let mut ledger = ledger();
+        talk(&mut ledger, Channel::Caller, 0, 10, RecordKind::Tap(1));
+        enter(&mut ledger, RecordKind::Tap(6), Scope::Whole, 220, b"");
+        talk(&mut ledger, Channel::Caller, 200, 10, RecordKind::Withheld);
+        enter(&mut ledger, RecordKind::Tap(7), Scope::Whole, 420, b"");
+        talk(&mut ledger, Channel::Caller, 400, 10, RecordKind::Tap(1));
+        ledger.close();
+        let call = arrange(&ledger, 0);
+        assert_eq!(call.channels[0].counts.lost, 0);
+        assert_eq!(ms(call.channels[0].pieces[10].at), 400);
+        assert_eq!((ms(call.paused[0].from), ms(call.paused[0].to)), (220, 420));
+        assert_eq!(call.paused.len(), 2, "one for each channel");
+    }
+
+    #[test]
+    fn what_both_channels_cut_is_gone_from_the_timeline() {
+        let mut ledger = ledger();
+        talk(&mut ledger, Channel::Caller, 0, 10, RecordKind::Tap(1));
+        enter(&mut ledger, RecordKind::Tap(6), Scope::Whole, 200, br#"{"mode":"cut"}"#);
+        talk(&mut ledger, Channel::Caller, 200, 10, RecordKind::Withheld);
+        enter(&mut ledger, RecordKind::Tap(7), Scope::Whole, 400, b"");
+        enter(&mut ledger, RecordKind::Tap(8), Scope::Whole, 450, br#"{"name":"after"}"#);
+        talk(&mut ledger, Channel::Caller, 400, 10, RecordKind::Tap(1));
+        ledger.close();
+        let call = arrange(&ledger, 0);
+        assert_eq!(ms(call.channels[0].pieces[10].at), 200);
+        assert_eq!(ms(call.marks[0].offset), 250);
+        assert_eq!((ms(call.paused[0].from), ms(call.paused[0].to)), (200, 200));
+        assert_eq!(call.end, OPENED.plus_us(600_000));
+    }
+
+    #[test]
+    fn a_call_without_audio_is_an_arrangement_without_pieces() {
+        let mut ledger = ledger();
+        enter(&mut ledger, RecordKind::Tap(3), Scope::Whole, 5, b"{}");
+        ledger.close();
+        let call = arrange(&ledger, 0);
+        assert!(call.channels.iter().all(|channel| channel.pieces.is_empty()));
+        assert_eq!((call.start, call.end), (OPENED, OPENED.plus_us(5000)));
+    }
+}
