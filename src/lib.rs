@@ -46,13 +46,17 @@
 //! - Nothing is dropped without a counter and a reason.
 //! - Nothing received, read or configured can make the daemon panic.
 
+pub mod config;
 pub mod connection;
 pub mod frame;
 pub mod id;
 pub mod ledger;
+pub mod manifest;
+pub mod metrics;
 pub mod mux;
 pub mod opus;
 pub mod packet;
+pub mod publish;
 pub mod recording;
 pub mod rtpmap;
 pub mod spool;

@@ -1,0 +1,393 @@
+//! The manifest: what a recording holds and how far to trust it, as JSON with the names of contract section 5.
+//!
+//! Beyond the contract it has, for each channel, `transcoded` (whether the channel had to be encoded), `stray`,
+//! `overlapping` and `cleared` (packets left out, and why), and `part` where a long call goes on in another file.
+//! The same spool gives the same manifest: nothing in it is about when or where it was made.
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::id::Channel;
+use crate::ledger::Ledger;
+use crate::recording::Arrangement;
+use crate::rtpmap::Codec;
+use crate::spool::SealCause;
+use crate::spool::scan::Tail;
+use crate::time::Samples48k;
+
+/// How a connection ended. Each ends in exactly one of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// All is there.
+    Ok,
+    /// Something was lost or cut short.
+    Degraded,
+    /// Finished after a crash.
+    Recovered,
+    /// Closed by the sweep.
+    Stale,
+    /// No audio.
+    Absent,
+    /// No recording could be made; the spool is kept.
+    Failed,
+}
+
+impl Outcome {
+    /// The word for it in tags, logs and manifests.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Degraded => "degraded",
+            Self::Recovered => "recovered",
+            Self::Stale => "stale",
+            Self::Absent => "absent",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// A manifest.
+#[derive(Clone, Debug, Serialize)]
+#[expect(missing_docs, reason = "the names are those of contract section 5")]
+pub struct Manifest {
+    pub schema: u32,
+    pub connection_id: String,
+    pub conversation_id: Option<String>,
+    pub outcome: Outcome,
+    pub reasons: Vec<String>,
+    pub started_at: String,
+    pub ended_at: String,
+    pub duration_ms: u64,
+    #[serde(skip_serializing_if = "is_first")]
+    pub part: u16,
+    pub file: Option<File>,
+    pub channels: Channels,
+    pub marks: Vec<Map<String, Value>>,
+    pub paused: Vec<Paused>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
+    pub labels: Map<String, Value>,
+    pub meta: Map<String, Value>,
+}
+
+/// The recording that a manifest stands beside.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[expect(missing_docs, reason = "the names are those of contract section 5")]
+pub struct File {
+    pub key: String,
+    pub bytes: u64,
+    pub sha256: String,
+    pub crc32c: String,
+    pub format: &'static str,
+}
+
+/// Both channels' counts.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[expect(missing_docs, reason = "the names are those of contract section 5")]
+pub struct Channels {
+    pub caller: ChannelCounts,
+    pub ai: ChannelCounts,
+}
+
+/// What was counted on one channel.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[expect(missing_docs, reason = "the names are those of contract section 5")]
+pub struct ChannelCounts {
+    pub codec: Option<String>,
+    pub transcoded: bool,
+    pub ssrcs: Vec<u32>,
+    pub packets: u64,
+    pub bytes: u64,
+    pub lost: u64,
+    pub recovered: u64,
+    pub duplicate: u64,
+    pub reordered: u64,
+    pub late: u64,
+    pub socket_lost: u64,
+    pub stray: u64,
+    pub overlapping: u64,
+    pub cleared: u64,
+    pub silence_ms: u64,
+    pub slips: u64,
+    pub drift_ppm: f64,
+    pub max_shift_ms: f64,
+    pub first_packet_at: Option<String>,
+    pub last_packet_at: Option<String>,
+}
+
+/// A stretch that was not kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[expect(missing_docs, reason = "the names are those of contract section 5")]
+pub struct Paused {
+    pub channel: Channel,
+    pub from_ms: u64,
+    pub to_ms: u64,
+}
+
+/// What the mux measured of one channel.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Muxed {
+    /// Time without audio that was not lost, up to the end of the conversation.
+    pub silence: Samples48k,
+    /// The greatest distance between where a packet should be and where it is.
+    pub largest_move: Samples48k,
+    /// Whether the channel had to be encoded anew.
+    pub is_anew: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for this signature")]
+fn is_first(part: &u16) -> bool {
+    *part == 1
+}
+
+/// Makes the manifest of a call. `file` is `None` where there is no audio.
+#[must_use]
+pub fn describe(
+    ledger: &Ledger,
+    tail: &Tail,
+    call: &Arrangement,
+    muxed: &[Muxed; 2],
+    duration: Samples48k,
+    file: Option<File>,
+) -> Manifest {
+    let [caller, ai] = Channel::BOTH.map(|channel| count(ledger, call, channel, muxed[channel.index()]));
+    let channels = Channels { caller, ai };
+    let (outcome, reasons) = judge(ledger, tail, call, &channels);
+    let mark = |mark: &crate::recording::ArrangedMark| {
+        let mut fields = mark.fields.clone();
+        fields.insert("channel".to_owned(), mark.channel.map_or(Value::Null, |c| Value::from(c.name())));
+        fields.insert("offset_ms".to_owned(), Value::from(mark.offset.to_ms()));
+        fields
+    };
+    let paused = call.paused.iter().map(|pause| Paused {
+        channel: pause.channel,
+        from_ms: pause.from.to_ms(),
+        to_ms: pause.to.to_ms(),
+    });
+    Manifest {
+        schema: 1,
+        connection_id: ledger.header.connection.to_string(),
+        conversation_id: ledger.metadata.conversation_id.clone(),
+        outcome,
+        reasons,
+        started_at: call.start.to_rfc3339(),
+        ended_at: call.end.to_rfc3339(),
+        duration_ms: duration.to_ms(),
+        part: ledger.header.part,
+        file,
+        channels,
+        marks: call.marks.iter().map(mark).collect(),
+        paused: paused.collect(),
+        tenant: ledger.metadata.tenant.clone(),
+        labels: ledger.metadata.labels.clone(),
+        meta: ledger.metadata.meta.clone(),
+    }
+}
+
+/// Decides the outcome of a call, and why.
+#[must_use]
+pub fn judge(
+    ledger: &Ledger,
+    tail: &Tail,
+    call: &Arrangement,
+    channels: &Channels,
+) -> (Outcome, Vec<String>) {
+    let mut reasons = Vec::new();
+    let mut say = |is_so: bool, reason: &str| {
+        if is_so {
+            reasons.push(reason.to_owned());
+        }
+        is_so
+    };
+    let is_stale = say(ledger.seal == Some(SealCause::Stale), "stale");
+    let is_crashed = say(ledger.restarts > 0 || ledger.seal.is_none(), "daemon_restarted");
+    let is_crashed = say(ledger.seal == Some(SealCause::NotResumed), "gateway_did_not_resume") || is_crashed;
+    let mut is_short = say(ledger.seal == Some(SealCause::Shutdown), "shutdown");
+    say(ledger.seal == Some(SealCause::PartFull), "part_full");
+    is_short |= say(tail.damaged_bytes > 0 || ledger.unreadable > 0, "spool_damaged");
+    is_short |= say(ledger.dropped > 0, "spool_overflow");
+    let received = channels.caller.packets + channels.ai.packets;
+    is_short |= say(ledger.declared_together.is_some_and(|sent| sent > received), "socket_lost");
+    for (channel, counts) in Channel::BOTH.into_iter().zip([&channels.caller, &channels.ai]) {
+        let unusable = has_unusable(ledger, channel);
+        let facts = [
+            (counts.lost > 0, "packets_lost", true),
+            (counts.socket_lost > 0, "socket_lost", true),
+            (counts.stray > 0, "stray_packets", true),
+            (counts.overlapping > 0, "overlapping_sources", true),
+            (unusable, "packets_not_decodable", true),
+            (counts.transcoded, "encoded_anew", false),
+        ];
+        for (is_so, reason, is_loss) in facts {
+            is_short |= say(is_so, &format!("{channel}_{reason}")) && is_loss;
+        }
+    }
+    let has_audio = call.channels.iter().any(|channel| !channel.pieces.is_empty());
+    let outcome = if !has_audio {
+        Outcome::Absent
+    } else if is_stale {
+        Outcome::Stale
+    } else if is_crashed {
+        Outcome::Recovered
+    } else if is_short {
+        Outcome::Degraded
+    } else {
+        Outcome::Ok
+    };
+    (outcome, reasons)
+}
+
+/// Whether audio came on the channel that this program cannot record: then its spool is worth keeping.
+#[must_use]
+pub fn has_unusable(ledger: &Ledger, channel: Channel) -> bool {
+    let rx = &ledger.channels[channel.index()].rx;
+    rx.iter().any(|packet| packet.kind == crate::timeline::RxKind::Unusable)
+}
+
+/// Counts one channel.
+#[must_use]
+pub fn count(ledger: &Ledger, call: &Arrangement, channel: Channel, muxed: Muxed) -> ChannelCounts {
+    let received = &ledger.channels[channel.index()];
+    let counts = call.channels[channel.index()].counts;
+    let names: Vec<&str> = received.codecs.iter().copied().map(Codec::name).collect();
+    ChannelCounts {
+        codec: (!names.is_empty()).then(|| names.join("+")),
+        transcoded: muxed.is_anew,
+        ssrcs: received.ssrcs.clone(),
+        packets: received.packets,
+        bytes: received.bytes,
+        lost: counts.lost,
+        duplicate: counts.duplicate,
+        reordered: counts.reordered,
+        socket_lost: received.declared.map_or(0, |sent| sent.saturating_sub(received.packets)),
+        stray: counts.stray,
+        overlapping: counts.overlapping,
+        cleared: counts.cleared,
+        silence_ms: muxed.silence.to_ms(),
+        max_shift_ms: as_ms(muxed.largest_move),
+        first_packet_at: received.first_last.map(|(first, _)| first.to_rfc3339()),
+        last_packet_at: received.first_last.map(|(_, last)| last.to_rfc3339()),
+        ..ChannelCounts::default()
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a shift is far below 2^52 microseconds")]
+fn as_ms(samples: Samples48k) -> f64 {
+    samples.to_us() as f64 / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::ConnectionId;
+    use crate::spool::Header;
+    use crate::time::{Mono, Wall};
+
+    const WHOLE: Tail = Tail { valid_bytes: 0, damaged_bytes: 0, torn_bytes: 0 };
+
+    fn ledger(seal: Option<SealCause>) -> Ledger {
+        let header = Header {
+            connection: ConnectionId::new("c").unwrap(),
+            opened: Wall(1),
+            opened_mono: Mono(0),
+            part: 1,
+        };
+        let mut ledger = Ledger::new(header);
+        ledger.seal = seal;
+        ledger
+    }
+
+    fn call_with_audio() -> Arrangement {
+        let configuration = crate::opus::packet::Configuration::CELT_FULL_BAND_20_MS;
+        let piece = crate::mux::lane::Piece {
+            at: Samples48k(0),
+            shape: crate::opus::packet::Shape { configuration, frames: 1 },
+            gap: crate::timeline::Gap::Start,
+        };
+        let mut call = Arrangement::default();
+        call.channels[0].pieces.push(piece);
+        call
+    }
+
+    fn outcome(ledger: &Ledger, call: &Arrangement) -> (Outcome, Vec<String>) {
+        let manifest = describe(ledger, &WHOLE, call, &Default::default(), Samples48k(960), None);
+        (manifest.outcome, manifest.reasons)
+    }
+
+    #[test]
+    fn every_end_has_exactly_one_outcome() {
+        let call = call_with_audio();
+        let of = |seal| outcome(&ledger(seal), &call).0;
+        assert_eq!(of(Some(SealCause::Released)), Outcome::Ok);
+        assert_eq!(of(Some(SealCause::PartFull)), Outcome::Ok);
+        assert_eq!(of(Some(SealCause::Stale)), Outcome::Stale);
+        assert_eq!(of(Some(SealCause::Shutdown)), Outcome::Degraded);
+        assert_eq!(of(Some(SealCause::NotResumed)), Outcome::Recovered);
+        assert_eq!(of(None), Outcome::Recovered);
+        let mut resumed = ledger(Some(SealCause::Released));
+        resumed.restarts = 1;
+        assert_eq!(outcome(&resumed, &call).0, Outcome::Recovered);
+        assert_eq!(outcome(&ledger(Some(SealCause::Stale)), &Arrangement::default()).0, Outcome::Absent);
+    }
+
+    #[test]
+    fn what_was_lost_is_named_with_its_channel() {
+        let mut call = call_with_audio();
+        call.channels[1].counts.lost = 3;
+        let mut ledger = ledger(Some(SealCause::Released));
+        ledger.channels[0].declared = Some(2);
+        let (outcome, reasons) = outcome(&ledger, &call);
+        assert_eq!(outcome, Outcome::Degraded);
+        assert_eq!(reasons, ["caller_socket_lost", "ai_packets_lost"]);
+    }
+
+    #[test]
+    fn the_manifest_has_the_names_of_the_contract() {
+        let call = call_with_audio();
+        let ledger = ledger(Some(SealCause::Released));
+        let manifest = describe(&ledger, &WHOLE, &call, &Default::default(), Samples48k(960), None);
+        let json: Value = serde_json::from_str(&serde_json::to_string(&manifest).unwrap()).unwrap();
+        for name in [
+            "schema",
+            "connection_id",
+            "conversation_id",
+            "outcome",
+            "reasons",
+            "started_at",
+            "ended_at",
+            "duration_ms",
+            "file",
+            "channels",
+            "marks",
+            "paused",
+            "labels",
+            "meta",
+        ] {
+            assert!(json.get(name).is_some(), "{name}");
+        }
+        for name in [
+            "codec",
+            "ssrcs",
+            "packets",
+            "bytes",
+            "lost",
+            "recovered",
+            "duplicate",
+            "reordered",
+            "late",
+            "socket_lost",
+            "silence_ms",
+            "slips",
+            "drift_ppm",
+            "max_shift_ms",
+            "first_packet_at",
+            "last_packet_at",
+        ] {
+            assert!(json["channels"]["caller"].get(name).is_some(), "{name}");
+            assert!(json["channels"]["ai"].get(name).is_some(), "{name}");
+        }
+        assert_eq!(json["duration_ms"], 20);
+    }
+}

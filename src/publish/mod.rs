@@ -1,0 +1,3 @@
+//! Publishing: the names that recordings get in the store.
+
+pub mod key;
