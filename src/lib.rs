@@ -46,10 +46,13 @@
 //! - Nothing is dropped without a counter and a reason.
 //! - Nothing received, read or configured can make the daemon panic.
 
+pub mod commands;
 pub mod config;
 pub mod connection;
+pub mod daemon;
 pub mod frame;
 pub mod id;
+pub mod io;
 pub mod ledger;
 pub mod manifest;
 pub mod metrics;

@@ -1,0 +1,265 @@
+//! `sidetape demo`: the whole program at work, with nothing to set up.
+//!
+//! A daemon is started in this process, on a free UDP port and with a spool of its own that goes away afterwards. A
+//! call that is part of the program is sent to it as a gateway would send it, and what it recorded is told in plain
+//! words. The environment's settings are left aside, so that the demo is the same everywhere; only `AUDIO_LOG` holds.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use serde_json::Value;
+
+use super::configure;
+use super::replay::{Call, named_after, plan, send};
+use crate::config::Settings;
+use crate::daemon::Daemon;
+use crate::id::ConnectionId;
+use crate::io::capture::{read_capture, rtp_streams};
+use crate::io::clock::Clock;
+use crate::io::tap_client::Endpoint;
+
+/// A call of 55 s, see `fixtures/README.md`.
+const DEMO_CALL: &[u8] = include_bytes!("../../fixtures/demo-call.pcap");
+/// How long the recording is waited for. It takes the linger of 500 ms and some more; a disk may be very slow.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How often the output directory is looked at meanwhile.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// Record a call that is part of this program: nothing to set up, nothing left behind but the recording.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Demo {
+    /// Let the call take as long as it took, instead of sending it as fast as it can be recorded
+    #[arg(long)]
+    realtime: bool,
+    /// Where the recording goes
+    #[arg(long, value_name = "DIR", default_value = "./recordings")]
+    output: PathBuf,
+}
+
+impl Demo {
+    /// Starts a daemon, sends it the call, waits for the recording, and prints what is in it.
+    ///
+    /// # Errors
+    /// Whatever keeps the daemon from recording, such as a directory that cannot be written.
+    pub async fn run(self) -> anyhow::Result<()> {
+        // Caught so that the spool is removed.
+        tokio::select! {
+            told = self.record() => print!("{}", told?),
+            interrupted = tokio::signal::ctrl_c() => {
+                interrupted.context("cannot catch SIGINT")?;
+                anyhow::bail!("interrupted");
+            }
+        }
+        Ok(())
+    }
+
+    /// Records the call and returns what there is to say about it.
+    async fn record(&self) -> anyhow::Result<String> {
+        let spool = tempfile::tempdir().context("cannot make a directory for the spool")?;
+        let settings = Settings {
+            storage_path: Some(path_text(&self.output)?),
+            spool_dir: Some(path_text(spool.path())?),
+            udp_listen: Some("127.0.0.1:0".to_owned()),
+            // The call is small; a nearly full disk is no reason to refuse it.
+            min_free_bytes: Some("0".to_owned()),
+            log: Some(std::env::var("AUDIO_LOG").unwrap_or_else(|_| "warn".to_owned())),
+            ..Settings::default()
+        };
+        let config = configure(&settings)?;
+        let before = manifests(&self.output)?;
+        let daemon = Daemon::start(config).await?;
+        let udp = daemon.bound().udp.context("the daemon listens on no udp port")?;
+
+        let start = Clock::start().wall();
+        let call = Call {
+            connection: named_after(Path::new("demo"), start),
+            start,
+            conversation_id: None,
+            rtpmaps: Vec::new(),
+            ssrcs: [None; 2],
+            is_left_open: false,
+        };
+        let plan = plan(vec![rtp_streams(read_capture(DEMO_CALL)?)], &call)?;
+        let elapsed = send(&plan, &Endpoint::Udp(udp), self.realtime).await?;
+        let (path, manifest) = await_manifest(&self.output, &before, &call.connection).await?;
+        daemon.shutdown().await?;
+        Ok(report(&path, &manifest, plan.span, elapsed))
+    }
+}
+
+/// Returns a path as a setting, which is text.
+fn path_text(path: &Path) -> anyhow::Result<String> {
+    let text = path.to_str().with_context(|| format!("path is not utf-8: {}", path.display()))?;
+    Ok(text.to_owned())
+}
+
+/// Looks for the manifest of a connection among those that were not there before, until it is there.
+async fn await_manifest(
+    folder: &Path,
+    before: &BTreeSet<PathBuf>,
+    connection: &ConnectionId,
+) -> anyhow::Result<(PathBuf, Value)> {
+    let look = async {
+        loop {
+            if let Some(found) = find_manifest(folder, before, connection)? {
+                return Ok(found);
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, look).await.unwrap_or_else(|_| {
+        let (seconds, folder) = (PATIENCE.as_secs(), folder.display());
+        anyhow::bail!(
+            "no recording of {connection} in {folder} after {seconds} s; AUDIO_LOG=debug tells more"
+        )
+    })
+}
+
+fn find_manifest(
+    folder: &Path,
+    before: &BTreeSet<PathBuf>,
+    connection: &ConnectionId,
+) -> anyhow::Result<Option<(PathBuf, Value)>> {
+    for path in manifests(folder)?.difference(before) {
+        // Another program may share the directory: what is not a manifest is not meant.
+        let Ok(manifest) = serde_json::from_slice::<Value>(&std::fs::read(path)?) else { continue };
+        if manifest["connection_id"] == connection.as_str() {
+            return Ok(Some((path.clone(), manifest)));
+        }
+    }
+    Ok(None)
+}
+
+/// Lists the `.json` files of a directory; of one that does not exist, none.
+fn manifests(folder: &Path) -> anyhow::Result<BTreeSet<PathBuf>> {
+    let tried = || format!("cannot list {}", folder.display());
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
+        entries => entries.with_context(tried)?,
+    };
+    let paths = entries.map(|entry| Ok(entry?.path())).collect::<io::Result<BTreeSet<_>>>();
+    let is_json = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "json");
+    Ok(paths.with_context(tried)?.into_iter().filter(is_json).collect())
+}
+
+/// Says what was recorded, for somebody who sees it for the first time.
+fn report(manifest_path: &Path, manifest: &Value, span: Duration, elapsed: Duration) -> String {
+    let number = |value: &Value| value.as_u64().unwrap_or(0);
+    let seconds = |value: &Value| Duration::from_millis(number(value)).as_secs_f64();
+    let recording = manifest_path.with_extension("opus");
+    let recording = recording.display();
+    let outcome = manifest["outcome"].as_str().unwrap_or("unknown");
+    let reasons: Vec<&str> =
+        manifest["reasons"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let because = if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join(", ")) };
+
+    let mut text = format!(
+        "A phone call of {:.0} s between a person and an AI was sent in {:.1} s and recorded.\n\n",
+        span.as_secs_f64(),
+        elapsed.as_secs_f64()
+    );
+    let rows = [
+        ("Recording", recording.to_string()),
+        ("Manifest", manifest_path.display().to_string()),
+        (
+            "Length",
+            format!("{:.1} s, with the silence after the last word", seconds(&manifest["duration_ms"])),
+        ),
+        ("Outcome", format!("{outcome}{because}")),
+        ("Size", format!("{} bytes", number(&manifest["file"]["bytes"]))),
+    ];
+    for (name, value) in rows {
+        line(&mut text, format_args!("{name:<10} {value}"));
+    }
+    line(&mut text, format_args!(""));
+    line(&mut text, format_args!("Channel          packets   lost  duplicate  reordered   silence"));
+    for (name, counts) in
+        [("caller, left", &manifest["channels"]["caller"]), ("AI, right", &manifest["channels"]["ai"])]
+    {
+        line(
+            &mut text,
+            format_args!(
+                "{name:<15} {:>8} {:>6} {:>10} {:>10} {:>7.1} s",
+                number(&counts["packets"]),
+                number(&counts["lost"]),
+                number(&counts["duplicate"]),
+                number(&counts["reordered"]),
+                seconds(&counts["silence_ms"]),
+            ),
+        );
+    }
+    line(&mut text, format_args!(""));
+    line(
+        &mut text,
+        format_args!("The caller's network was a real one: what it lost is heard as a short blur."),
+    );
+    line(&mut text, format_args!("Listen:   any player, such as `ffplay {recording}`, or a browser"));
+    line(&mut text, format_args!("Go on:    `sidetape serve` waits for the calls of your own gateway"));
+    text
+}
+
+fn line(text: &mut String, line: std::fmt::Arguments<'_>) {
+    writeln!(text, "{line}").expect("a string takes all that is written to it");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_call_in_the_program_has_two_sides_and_nothing_else() {
+        let streams = rtp_streams(read_capture(DEMO_CALL).unwrap());
+        let sources: Vec<&str> = streams.iter().map(|stream| stream.source.as_str()).collect();
+        assert_eq!(sources, ["10.0.0.1:4000", "10.0.0.2:5000"]);
+        for stream in streams {
+            assert_eq!(stream.payload_types.keys().copied().collect::<Vec<_>>(), [111]);
+        }
+    }
+
+    #[test]
+    fn the_manifest_is_the_new_one_of_the_connection() {
+        let folder = tempfile::tempdir().unwrap();
+        let nowhere = folder.path().join("not yet");
+        assert!(manifests(&nowhere).unwrap().is_empty());
+        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        let id = ConnectionId::new("demo-1").unwrap();
+        write("old.json", r#"{"connection_id":"demo-1"}"#);
+        let before = manifests(folder.path()).unwrap();
+        write("other.json", r#"{"connection_id":"demo-2"}"#);
+        write("broken.json", r#"{"connection_id":"de"#);
+        write("new.opus", "");
+        assert_eq!(find_manifest(folder.path(), &before, &id).unwrap(), None);
+        write("new.json", r#"{"connection_id":"demo-1"}"#);
+        let (path, _) = find_manifest(folder.path(), &before, &id).unwrap().unwrap();
+        assert_eq!(path, folder.path().join("new.json"));
+    }
+
+    #[test]
+    fn what_was_recorded_is_told_in_plain_words() {
+        let manifest = serde_json::json!({
+            "duration_ms": 57_040, "outcome": "degraded", "reasons": ["lost", "reordered"], "file": {"bytes": 201_234},
+            "channels": {
+                "caller": {"packets": 2000, "lost": 4, "duplicate": 2, "reordered": 3, "silence_ms": 12_340},
+                "ai": {"packets": 1400, "lost": 0, "duplicate": 0, "reordered": 0, "silence_ms": 25_000},
+            },
+        });
+        let text =
+            report(Path::new("out/a.json"), &manifest, Duration::from_secs(55), Duration::from_millis(300));
+        for expected in [
+            "A phone call of 55 s between a person and an AI was sent in 0.3 s and recorded.",
+            "Recording  out/a.opus",
+            "Length     57.0 s",
+            "Outcome    degraded (lost, reordered)",
+            "Size       201234 bytes",
+            "caller, left        2000      4          2          3    12.3 s",
+            "AI, right           1400      0          0          0    25.0 s",
+            "`ffplay out/a.opus`",
+        ] {
+            assert!(text.contains(expected), "{expected:?} in\n{text}");
+        }
+    }
+}

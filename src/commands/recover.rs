@@ -1,0 +1,49 @@
+//! `sidetape recover`: finishes what a spool directory holds, without a daemon.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+
+use super::configure;
+use crate::config::Settings;
+use crate::daemon::{finisher, rules};
+use crate::io::recover::{look_through, seal};
+use crate::io::spool_dir::SpoolDir;
+use crate::metrics::Metrics;
+use crate::spool::SealCause;
+
+/// Finishes and publishes every connection in the spool directory.
+#[derive(clap::Args, Debug)]
+pub struct Recover {
+    #[command(flatten)]
+    settings: Settings,
+}
+
+impl Recover {
+    /// Seals what is open, and finishes all. One attempt each: a person is waiting.
+    ///
+    /// # Errors
+    /// Where the spool is in use or cannot be read, or a connection could not be finished; the others are.
+    pub fn run(self) -> anyhow::Result<()> {
+        let config = configure(&self.settings)?;
+        let spool = SpoolDir::open(&config.spool_dir)?;
+        let found = look_through(&spool, rules(&config)).context("looking through the spool")?;
+        let mut files = found.sealed;
+        for open in found.open {
+            seal(&open.path, SealCause::NotResumed)
+                .with_context(|| format!("sealing {}", open.path.display()))?;
+            files.push(open.path);
+        }
+        let finisher = finisher(&config, Arc::new(Metrics::default()));
+        let mut failed = 0;
+        for file in &files {
+            if let Err(error) = finisher.finish(file) {
+                failed += 1;
+                eprintln!("{}: {:#}", file.display(), anyhow::Error::new(error));
+            }
+        }
+        println!("{} of {} connections finished", files.len() - failed, files.len());
+        anyhow::ensure!(failed == 0, "{failed} connections stay in the spool");
+        Ok(())
+    }
+}

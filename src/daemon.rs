@@ -1,0 +1,249 @@
+//! The daemon: what is started in which order, and how it is drained.
+//!
+//! Start: open and lock the spool, start its threads, look through what it holds, bind the sockets, log each address,
+//! receive. Stop: refuse new connections, receive what the sockets still hold, close open connections, write and sync
+//! the spool, finish what can be finished in the time allowed. What cannot stays in the spool for the next start.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use crate::config::Config;
+use crate::connection::Rules;
+use crate::io::clock::Clock;
+use crate::io::finish::Finisher;
+use crate::io::ingest::{Ingest, Limits};
+use crate::io::local::LocalStore;
+use crate::io::recover::{Found, look_through};
+use crate::io::render::Options;
+use crate::io::spool_dir::SpoolDir;
+use crate::io::spool_writer::SpoolWriter;
+use crate::io::{udp, unix};
+use crate::metrics::Metrics;
+
+/// How often deadlines are looked at.
+const TICK: Duration = Duration::from_millis(20);
+/// How often the free space of the spool's disk is looked at.
+const WATCH_DISK_EVERY: Duration = Duration::from_secs(1);
+/// Sealed connections that may wait for a place to be finished. More wait with the spool's writer.
+const SEALED_MAX: usize = 4096;
+/// The kernel's default length of a Unix datagram queue, at which a bursting gateway is made to wait.
+const SHORT_QUEUE: u32 = 10;
+
+/// The addresses on which frames are received.
+#[derive(Clone, Debug, Default)]
+pub struct Bound {
+    /// UDP.
+    pub udp: Option<SocketAddr>,
+    /// Unix datagrams.
+    pub unix_dgram: Option<PathBuf>,
+    /// Unix byte streams.
+    pub unix_stream: Option<PathBuf>,
+}
+
+/// A running daemon.
+#[derive(Debug)]
+pub struct Daemon {
+    bound: Bound,
+    grace: Duration,
+    ingest: Arc<Ingest>,
+    /// Ends the receivers and timers.
+    stop: CancellationToken,
+    receivers: TaskTracker,
+    finisher: JoinHandle<()>,
+    /// Ends the attempts to publish.
+    give_up: CancellationToken,
+}
+
+/// The waiting times of connections that a configuration asks for.
+#[must_use]
+pub fn rules(config: &Config) -> Rules {
+    Rules {
+        linger: config.linger,
+        retention: config.retention,
+        resume: config.resume,
+        max_duration: config.max_duration,
+    }
+}
+
+/// The finisher that a configuration asks for.
+#[must_use]
+pub fn finisher(config: &Config, metrics: Arc<Metrics>) -> Finisher {
+    let options =
+        Options { tail: config.tail, ai_offset_ms: config.ai_offset_ms, keep_channels: config.keep_channels };
+    let store = LocalStore::new(Path::new(&config.storage_path));
+    Finisher::new(store, config.object_key.clone(), options, metrics)
+}
+
+impl Daemon {
+    /// Starts a daemon; when this returns, frames are received.
+    ///
+    /// # Errors
+    /// Where the spool or an address cannot be had; the error says which, and why.
+    pub async fn start(config: Config) -> anyhow::Result<Self> {
+        let spool = Arc::new(SpoolDir::open(&config.spool_dir)?);
+        let clock = Clock::start();
+        let metrics = Arc::new(Metrics::default());
+        let (sealed, to_finish) = mpsc::channel(SEALED_MAX);
+        let writer = SpoolWriter::start(spool.path(), config.spool_fsync, sealed.clone())
+            .context("starting the spool's threads")?;
+        let limits = Limits {
+            is_recording: config.cache_enabled,
+            max_connections: config.max_connections,
+            rules: rules(&config),
+        };
+        let ingest = Arc::new(Ingest::new(limits, clock, Arc::clone(&metrics), Arc::clone(&spool), writer));
+
+        let found = look_through(&spool, limits.rules)
+            .with_context(|| format!("looking through the spool {}", spool.path().display()))?;
+        ingest.watch_disk(config.min_free_bytes);
+        let (sockets, bound) = Sockets::bind(&config)?;
+
+        let give_up = CancellationToken::new();
+        let finisher = Arc::new(finisher(&config, metrics));
+        let finisher = tokio::spawn(finisher.run(to_finish, give_up.clone()));
+        take_up(found, &ingest, sealed);
+
+        let stop = CancellationToken::new();
+        let receivers = TaskTracker::new();
+        sockets.serve(&ingest, &stop, &receivers);
+        receivers.spawn(keep_time(
+            Arc::clone(&ingest),
+            stop.clone(),
+            config.sweep_interval,
+            config.min_free_bytes,
+        ));
+        receivers.close();
+        info!(version = env!("CARGO_PKG_VERSION"), spool = %config.spool_dir.display(), storage = %config.storage_path, "ready");
+        Ok(Self { bound, grace: config.shutdown, ingest, stop, receivers, finisher, give_up })
+    }
+
+    /// The addresses on which frames are received.
+    #[must_use]
+    pub fn bound(&self) -> &Bound {
+        &self.bound
+    }
+
+    /// Stops: finalises and publishes what is open within the time allowed, and leaves the rest in the spool.
+    ///
+    /// # Errors
+    /// Where a task has panicked.
+    pub async fn shutdown(self) -> anyhow::Result<()> {
+        let deadline = tokio::time::Instant::now() + self.grace;
+        self.stop.cancel();
+        self.receivers.wait().await;
+        let closed = self.ingest.shut_down();
+        info!(connections = closed, "stopping, open connections are finalised");
+        let metrics_summary = self.ingest.metrics().dropped_summary();
+        // All tasks that shared it have ended, so this is the last.
+        if let Some(ingest) = Arc::into_inner(self.ingest) {
+            tokio::task::spawn_blocking(move || ingest.stop_writer()).await.context("stopping the spool")?;
+        }
+        let mut finisher = self.finisher;
+        if tokio::time::timeout_at(deadline, &mut finisher).await.is_err() {
+            warn!("time is up, what is not published stays in the spool for the next start");
+            self.give_up.cancel();
+            finisher.await.context("finishing recordings")?;
+        }
+        info!(dropped = metrics_summary, "stopped");
+        Ok(())
+    }
+}
+
+/// The sockets that a configuration asks for.
+struct Sockets {
+    udp: Option<tokio::net::UdpSocket>,
+    datagram: Option<tokio::net::UnixDatagram>,
+    stream: Option<tokio::net::UnixListener>,
+}
+
+impl Sockets {
+    fn bind(config: &Config) -> anyhow::Result<(Self, Bound)> {
+        let mut bound = Bound::default();
+        let mut sockets = Self { udp: None, datagram: None, stream: None };
+        if let Some(address) = config.udp_listen {
+            let socket = udp::bind(address).with_context(|| format!("listening on udp {address}"))?;
+            let address = socket.local_addr().context("reading the udp address")?;
+            info!(socket = "udp", %address, "listening");
+            bound.udp = Some(address);
+            sockets.udp = Some(socket);
+        }
+        if let Some(path) = &config.unix_dgram {
+            let socket = unix::bind_datagram(path);
+            sockets.datagram =
+                Some(socket.with_context(|| format!("listening on unix datagram {}", path.display()))?);
+            let queue = unix::datagram_queue_length();
+            info!(socket = "unix_dgram", path = %path.display(), queue, "listening");
+            if queue.is_some_and(|length| length <= SHORT_QUEUE) {
+                warn!(
+                    queue,
+                    "net.unix.max_dgram_qlen is short, a gateway that sends bursts will be made to wait"
+                );
+            }
+            bound.unix_dgram = Some(path.clone());
+        }
+        if let Some(path) = &config.unix_stream {
+            let socket = unix::bind_stream(path);
+            sockets.stream =
+                Some(socket.with_context(|| format!("listening on unix stream {}", path.display()))?);
+            info!(socket = "unix_stream", path = %path.display(), "listening");
+            bound.unix_stream = Some(path.clone());
+        }
+        Ok((sockets, bound))
+    }
+
+    fn serve(self, ingest: &Arc<Ingest>, stop: &CancellationToken, tasks: &TaskTracker) {
+        if let Some(socket) = self.udp {
+            tasks.spawn(udp::serve(socket, Arc::clone(ingest), stop.clone()));
+        }
+        if let Some(socket) = self.datagram {
+            tasks.spawn(unix::serve_datagrams(socket, Arc::clone(ingest), stop.clone()));
+        }
+        if let Some(listener) = self.stream {
+            tasks.spawn(unix::serve_streams(listener, Arc::clone(ingest), stop.clone()));
+        }
+    }
+}
+
+/// Hands what the spool held to where it goes on.
+fn take_up(found: Found, ingest: &Ingest, sealed: mpsc::Sender<PathBuf>) {
+    for resumed in found.open {
+        info!(connection = ?resumed.id.as_str(), path = %resumed.path.display(), "connection found in the spool, waiting for its gateway");
+        ingest.resume(resumed);
+    }
+    // There may be more than the queue holds.
+    tokio::spawn(async move {
+        for path in found.sealed {
+            if sealed.send(path).await.is_err() {
+                return;
+            }
+        }
+    });
+}
+
+/// Handles deadlines, sweeps, and the look at the disk.
+async fn keep_time(ingest: Arc<Ingest>, stop: CancellationToken, sweep_every: Duration, min_free_bytes: u64) {
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let now = tokio::time::Instant::now();
+    let mut sweep = tokio::time::interval_at(now + sweep_every, sweep_every);
+    let mut watch = tokio::time::interval(WATCH_DISK_EVERY);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => ingest.handle_timers(),
+            _ = sweep.tick() => {
+                ingest.sweep();
+            }
+            _ = watch.tick() => ingest.watch_disk(min_free_bytes),
+            () = stop.cancelled() => return,
+        }
+    }
+}

@@ -1,0 +1,478 @@
+//! From a datagram to the spool buffer: the path that every packet takes, and the timers beside it.
+//!
+//! Receivers call [`Ingest::receive`] with the bytes of one frame. It parses, finds the connection, asks its state
+//! machine what to keep, and appends a record to the connection's buffer; the spool writer does the rest. No lock is
+//! held over I/O: a connection's own lock for the time of a copy, the map's shard for the time of a look-up.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+use tracing::{debug, info, warn};
+
+use super::clock::Clock;
+use super::log::DropLog;
+use super::spool_dir::SpoolDir;
+use super::spool_writer::{BUFFER_MAX_BYTES, Buffer, SpoolFile, SpoolWriter};
+use crate::connection::metadata::Metadata;
+use crate::connection::{Connection, End, Keep, Rules, Timeout};
+use crate::frame::{self, Frame, Message};
+use crate::id::{Channel, ConnectionId, Scope};
+use crate::metrics::{DropReason, Metrics};
+use crate::packet;
+use crate::spool::{Header, Record, RecordKind, SealCause};
+use crate::time::Mono;
+
+/// What ingest needs to know of the configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// False: frames are accepted and dropped.
+    pub is_recording: bool,
+    /// The most connections open at once.
+    pub max_connections: usize,
+    /// The waiting times of a connection.
+    pub rules: Rules,
+}
+
+/// All live connections, and the way to them.
+#[derive(Debug)]
+pub struct Ingest {
+    limits: Limits,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+    drops: DropLog,
+    spool: Arc<SpoolDir>,
+    writer: SpoolWriter,
+    connections: DashMap<ConnectionId, Arc<Slot>>,
+    timers: Mutex<BinaryHeap<Reverse<Timer>>>,
+    open: AtomicUsize,
+    /// The spool's disk has too little room for new connections.
+    is_disk_low: AtomicBool,
+    is_stopping: AtomicBool,
+}
+
+/// One recording in the making, or the tombstone of one.
+#[derive(Debug)]
+struct Slot {
+    id: ConnectionId,
+    part: u16,
+    file: Arc<SpoolFile>,
+    state: Mutex<SlotState>,
+}
+
+#[derive(Debug)]
+struct SlotState {
+    connection: Connection,
+    metadata: Metadata,
+    /// Frames that could not be spooled since the last record that could.
+    dropped: u32,
+}
+
+/// A deadline of a slot. Ordered by time alone.
+#[derive(Debug)]
+struct Timer {
+    at: Mono,
+    slot: Arc<Slot>,
+}
+
+impl PartialEq for Timer {
+    fn eq(&self, other: &Self) -> bool {
+        self.at == other.at
+    }
+}
+impl Eq for Timer {}
+impl PartialOrd for Timer {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Timer {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.at.cmp(&other.at)
+    }
+}
+
+/// A connection found in the spool after a restart, ready to go on.
+#[derive(Debug)]
+pub struct Resumed {
+    /// Its id.
+    pub id: ConnectionId,
+    /// The part that its file is.
+    pub part: u16,
+    /// Its file, already cut to its last whole record.
+    pub path: PathBuf,
+    /// Its state as its records left it, not yet told of the restart.
+    pub connection: Connection,
+    /// Its metadata as its records left it.
+    pub metadata: Metadata,
+}
+
+impl Ingest {
+    /// Begins without connections.
+    #[must_use]
+    pub fn new(
+        limits: Limits,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+        spool: Arc<SpoolDir>,
+        writer: SpoolWriter,
+    ) -> Self {
+        Self {
+            limits,
+            clock,
+            metrics,
+            drops: DropLog::default(),
+            spool,
+            writer,
+            connections: DashMap::new(),
+            timers: Mutex::default(),
+            open: AtomicUsize::new(0),
+            is_disk_low: AtomicBool::new(false),
+            is_stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// Receives the bytes of one frame. Returns the answer to send back if it was a PING.
+    pub fn receive(&self, bytes: &[u8]) -> Option<Vec<u8>> {
+        match self.try_receive(bytes) {
+            Ok(answer) => answer,
+            Err(reason) => {
+                self.drop_frame(reason, bytes);
+                None
+            }
+        }
+    }
+
+    /// Counts and reports a frame that was not kept.
+    pub fn drop_frame(&self, reason: DropReason, bytes: &[u8]) {
+        self.metrics.drop_frame(reason);
+        self.drops.report(reason, self.metrics.dropped(reason), self.clock.now(), bytes);
+    }
+
+    fn try_receive(&self, bytes: &[u8]) -> Result<Option<Vec<u8>>, DropReason> {
+        let frame = frame::parse(bytes)?;
+        match frame.message {
+            Message::Ping => return Ok(Some(frame::pong(bytes))),
+            Message::Rtp => {
+                packet::parse_rtp(frame.body)?;
+            }
+            Message::Rtcp => packet::check_rtcp(frame.body)?,
+            _ => {}
+        }
+        if !self.limits.is_recording {
+            return Err(DropReason::Disabled);
+        }
+        let now = self.clock.now();
+        let found = self.connections.get(frame.connection).map(|slot| Arc::clone(&slot));
+        let slot = match found {
+            Some(slot) => slot,
+            None => self.open(&frame, now)?,
+        };
+        if self.handle(&slot, &frame, now)? {
+            let next = self.reopen(&slot, &frame, now)?;
+            self.handle(&next, &frame, now)?;
+        }
+        Metrics::add(&self.metrics.frames);
+        Ok(None)
+    }
+
+    /// Handles a frame about a known connection. True if the frame asks for the connection to open again.
+    fn handle(&self, slot: &Arc<Slot>, frame: &Frame<'_>, now: Mono) -> Result<bool, DropReason> {
+        let mut state = lock(&slot.state);
+        if let Message::Meta(object) = &frame.message
+            && state.connection.is_live()
+        {
+            state.metadata.merge(frame.scope, object).map_err(|_| DropReason::MetadataFull)?;
+        }
+        let step = state.connection.handle_frame(now, frame.scope, &frame.message);
+        let header;
+        let (kind, body) = match step.keep {
+            Keep::Whole => (RecordKind::Tap(frame.message.kind()), frame.body),
+            Keep::HeaderOnly => {
+                header = packet::header_only(frame.body);
+                (RecordKind::Withheld, &header[..])
+            }
+            Keep::Nothing(refusal) => return Err(refusal.into()),
+            Keep::Reopen => return Ok(true),
+        };
+        let record = Record { kind, scope: frame.scope, at: now, gateway: frame.gateway, body };
+        let kept = self.append(slot, &mut state, &record);
+        drop(state);
+        for channel in Channel::BOTH.into_iter().filter(|channel| step.released[channel.index()]) {
+            info!(connection = ?slot.id.as_str(), %channel, "reference released");
+        }
+        if let Some(at) = step.wake_at {
+            self.wake_at(at, slot);
+        }
+        if kept { Ok(false) } else { Err(DropReason::SpoolOverflow) }
+    }
+
+    /// Opens a connection with its first frame, if that is one that may.
+    fn open(&self, frame: &Frame<'_>, now: Mono) -> Result<Arc<Slot>, DropReason> {
+        if !matches!(frame.message, Message::Rtp | Message::Meta(_)) {
+            return Err(DropReason::UnknownConnection);
+        }
+        self.admit()?;
+        let id = ConnectionId::new(frame.connection).map_err(frame::FrameError::Id)?;
+        match self.connections.entry(id.clone()) {
+            // Another socket was quicker.
+            Entry::Occupied(entry) => Ok(Arc::clone(entry.get())),
+            Entry::Vacant(entry) => {
+                let slot = self.new_slot(id, 1, Connection::open(now, self.limits.rules), &[], now);
+                entry.insert(Arc::clone(&slot));
+                Ok(slot)
+            }
+        }
+    }
+
+    /// Opens a finished connection again, with a new recording.
+    fn reopen(&self, old: &Arc<Slot>, frame: &Frame<'_>, now: Mono) -> Result<Arc<Slot>, DropReason> {
+        self.admit()?;
+        let id = ConnectionId::new(frame.connection).map_err(frame::FrameError::Id)?;
+        match self.connections.entry(id.clone()) {
+            Entry::Occupied(entry) if !Arc::ptr_eq(entry.get(), old) => Ok(Arc::clone(entry.get())),
+            entry => {
+                let slot = self.new_slot(id, 1, Connection::open(now, self.limits.rules), &[], now);
+                entry.insert(Arc::clone(&slot));
+                Ok(slot)
+            }
+        }
+    }
+
+    fn admit(&self) -> Result<(), DropReason> {
+        if self.is_stopping.load(Ordering::Acquire) {
+            Err(DropReason::ShuttingDown)
+        } else if self.open.load(Ordering::Relaxed) >= self.limits.max_connections {
+            Err(DropReason::TooManyConnections)
+        } else if self.is_disk_low.load(Ordering::Relaxed) {
+            Err(DropReason::LowDisk)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Makes a slot with a spool file of its own, whose header waits in the buffer for the writer.
+    fn new_slot(
+        &self,
+        id: ConnectionId,
+        part: u16,
+        connection: Connection,
+        metadata: &[(Scope, serde_json::Map<String, serde_json::Value>)],
+        now: Mono,
+    ) -> Arc<Slot> {
+        let opened = self.clock.wall();
+        let path = self.spool.new_file(&id, opened);
+        info!(connection = ?id.as_str(), part, path = %path.display(), "connection opened");
+        Metrics::add(&self.metrics.opened);
+        self.open.fetch_add(1, Ordering::Relaxed);
+        let mut buffer = Buffer::default();
+        Header { connection: id.clone(), opened, opened_mono: now, part }.append_to(&mut buffer.bytes);
+        let mut merged = Metadata::default();
+        for (scope, object) in metadata {
+            let body = serde_json::to_vec(object).unwrap_or_default();
+            if merged.merge(*scope, object).is_ok() && body.len() <= crate::spool::BODY_MAX_BYTES {
+                let kind = RecordKind::Tap(3);
+                let record = Record { kind, scope: *scope, at: now, gateway: None, body: &body };
+                record.append_to(&mut buffer.bytes);
+            }
+        }
+        let file = Arc::new(SpoolFile { path, buffer: Mutex::new(buffer) });
+        let deadline = connection.poll_timeout();
+        let state = Mutex::new(SlotState { connection, metadata: merged, dropped: 0 });
+        let slot = Arc::new(Slot { id, part, file, state });
+        self.wake_at(deadline, &slot);
+        slot
+    }
+
+    /// Takes up a connection found in the spool: notes the restart in its file, and waits for its gateway.
+    pub fn resume(&self, resumed: Resumed) {
+        let now = self.clock.now();
+        let connection = resumed.connection.resume(now);
+        let deadline = connection.poll_timeout();
+        let file = Arc::new(SpoolFile { path: resumed.path, buffer: Mutex::default() });
+        let state = SlotState { connection, metadata: resumed.metadata, dropped: 0 };
+        let slot = Arc::new(Slot { id: resumed.id, part: resumed.part, file, state: Mutex::new(state) });
+        self.open.fetch_add(1, Ordering::Relaxed);
+        let wall = self.clock.wall().0.to_be_bytes();
+        self.append(&slot, &mut lock(&slot.state), &Record::resumed(now, &wall));
+        self.connections.insert(slot.id.clone(), Arc::clone(&slot));
+        self.wake_at(deadline, &slot);
+    }
+
+    /// Appends a record to a connection's buffer. False if the buffer is full because the disk does not take it.
+    fn append(&self, slot: &Slot, state: &mut SlotState, record: &Record<'_>) -> bool {
+        let mut buffer = lock(&slot.file.buffer);
+        let is_room = buffer.bytes.len() + record.body.len() < BUFFER_MAX_BYTES;
+        if is_room {
+            if state.dropped > 0 {
+                Record::append_dropped(record.at, std::mem::take(&mut state.dropped), &mut buffer.bytes);
+            }
+            record.append_to(&mut buffer.bytes);
+        } else {
+            state.dropped = state.dropped.saturating_add(1);
+        }
+        let is_news = !std::mem::replace(&mut buffer.is_dirty, true);
+        drop(buffer);
+        if is_news {
+            self.writer.note_dirty(Arc::clone(&slot.file));
+        }
+        is_room
+    }
+
+    /// Handles every deadline that has passed. The daemon calls this some fifty times a second.
+    pub fn handle_timers(&self) {
+        let now = self.clock.now();
+        loop {
+            let due = {
+                let mut timers = lock(&self.timers);
+                if timers.peek().is_none_or(|Reverse(timer)| timer.at > now) {
+                    return;
+                }
+                timers.pop()
+            };
+            let Some(Reverse(Timer { slot, .. })) = due else { return };
+            let timeout = lock(&slot.state).connection.handle_timeout(now);
+            self.settle(&slot, timeout, now);
+        }
+    }
+
+    /// Closes every connection that has been silent for too long. Returns how many were open, and how many stale.
+    pub fn sweep(&self) -> (usize, usize) {
+        let now = self.clock.now();
+        let slots = self.slots();
+        let mut stale = 0;
+        let mut open = 0;
+        for slot in slots {
+            let timeout = {
+                let mut state = lock(&slot.state);
+                open += usize::from(state.connection.is_live());
+                state.connection.handle_sweep(now)
+            };
+            stale += usize::from(matches!(timeout, Timeout::Seal(..)));
+            self.settle(&slot, timeout, now);
+        }
+        info!(
+            open,
+            stale,
+            frames = self.metrics.frames.load(Ordering::Relaxed),
+            opened = self.metrics.opened.load(Ordering::Relaxed),
+            finished = self.metrics.finished(),
+            published = self.metrics.published.load(Ordering::Relaxed),
+            retries = self.metrics.publish_retries.load(Ordering::Relaxed),
+            dropped = self.metrics.dropped_summary(),
+            "sweep"
+        );
+        (open, stale)
+    }
+
+    /// Refuses new connections and closes all open ones. Returns how many those were.
+    pub fn shut_down(&self) -> usize {
+        self.is_stopping.store(true, Ordering::Release);
+        let now = self.clock.now();
+        let mut closed = 0;
+        for slot in self.slots() {
+            let timeout = lock(&slot.state).connection.handle_shutdown(now);
+            closed += usize::from(matches!(timeout, Timeout::Seal(..)));
+            self.settle(&slot, timeout, now);
+        }
+        closed
+    }
+
+    /// Writes all buffers to the spool and ends its threads. Frames received after this are lost.
+    pub fn stop_writer(self) {
+        self.writer.stop();
+    }
+
+    /// Looks at the free space of the spool's disk, and refuses new connections while there is too little.
+    pub fn watch_disk(&self, min_free_bytes: u64) {
+        let Ok(free_bytes) = self.spool.free_bytes() else { return };
+        let is_low = free_bytes < min_free_bytes;
+        if self.is_disk_low.swap(is_low, Ordering::Relaxed) != is_low {
+            let path = self.spool.path().display();
+            if is_low {
+                warn!(%path, free_bytes, min_free_bytes, "spool disk is low, new connections are refused");
+            } else {
+                info!(%path, free_bytes, "spool disk has room again");
+            }
+        }
+    }
+
+    /// The metrics that this counts into.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    fn settle(&self, slot: &Arc<Slot>, timeout: Timeout, now: Mono) {
+        match timeout {
+            Timeout::Wait(None) => {}
+            Timeout::Wait(Some(at)) => self.wake_at(at, slot),
+            Timeout::Retire => {
+                self.connections.remove_if(&slot.id, |_, current| Arc::ptr_eq(current, slot));
+            }
+            Timeout::Seal(end, retire_at) => {
+                self.seal(slot, end, now);
+                if end == End::PartFull {
+                    self.begin_next_part(slot, now);
+                } else {
+                    self.wake_at(retire_at, slot);
+                }
+            }
+        }
+    }
+
+    fn seal(&self, slot: &Slot, end: End, now: Mono) {
+        debug!(connection = ?slot.id.as_str(), ?end, "connection sealed");
+        self.open.fetch_sub(1, Ordering::Relaxed);
+        let mut state = lock(&slot.state);
+        let mut buffer = lock(&slot.file.buffer);
+        if state.dropped > 0 {
+            Record::append_dropped(now, std::mem::take(&mut state.dropped), &mut buffer.bytes);
+        }
+        Record::append_seal(now, cause_of(end), &mut buffer.bytes);
+        buffer.is_sealed = true;
+        let is_news = !std::mem::replace(&mut buffer.is_dirty, true);
+        drop(buffer);
+        if is_news {
+            self.writer.note_dirty(Arc::clone(&slot.file));
+        }
+    }
+
+    fn begin_next_part(&self, slot: &Slot, now: Mono) {
+        let (connection, metadata) = {
+            let state = lock(&slot.state);
+            (state.connection.next_part(now), state.metadata.to_objects())
+        };
+        let part = slot.part.saturating_add(1);
+        let next = self.new_slot(slot.id.clone(), part, connection, &metadata, now);
+        self.connections.insert(slot.id.clone(), next);
+    }
+
+    fn wake_at(&self, at: Mono, slot: &Arc<Slot>) {
+        lock(&self.timers).push(Reverse(Timer { at, slot: Arc::clone(slot) }));
+    }
+
+    /// All slots, so that none of the map's locks is held while they are handled.
+    fn slots(&self) -> Vec<Arc<Slot>> {
+        self.connections.iter().map(|entry| Arc::clone(entry.value())).collect()
+    }
+}
+
+fn cause_of(end: End) -> SealCause {
+    match end {
+        End::Released => SealCause::Released,
+        End::Stale => SealCause::Stale,
+        End::Shutdown => SealCause::Shutdown,
+        End::NotResumed => SealCause::NotResumed,
+        End::PartFull => SealCause::PartFull,
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic while one connection's lock was held must not take the others down with it.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,204 @@
+//! The store on local disk. A file appears under its final name whole and synced, or not at all, and never in place
+//! of another: it is written beside, synced, read back, renamed without overwriting, and the directory synced.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+use super::spool_dir::sync_dir;
+
+/// Read and compared at once.
+const PIECE_BYTES: usize = 256 * 1024;
+
+/// A directory that recordings are published to.
+#[derive(Clone, Debug)]
+pub struct LocalStore {
+    root: PathBuf,
+}
+
+/// How an object got its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Put {
+    /// It is there now.
+    Created,
+    /// It was there before, to the byte: an earlier attempt got so far.
+    AlreadyThere,
+    /// The name belongs to something else.
+    Taken,
+}
+
+/// An object could not be put.
+#[derive(Debug, thiserror::Error)]
+#[error("{doing} {}", path.display())]
+pub struct PutError {
+    doing: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl LocalStore {
+    /// A store in `root`, which need not be there yet.
+    #[must_use]
+    pub fn new(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
+    /// The path of an object.
+    #[must_use]
+    pub fn path(&self, key: &str) -> PathBuf {
+        self.root.join(key)
+    }
+
+    /// Whether a name is free.
+    #[must_use]
+    pub fn is_free(&self, key: &str) -> bool {
+        fs::symlink_metadata(self.path(key)).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    }
+
+    /// Whether an object is there and holds exactly `bytes`.
+    #[must_use]
+    pub fn holds(&self, key: &str, bytes: &[u8]) -> bool {
+        fs::read(self.path(key)).is_ok_and(|found| found == bytes)
+    }
+
+    /// Puts what `source` reads under `key`. `temporary` is a name without directories that nobody else uses and
+    /// that is the same at every attempt, so that a crash leaves one temporary file at most, until the next.
+    ///
+    /// # Errors
+    /// [`PutError`] says what could not be done to which file.
+    pub fn put(&self, key: &str, source: &mut dyn Read, temporary: &str) -> Result<Put, PutError> {
+        let target = self.path(key);
+        let directory = target.parent().unwrap_or(&self.root);
+        let at = |doing, path: &Path| {
+            let path = path.to_owned();
+            move |source| PutError { doing, path, source }
+        };
+        create_dirs(directory).map_err(at("creating the directory", directory))?;
+        let beside = directory.join(format!(".{temporary}.part"));
+        let (bytes, sum) = write_synced(&beside, source).map_err(at("writing", &beside))?;
+        let written = checksum(&beside).map_err(at("reading back", &beside))?;
+        if written != (bytes, sum) {
+            let source = io::Error::other("what was written reads back differently");
+            return Err(at("writing", &beside)(source));
+        }
+        let put = match rename_if_free(&beside, &target) {
+            Ok(()) => Put::Created,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                fs::remove_file(&beside).map_err(at("removing", &beside))?;
+                let is_same = checksum(&target).is_ok_and(|found| found == (bytes, sum));
+                if is_same { Put::AlreadyThere } else { Put::Taken }
+            }
+            Err(error) => return Err(at("renaming to", &target)(error)),
+        };
+        sync_dir(directory).map_err(at("syncing the directory", directory))?;
+        Ok(put)
+    }
+
+    /// Removes an object that [`LocalStore::put`] has just created and whose companion could not be put.
+    ///
+    /// # Errors
+    /// Where the disk says no.
+    pub fn remove(&self, key: &str) -> io::Result<()> {
+        let path = self.path(key);
+        fs::remove_file(&path)?;
+        sync_dir(path.parent().unwrap_or(&self.root))
+    }
+}
+
+/// Makes a directory and those above it, each of them durable in the one above.
+fn create_dirs(directory: &Path) -> io::Result<()> {
+    if directory.is_dir() || directory.as_os_str().is_empty() {
+        return Ok(());
+    }
+    let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty());
+    if let Some(parent) = parent {
+        create_dirs(parent)?;
+    }
+    match fs::create_dir(directory) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => sync_dir(parent.unwrap_or(Path::new("."))),
+    }
+}
+
+fn write_synced(path: &Path, source: &mut dyn Read) -> io::Result<(u64, u32)> {
+    let mut file = File::create(path)?;
+    let mut piece = vec![0; PIECE_BYTES];
+    let (mut bytes, mut sum) = (0, 0);
+    loop {
+        let length = source.read(&mut piece)?;
+        if length == 0 {
+            file.sync_all()?;
+            return Ok((bytes, sum));
+        }
+        file.write_all(&piece[..length])?;
+        sum = crc32c::crc32c_append(sum, &piece[..length]);
+        bytes += u64::try_from(length).map_err(io::Error::other)?;
+    }
+}
+
+fn checksum(path: &Path) -> io::Result<(u64, u32)> {
+    let mut file = File::open(path)?;
+    let mut piece = vec![0; PIECE_BYTES];
+    let (mut bytes, mut sum) = (0, 0);
+    loop {
+        let length = file.read(&mut piece)?;
+        if length == 0 {
+            return Ok((bytes, sum));
+        }
+        sum = crc32c::crc32c_append(sum, &piece[..length]);
+        bytes += u64::try_from(length).map_err(io::Error::other)?;
+    }
+}
+
+/// Renames unless the new name is taken. File systems that cannot do so in one step get a hard link instead.
+fn rename_if_free(from: &Path, to: &Path) -> io::Result<()> {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
+            fs::hard_link(from, to)?;
+            fs::remove_file(from)
+        }
+        other => other.map_err(io::Error::from),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(store: &LocalStore, key: &str, bytes: &[u8]) -> Put {
+        store.put(key, &mut &bytes[..], "one").unwrap()
+    }
+
+    #[test]
+    fn an_object_is_never_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = LocalStore::new(&dir.path().join("new/deep"));
+        assert!(store.is_free("a/b.opus"));
+        assert_eq!(put(&store, "a/b.opus", b"first"), Put::Created);
+        assert_eq!(put(&store, "a/b.opus", b"first"), Put::AlreadyThere);
+        assert_eq!(put(&store, "a/b.opus", b"other"), Put::Taken);
+        assert!(store.holds("a/b.opus", b"first") && !store.is_free("a/b.opus"));
+        let names: Vec<_> = fs::read_dir(dir.path().join("new/deep/a")).unwrap().collect();
+        assert_eq!(names.len(), 1, "no temporary file is left");
+    }
+
+    #[test]
+    fn what_a_crash_left_beside_is_written_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = LocalStore::new(dir.path());
+        fs::write(dir.path().join(".one.part"), b"half of an earlier attempt that was longer").unwrap();
+        assert_eq!(put(&store, "x.opus", b"whole"), Put::Created);
+        assert!(store.holds("x.opus", b"whole"));
+    }
+
+    #[test]
+    fn an_error_names_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("file"), b"").unwrap();
+        let store = LocalStore::new(&dir.path().join("file"));
+        let error = store.put("x.opus", &mut &b"x"[..], "one").unwrap_err();
+        assert!(error.to_string().contains("file"), "{error}");
+    }
+}

@@ -1,0 +1,75 @@
+//! The log: how it is set up, and how dropped frames are kept from flooding it.
+
+use std::io::IsTerminal;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use tracing::warn;
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Config, Fault, LogFormat};
+use crate::metrics::DropReason;
+use crate::time::Mono;
+
+/// Each reason is reported at most this often.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
+
+/// Sets up the log on standard error. Called once, by a command.
+///
+/// # Errors
+/// A [`Fault`] where the filter cannot be parsed.
+pub fn set_up(config: &Config) -> Result<(), Fault> {
+    let filter = EnvFilter::try_new(&config.log).map_err(|_| Fault {
+        variable: "AUDIO_LOG",
+        value: config.log.clone(),
+        takes: "a level (error, warn, info, debug, trace), or a filter such as info,sidetape=debug"
+            .to_owned(),
+    })?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal());
+    // A log that was set up before, as in tests, stays as it is.
+    let was_set = match config.log_format {
+        LogFormat::Text => builder.try_init().is_err(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init().is_err(),
+    };
+    if was_set {
+        tracing::debug!("the log was set up before");
+    }
+    Ok(())
+}
+
+/// Reports dropped frames, each reason at most once a second.
+#[derive(Debug, Default)]
+pub struct DropLog {
+    /// When each reason was reported last, by its place in the list of reasons. Locked only for dropped frames.
+    last: Mutex<[Option<Mono>; DropReason::ALL.len()]>,
+}
+
+impl DropLog {
+    /// Reports that a frame was dropped, with the reason's total, unless that was done less than a second ago.
+    pub fn report(&self, reason: DropReason, count: u64, now: Mono, bytes: &[u8]) {
+        if reason == DropReason::Disabled {
+            return;
+        }
+        let place = DropReason::ALL.iter().position(|other| *other == reason).unwrap_or(0);
+        {
+            let mut last = self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            if last[place].is_some_and(|last| now.since(last) < REPORT_EVERY) {
+                return;
+            }
+            last[place] = Some(now);
+        }
+        let connection =
+            crate::frame::parse(bytes).ok().map(|frame| frame.connection.escape_debug().to_string());
+        warn!(
+            reason = reason.name(),
+            count,
+            connection = connection.as_deref().unwrap_or("unknown"),
+            bytes = bytes.len(),
+            "frames dropped"
+        );
+    }
+}

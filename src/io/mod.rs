@@ -1,0 +1,15 @@
+//! The shell's hands: sockets, disk, clock and threads. What is decided is decided by the core.
+
+pub mod capture;
+pub mod clock;
+pub mod finish;
+pub mod ingest;
+pub mod local;
+pub mod log;
+pub mod recover;
+pub mod render;
+pub mod spool_dir;
+pub mod spool_writer;
+pub mod tap_client;
+pub mod udp;
+pub mod unix;

@@ -1,0 +1,146 @@
+//! What a start finds in the spool: the same steps as ever, taken up where the last process left them.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use tracing::{info, warn};
+
+use super::ingest::Resumed;
+use super::spool_dir::{ReadError, SpoolDir, read};
+use crate::connection::metadata::Metadata;
+use crate::connection::{Connection, Keep, Rules};
+use crate::frame::{Message, parse_body};
+use crate::spool::scan::{Located, Tail};
+use crate::spool::{Header, Record, RecordKind, SealCause};
+use crate::time::Mono;
+
+/// What a spool directory holds.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Files whose connections are over: to be finished.
+    pub sealed: Vec<PathBuf>,
+    /// Connections that were open: to be resumed, or sealed where nobody can go on.
+    pub open: Vec<Resumed>,
+}
+
+/// Looks through the spool directory. Torn tails are cut off, so that appending can go on.
+///
+/// # Errors
+/// Where the directory cannot be read. A file that cannot be read is reported, and left to be finished as what it is.
+pub fn look_through(dir: &SpoolDir, rules: Rules) -> io::Result<Found> {
+    let mut found = Found::default();
+    for path in dir.list()? {
+        if fs::metadata(&path)?.len() == 0 {
+            // Made, and killed before the first byte: nothing was received.
+            fs::remove_file(&path)?;
+            continue;
+        }
+        match take_up(&path, rules) {
+            Ok(TakenUp::Sealed) => found.sealed.push(path),
+            Ok(TakenUp::Open(resumed)) => found.open.push(*resumed),
+            Err(error) => {
+                warn!(path = %path.display(), %error, "spool file cannot be taken up");
+                found.sealed.push(path);
+            }
+        }
+    }
+    // Of two open files of one connection the later one goes on.
+    let mut superseded = Vec::new();
+    for index in 0..found.open.len() {
+        if found.open[index + 1..].iter().any(|later| later.id == found.open[index].id) {
+            superseded.push(index);
+        }
+    }
+    for index in superseded.into_iter().rev() {
+        let old = found.open.remove(index);
+        seal(&old.path, SealCause::NotResumed)?;
+        found.sealed.push(old.path);
+    }
+    info!(
+        path = %dir.path().display(),
+        open = found.open.len(),
+        sealed = found.sealed.len(),
+        "spool looked through"
+    );
+    Ok(found)
+}
+
+/// Appends a seal to the file of a connection that nobody will go on with.
+///
+/// # Errors
+/// Where the disk says no.
+pub fn seal(path: &Path, cause: SealCause) -> io::Result<()> {
+    let mut seal = Vec::new();
+    Record::append_seal(Mono(0), cause, &mut seal);
+    let mut file = OpenOptions::new().append(true).open(path)?;
+    file.write_all(&seal)?;
+    file.sync_all()
+}
+
+enum TakenUp {
+    Sealed,
+    Open(Box<Resumed>),
+}
+
+/// A connection's state, made again from its records.
+struct Replay {
+    header: Header,
+    connection: Connection,
+    metadata: Metadata,
+    is_sealed: bool,
+}
+
+impl Replay {
+    fn record(&mut self, located: &Located<'_>) {
+        let record = &located.record;
+        let kind = match record.kind {
+            RecordKind::Tap(kind) => kind,
+            RecordKind::Seal => {
+                self.is_sealed = true;
+                return;
+            }
+            RecordKind::Withheld | RecordKind::Resumed | RecordKind::Dropped => return,
+        };
+        let Ok(message) = parse_body(kind, record.body) else { return };
+        if let Message::Meta(object) = &message
+            && self.metadata.merge(record.scope, object).is_err()
+        {
+            warn!(connection = ?self.header.connection.as_str(), "metadata in the spool is too large");
+        }
+        // References, holds and pauses depend on the order of frames alone, so any time will do.
+        let step = self.connection.handle_frame(Mono(0), record.scope, &message);
+        debug_assert_ne!(step.keep, Keep::Reopen, "a connection that is replayed is never sealed");
+    }
+}
+
+fn take_up(path: &Path, rules: Rules) -> Result<TakenUp, ReadError> {
+    let begin = |header| Replay {
+        header,
+        connection: Connection::open(Mono(0), rules),
+        metadata: Metadata::default(),
+        is_sealed: false,
+    };
+    let (replay, tail) = read(path, begin, Replay::record)?;
+    if replay.is_sealed {
+        return Ok(TakenUp::Sealed);
+    }
+    cut_torn_tail(path, &tail)?;
+    Ok(TakenUp::Open(Box::new(Resumed {
+        id: replay.header.connection,
+        part: replay.header.part,
+        path: path.to_owned(),
+        connection: replay.connection,
+        metadata: replay.metadata,
+    })))
+}
+
+fn cut_torn_tail(path: &Path, tail: &Tail) -> io::Result<()> {
+    if tail.torn_bytes == 0 {
+        return Ok(());
+    }
+    warn!(path = %path.display(), bytes = tail.torn_bytes, "torn end of a spool file is cut off");
+    let file: File = OpenOptions::new().write(true).open(path)?;
+    file.set_len(tail.valid_bytes)?;
+    file.sync_all()
+}

@@ -1,0 +1,214 @@
+//! The spool directory: names of its files, its lock, and how to read one of them.
+//!
+//! | name | what it is |
+//! | --- | --- |
+//! | `lock` | held by the one process that works on the directory |
+//! | `TIME-ID-SUM.spool` | one connection, open or sealed |
+//! | `….spool.opus`, `….left`, `….right`, `….anew` | a recording while it is rendered; rendered again after a crash |
+//! | `….spool.kept` | published, but with audio that this program could not decode: kept for one that can |
+//! | `….spool.failed` | no recording could be made of it: kept for a person to look at |
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use crate::id::ConnectionId;
+use crate::publish::key::harmless;
+use crate::spool::scan::{Located, Scanner, Tail};
+use crate::spool::{EXTENSION, Header, HeaderError};
+use crate::time::Wall;
+
+/// How much of a file is read at once.
+const READ_BYTES: usize = 256 * 1024;
+/// How much of an id a file's name shows. The whole id stands in the header.
+const NAME_ID_CHARS: usize = 40;
+
+/// The spool directory, locked for this process.
+#[derive(Debug)]
+pub struct SpoolDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+/// The directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolDirError {
+    /// It could not be made, opened or locked.
+    #[error("opening the spool directory {}", path.display())]
+    Io {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another process works on it.
+    #[error("the spool directory {} is in use by another sidetape", path.display())]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
+}
+
+/// A spool file could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The disk said no.
+    #[error("reading a spool file")]
+    Io(#[from] io::Error),
+    /// Not a spool file, or its header is damaged.
+    #[error(transparent)]
+    Header(#[from] HeaderError),
+}
+
+impl SpoolDir {
+    /// Makes the directory if it is not there, and locks it.
+    ///
+    /// # Errors
+    /// [`SpoolDirError`]; a directory in use is told apart from one that cannot be written.
+    pub fn open(path: &Path) -> Result<Self, SpoolDirError> {
+        let failed = |source| SpoolDirError::Io { path: path.to_owned(), source };
+        fs::create_dir_all(path).map_err(failed)?;
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(path.join("lock"));
+        let lock = lock.map_err(failed)?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            Err(fs::TryLockError::WouldBlock) => Err(SpoolDirError::InUse { path: path.to_owned() }),
+            Err(fs::TryLockError::Error(source)) => Err(failed(source)),
+        }
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A name for a new connection's file that no file has.
+    #[must_use]
+    pub fn new_file(&self, connection: &ConnectionId, opened: Wall) -> PathBuf {
+        let (year, month, day, hour, minute, second) = opened.civil();
+        let micros = opened.0.rem_euclid(1_000_000);
+        let id: String = harmless(connection.as_str())
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '_' })
+            .take(NAME_ID_CHARS)
+            .collect();
+        let sum = crc32c::crc32c(connection.as_str().as_bytes());
+        let stem = format!(
+            "{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}.{micros:06}Z-{id}-{sum:08x}"
+        );
+        let mut file = self.path.join(format!("{stem}.{EXTENSION}"));
+        let mut number = 2;
+        while file.exists() {
+            file = self.path.join(format!("{stem}-{number}.{EXTENSION}"));
+            number += 1;
+        }
+        file
+    }
+
+    /// The spool files of connections, oldest first.
+    ///
+    /// # Errors
+    /// Where the directory cannot be listed.
+    pub fn list(&self) -> io::Result<Vec<PathBuf>> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == EXTENSION) {
+                files.push(path);
+            }
+        }
+        files.sort();
+        Ok(files)
+    }
+
+    /// Free bytes on the disk that holds the directory.
+    ///
+    /// # Errors
+    /// Where the system does not say.
+    pub fn free_bytes(&self) -> io::Result<u64> {
+        let disk = rustix::fs::statvfs(&self.path)?;
+        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+    }
+}
+
+/// Reads a spool file from front to back: `begin` makes something of its header, `record` enters each record.
+///
+/// # Errors
+/// [`ReadError`] where the disk or the header is bad. Damage further in is in the [`Tail`].
+pub fn read<T>(
+    path: &Path,
+    begin: impl FnOnce(Header) -> T,
+    mut record: impl FnMut(&mut T, &Located<'_>),
+) -> Result<(T, Tail), ReadError> {
+    let mut file = File::open(path)?;
+    let mut scanner = Scanner::default();
+    let mut piece = vec![0; READ_BYTES];
+    let mut begin = Some(begin);
+    let mut made: Option<T> = None;
+    loop {
+        let length = file.read(&mut piece)?;
+        if length == 0 {
+            scanner.end();
+        }
+        scanner.feed(&piece[..length]);
+        if made.is_none()
+            && let Some(header) = scanner.header()?
+            && let Some(begin) = begin.take()
+        {
+            made = Some(begin(header));
+        }
+        if let Some(made) = &mut made {
+            while let Some(located) = scanner.next_record() {
+                record(made, &located);
+            }
+        }
+        if length == 0 {
+            let made = made.ok_or(HeaderError::Short)?;
+            return Ok((made, scanner.tail()));
+        }
+    }
+}
+
+/// Makes what was done to the names in a directory outlast a power failure.
+///
+/// # Errors
+/// Where the disk says no.
+pub fn sync_dir(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// The path of a file beside a spool file: its name with `suffix` added.
+#[must_use]
+pub fn beside(spool: &Path, suffix: &str) -> PathBuf {
+    let mut name = spool.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_locked_by_one_process_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = SpoolDir::open(dir.path()).unwrap();
+        assert!(matches!(SpoolDir::open(dir.path()), Err(SpoolDirError::InUse { .. })));
+        drop(first);
+        SpoolDir::open(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn file_names_are_plain_whatever_the_id_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = SpoolDir::open(dir.path()).unwrap();
+        let id = ConnectionId::new("../../\u{e9} x/\u{1f600}").unwrap();
+        let file = spool.new_file(&id, Wall(1_767_323_045_678_901));
+        assert_eq!(file.parent(), Some(dir.path()));
+        let name = file.file_name().unwrap().to_str().unwrap();
+        assert!(name.starts_with("20260102T030405.678901Z-_._.._") && name.is_ascii(), "{name}");
+        fs::write(&file, b"").unwrap();
+        assert_ne!(spool.new_file(&id, Wall(1_767_323_045_678_901)), file);
+    }
+}

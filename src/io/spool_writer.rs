@@ -1,0 +1,270 @@
+//! Two threads that bring what was received to disk: one writes, one syncs.
+//!
+//! Receivers put records into a connection's buffer and note the connection as dirty. Every 40 ms the writer takes
+//! all dirty buffers and appends each to its file, so that what was read from a socket is in the kernel's hands within
+//! 100 ms (promise 1 of the contract): a killed daemon loses no more. Syncing, which a slow disk may draw out for
+//! seconds, is the other thread's, so that writing never waits for it. It bounds what a power failure can take.
+//!
+//! A buffer that could not be written goes back in front of what came after it, and is tried again. It may grow to
+//! [`BUFFER_MAX_BYTES`]; beyond that frames are dropped and counted, on this connection only.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tracing::{error, warn};
+
+use super::spool_dir::sync_dir;
+
+/// How often dirty buffers are written: with the time that writing takes, well within the 100 ms promised.
+const WRITE_EVERY: Duration = Duration::from_millis(40);
+/// What one connection may have in memory while the disk does not take it: a minute of two voices.
+pub const BUFFER_MAX_BYTES: usize = 1024 * 1024;
+/// Spool files held open. More connections than this cost an open each time they are written.
+const OPEN_FILES_MAX: usize = 4096;
+/// Beyond so many files, one sync of the whole file system is cheaper than one of each.
+const SYNC_EACH_MAX: usize = 32;
+/// A disk that does not take data is reported this often.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(1);
+
+/// What one connection has to be written, shared between its receiver and the writer.
+#[derive(Debug, Default)]
+pub struct Buffer {
+    /// Records, ready to be appended.
+    pub bytes: Vec<u8>,
+    /// Whether the writer knows that there is something.
+    pub is_dirty: bool,
+    /// Whether nothing will follow: the last record is a seal.
+    pub is_sealed: bool,
+}
+
+/// A connection's spool file and what is still to be written to it.
+#[derive(Debug)]
+pub struct SpoolFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What is to be appended. Locked for the time of a copy, never over I/O.
+    pub buffer: Mutex<Buffer>,
+}
+
+/// The list of files with something to write. The lock is held for a push or a swap.
+#[derive(Debug, Default)]
+struct Work {
+    dirty: Mutex<Vec<Arc<SpoolFile>>>,
+    wake: Condvar,
+    is_stopping: AtomicBool,
+}
+
+/// The two threads. Dropping it without [`SpoolWriter::stop`] leaves them running to the end of the process.
+#[derive(Debug)]
+pub struct SpoolWriter {
+    work: Arc<Work>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl SpoolWriter {
+    /// Starts the threads. Paths of sealed files, once wholly written, are sent to `sealed`.
+    ///
+    /// # Errors
+    /// Where the system gives no thread.
+    pub fn start(dir: &Path, sync_every: Duration, sealed: mpsc::Sender<PathBuf>) -> io::Result<Self> {
+        let work = Arc::new(Work::default());
+        let written = Arc::new(Mutex::new(HashSet::new()));
+        let writer = {
+            let (work, written) = (Arc::clone(&work), Arc::clone(&written));
+            let run = move || Writer::new(written, sealed).run(&work);
+            std::thread::Builder::new().name("spool-writer".to_owned()).spawn(run)?
+        };
+        let syncer = {
+            let (work, dir) = (Arc::clone(&work), dir.to_owned());
+            let run = move || sync_loop(&work, &written, &dir, sync_every);
+            std::thread::Builder::new().name("spool-sync".to_owned()).spawn(run)?
+        };
+        Ok(Self { work, threads: vec![writer, syncer] })
+    }
+
+    /// Notes that a file's buffer has something for the writer. The caller sets [`Buffer::is_dirty`].
+    pub fn note_dirty(&self, file: Arc<SpoolFile>) {
+        lock(&self.work.dirty).push(file);
+    }
+
+    /// Writes all that there is, syncs, and ends the threads.
+    pub fn stop(self) {
+        self.work.is_stopping.store(true, Ordering::Release);
+        self.work.wake.notify_all();
+        for thread in self.threads {
+            if thread.join().is_err() {
+                error!("a spool thread has panicked");
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // What these locks guard is whole between any two statements, so a panic elsewhere spoils nothing.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct OpenFile {
+    file: File,
+    used: u64,
+}
+
+struct Writer {
+    files: HashMap<PathBuf, OpenFile>,
+    written: Arc<Mutex<HashSet<PathBuf>>>,
+    sealed: mpsc::Sender<PathBuf>,
+    /// Sealed files that the finisher had no room for.
+    waiting: Vec<PathBuf>,
+    round: u64,
+    complained: Option<Instant>,
+}
+
+impl Writer {
+    fn new(written: Arc<Mutex<HashSet<PathBuf>>>, sealed: mpsc::Sender<PathBuf>) -> Self {
+        Self { files: HashMap::new(), written, sealed, waiting: Vec::new(), round: 0, complained: None }
+    }
+
+    fn run(mut self, work: &Work) {
+        loop {
+            let is_last = work.is_stopping.load(Ordering::Acquire);
+            let dirty = std::mem::take(&mut *lock(&work.dirty));
+            let mut left = Vec::new();
+            for file in dirty {
+                if !self.write(&file) {
+                    left.push(file);
+                }
+            }
+            lock(&work.dirty).extend(left);
+            self.round += 1;
+            self.hand_over();
+            if is_last {
+                return;
+            }
+            let guard = lock(&work.dirty);
+            drop(work.wake.wait_timeout(guard, WRITE_EVERY));
+        }
+    }
+
+    /// Appends a file's buffer. False if something is left and must be tried again.
+    fn write(&mut self, spool: &SpoolFile) -> bool {
+        let (bytes, is_sealed) = {
+            let mut buffer = lock(&spool.buffer);
+            buffer.is_dirty = false;
+            (std::mem::take(&mut buffer.bytes), buffer.is_sealed)
+        };
+        let written = match self.append(&spool.path, &bytes) {
+            Ok(()) => bytes.len(),
+            Err((written, error)) => {
+                self.complain(&spool.path, &error);
+                written
+            }
+        };
+        if written > 0 {
+            lock(&self.written).insert(spool.path.clone());
+        }
+        if written < bytes.len() {
+            let mut buffer = lock(&spool.buffer);
+            let mut rest = bytes[written..].to_vec();
+            rest.append(&mut buffer.bytes);
+            buffer.bytes = rest;
+            return std::mem::replace(&mut buffer.is_dirty, true);
+        }
+        if is_sealed {
+            self.files.remove(&spool.path);
+            self.waiting.push(spool.path.clone());
+        }
+        true
+    }
+
+    /// Appends to a file; on failure says how many bytes got there, for a record may be written in part.
+    fn append(&mut self, path: &Path, bytes: &[u8]) -> Result<(), (usize, io::Error)> {
+        let round = self.round;
+        if self.files.len() >= OPEN_FILES_MAX && !self.files.contains_key(path) {
+            self.files.retain(|_, open| open.used == round);
+            if self.files.len() >= OPEN_FILES_MAX {
+                self.files.clear();
+            }
+        }
+        let open = match self.files.entry(path.to_owned()) {
+            std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
+            std::collections::hash_map::Entry::Vacant(entry) => {
+                let file = OpenOptions::new().create(true).append(true).open(path);
+                entry.insert(OpenFile { file: file.map_err(|error| (0, error))?, used: round })
+            }
+        };
+        open.used = round;
+        let mut written = 0;
+        while written < bytes.len() {
+            match open.file.write(&bytes[written..]) {
+                Ok(0) => return Err((written, io::ErrorKind::WriteZero.into())),
+                Ok(length) => written += length,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err((written, error)),
+            }
+        }
+        Ok(())
+    }
+
+    fn hand_over(&mut self) {
+        let waiting = std::mem::take(&mut self.waiting);
+        for path in waiting {
+            match self.sealed.try_send(path) {
+                Ok(()) => {}
+                // No room: next time. Closed: the daemon stops, and the next start finds the file sealed.
+                Err(mpsc::error::TrySendError::Full(path)) => self.waiting.push(path),
+                Err(mpsc::error::TrySendError::Closed(_)) => {}
+            }
+        }
+    }
+
+    fn complain(&mut self, path: &Path, error: &io::Error) {
+        if self.complained.is_none_or(|last| last.elapsed() >= COMPLAIN_EVERY) {
+            self.complained = Some(Instant::now());
+            error!(path = %path.display(), %error, "the spool cannot be written, trying again");
+        }
+    }
+}
+
+fn sync_loop(work: &Work, written: &Mutex<HashSet<PathBuf>>, dir: &Path, every: Duration) {
+    loop {
+        let is_last = work.is_stopping.load(Ordering::Acquire);
+        let paths = std::mem::take(&mut *lock(written));
+        if !paths.is_empty()
+            && let Err(error) = sync(&paths, dir)
+        {
+            warn!(path = %dir.display(), %error, "the spool cannot be synced, trying again");
+            lock(written).extend(paths);
+        }
+        if is_last {
+            return;
+        }
+        // Short sleeps, so that stopping need not wait for a long interval.
+        let until = Instant::now() + every;
+        while Instant::now() < until && !work.is_stopping.load(Ordering::Acquire) {
+            std::thread::sleep(every.min(Duration::from_millis(50)));
+        }
+    }
+}
+
+fn sync(paths: &HashSet<PathBuf>, dir: &Path) -> io::Result<()> {
+    if paths.len() > SYNC_EACH_MAX {
+        rustix::fs::syncfs(File::open(dir)?)?;
+        return Ok(());
+    }
+    for path in paths {
+        match File::open(path) {
+            Ok(file) => file.sync_data()?,
+            // Finished and published since.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    sync_dir(dir)
+}

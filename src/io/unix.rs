@@ -1,0 +1,208 @@
+//! The Unix sockets: datagrams, one a frame, and byte streams, each frame behind its length as u16 (RFC 4571).
+
+use std::io;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net as blocking;
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixDatagram, UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
+
+use super::ingest::Ingest;
+use crate::metrics::DropReason;
+
+/// The longest frame that a length of 16 bits can announce.
+const FRAME_MAX_BYTES: usize = 65_535;
+/// Frames taken in one go before other tasks get their turn.
+const BATCH: usize = 256;
+/// Byte streams open at once. A gateway needs one.
+const STREAMS_MAX: usize = 1024;
+/// Read from a byte stream at once.
+const STREAM_BUFFER_BYTES: usize = 256 * 1024;
+/// Asked of the kernel for the datagram socket.
+const RECEIVE_BUFFER_BYTES: usize = 8 * 1024 * 1024;
+
+/// Binds the datagram socket, mode 0660. A dead socket at the path is replaced.
+///
+/// # Errors
+/// Where another process listens there, or the system refuses.
+pub fn bind_datagram(path: &Path) -> io::Result<UnixDatagram> {
+    replace_dead_socket(path, |path| blocking::UnixDatagram::unbound()?.connect(path))?;
+    let socket = blocking::UnixDatagram::bind(path)?;
+    if rustix::net::sockopt::set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER_BYTES).is_err() {
+        debug!("unix datagram receive buffer keeps its default size");
+    }
+    finish_bind(path)?;
+    socket.set_nonblocking(true)?;
+    UnixDatagram::from_std(socket)
+}
+
+/// Binds the stream socket, mode 0660. A dead socket at the path is replaced.
+///
+/// # Errors
+/// Where another process listens there, or the system refuses.
+pub fn bind_stream(path: &Path) -> io::Result<UnixListener> {
+    replace_dead_socket(path, |path| blocking::UnixStream::connect(path).map(drop))?;
+    let listener = blocking::UnixListener::bind(path)?;
+    finish_bind(path)?;
+    listener.set_nonblocking(true)?;
+    UnixListener::from_std(listener)
+}
+
+/// How many datagrams the kernel queues on a Unix socket before a sender must wait, if it says.
+#[must_use]
+pub fn datagram_queue_length() -> Option<u32> {
+    std::fs::read_to_string("/proc/sys/net/unix/max_dgram_qlen").ok()?.trim().parse().ok()
+}
+
+fn finish_bind(path: &Path) -> io::Result<()> {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))
+}
+
+/// Removes what a killed daemon left at `path`. A socket that somebody answers on is left alone, and so is a file
+/// that is no socket: `bind` then says that the address is in use.
+fn replace_dead_socket(path: &Path, connect: impl Fn(&Path) -> io::Result<()>) -> io::Result<()> {
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
+    let is_dead =
+        is_socket && connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+    if is_dead { std::fs::remove_file(path) } else { Ok(()) }
+}
+
+/// Receives datagrams until `stop`, and then what the socket still holds.
+pub async fn serve_datagrams(socket: UnixDatagram, ingest: Arc<Ingest>, stop: CancellationToken) {
+    let mut datagram = vec![0; FRAME_MAX_BYTES + 1];
+    loop {
+        tokio::select! {
+            ready = socket.readable() => if let Err(error) = ready {
+                warn!(%error, "unix datagram socket");
+            },
+            () = stop.cancelled() => {
+                while receive_batch(&socket, &ingest, &mut datagram) {}
+                return;
+            }
+        }
+        if receive_batch(&socket, &ingest, &mut datagram) {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Receives what is there, a batch at most. True if there may be more.
+fn receive_batch(socket: &UnixDatagram, ingest: &Ingest, datagram: &mut [u8]) -> bool {
+    for _ in 0..BATCH {
+        match socket.try_recv_from(datagram) {
+            Ok((length, peer)) => {
+                if let Some(answer) = ingest.receive(&datagram[..length]) {
+                    answer_ping(socket, &answer, &peer);
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+            Err(error) => warn!(%error, "unix datagram socket"),
+        }
+    }
+    true
+}
+
+/// Answers a PING. A sender whose socket has no name cannot be answered.
+fn answer_ping(socket: &UnixDatagram, answer: &[u8], peer: &tokio::net::unix::SocketAddr) {
+    // Tokio's address cannot be sent to; the standard library's can, and that covers abstract names as well.
+    let peer: blocking::SocketAddr = peer.clone().into();
+    if peer.is_unnamed() {
+        debug!("ping from a unix socket without a name cannot be answered");
+        return;
+    }
+    let sent = socket.try_io(tokio::io::Interest::WRITABLE, || {
+        socket2::SockRef::from(socket).send_to(answer, &to_sock_addr(&peer)?).map(drop)
+    });
+    if let Err(error) = sent {
+        warn!(%error, "ping not answered");
+    }
+}
+
+fn to_sock_addr(peer: &blocking::SocketAddr) -> io::Result<socket2::SockAddr> {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::ffi::OsStrExt;
+    if let Some(path) = peer.as_pathname() {
+        return socket2::SockAddr::unix(path);
+    }
+    let name = peer.as_abstract_name().unwrap_or_default();
+    let path = [b"\0", name].concat();
+    socket2::SockAddr::unix(std::ffi::OsStr::from_bytes(&path))
+}
+
+/// Accepts byte streams until `stop`; then waits for those that are open to hand over what they hold.
+pub async fn serve_streams(listener: UnixListener, ingest: Arc<Ingest>, stop: CancellationToken) {
+    let permits = Arc::new(Semaphore::new(STREAMS_MAX));
+    let streams = TaskTracker::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.cancelled() => break,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
+                    warn!(open = STREAMS_MAX, "too many byte streams, one is refused");
+                    continue;
+                };
+                let (ingest, stop) = (Arc::clone(&ingest), stop.clone());
+                streams.spawn(async move {
+                    serve_stream(stream, &ingest, &stop).await;
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                warn!(%error, "unix stream socket");
+                // Out of file descriptors, most likely: leave the system time to get some.
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
+        }
+    }
+    streams.close();
+    streams.wait().await;
+}
+
+async fn serve_stream(stream: UnixStream, ingest: &Ingest, stop: &CancellationToken) {
+    let (read, mut write) = stream.into_split();
+    let mut read = BufReader::with_capacity(STREAM_BUFFER_BYTES, read);
+    let mut frame = Vec::new();
+    loop {
+        let mut length = [0; 2];
+        let begun = tokio::select! {
+            biased;
+            begun = read.read(&mut length[..1]) => begun,
+            () = stop.cancelled() => return,
+        };
+        // The end between two frames is the gateway's way to close; inside one, something is missing.
+        match begun {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {}
+        }
+        frame.clear();
+        let whole = async {
+            read.read_exact(&mut length[1..]).await?;
+            frame.resize(usize::from(u16::from_be_bytes(length)), 0);
+            read.read_exact(&mut frame).await
+        };
+        let whole = tokio::select! {
+            biased;
+            whole = whole => whole.is_ok(),
+            () = stop.cancelled() => false,
+        };
+        if !whole {
+            ingest.drop_frame(DropReason::StreamTruncated, &frame);
+            return;
+        }
+        if let Some(answer) = ingest.receive(&frame) {
+            let length = u16::try_from(answer.len()).unwrap_or(u16::MAX).to_be_bytes();
+            if write.write_all(&[&length[..], &answer].concat()).await.is_err() {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! The `sidetape` program: parses the command line, runs one command, and turns its end into an exit status:
+//! 0 good, 1 failed, 2 wrong usage or configuration.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use sidetape::commands::{check::Check, demo::Demo, recover::Recover, replay::Replay, serve::Serve};
+use sidetape::config::Faults;
+
+/// Records calls: RTP in over a local socket, one stereo Ogg Opus file per call out.
+#[derive(Debug, Parser)]
+#[command(name = "sidetape", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon
+    Serve(Serve),
+    /// Record a real call through a daemon of its own, to see that it works
+    Demo(Demo),
+    /// Send a capture's RTP to a running daemon
+    Replay(Replay),
+    /// Finish what a spool directory holds, without a daemon
+    Recover(Recover),
+    /// Try the configuration for real
+    Check(Check),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| {
+            runtime.block_on(async {
+                match cli.command {
+                    Command::Serve(serve) => serve.run().await,
+                    Command::Demo(demo) => demo.run().await,
+                    Command::Replay(replay) => replay.run().await,
+                    Command::Recover(recover) => recover.run(),
+                    Command::Check(check) => check.run(),
+                }
+            })
+        });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<Faults>() => {
+            eprintln!("{error}");
+            ExitCode::from(2)
+        }
+        Err(error) => {
+            eprintln!("sidetape: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
