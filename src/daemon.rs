@@ -77,8 +77,12 @@ pub fn rules(config: &Config) -> Rules {
 /// The finisher that a configuration asks for.
 #[must_use]
 pub fn finisher(config: &Config, metrics: Arc<Metrics>) -> Finisher {
-    let options =
-        Options { tail: config.tail, ai_offset_ms: config.ai_offset_ms, keep_channels: config.keep_channels };
+    let options = Options {
+        tail: config.tail,
+        ai_offset_ms: config.ai_offset_ms,
+        keep_channels: config.keep_channels,
+        longest: config.max_duration,
+    };
     let store = LocalStore::new(Path::new(&config.storage_path));
     Finisher::new(store, config.object_key.clone(), options, metrics)
 }

@@ -5,6 +5,8 @@
 //! the whole call, so that a META frame that a socket delivered late still counts.
 //! Memory: 72 bytes a packet.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value};
 
 use crate::connection::metadata::Metadata;
@@ -22,6 +24,9 @@ use crate::timeline::{Rx, RxKind};
 const SSRCS_MAX: usize = 64;
 /// Gateway and daemon clocks that differ by less are taken for one, where only some frames carry a gateway time.
 const SAME_CLOCK_US: i64 = 2_000_000;
+/// A gateway time this much farther from the daemon's than its neighbours' is wrong. A minute: a capture that is
+/// replayed fast moves by a few packets' lengths from one to the next.
+const LONE_TIME_US: i64 = 60_000_000;
 
 /// A call as its spool tells it.
 #[derive(Clone, Debug)]
@@ -50,8 +55,9 @@ pub struct Ledger {
     pub dropped: u64,
     /// Records that could not be understood although their checksum was right.
     pub unreadable: u64,
+    /// Whether the gateway's times could not be believed, and the daemon's are used.
+    pub is_gateway_ignored: bool,
     anchor: (Mono, Wall),
-    offsets: Vec<i64>,
 }
 
 /// One channel of a [`Ledger`].
@@ -87,6 +93,8 @@ pub struct Payload {
     pub payload_type: u8,
     /// Its frames, if it is an Opus packet by its form.
     pub shape: Option<Shape>,
+    /// When it was received, by the daemon's clock.
+    received: Wall,
     has_gateway_time: bool,
     is_withheld: bool,
 }
@@ -131,7 +139,7 @@ impl Ledger {
             declared_together: None,
             dropped: 0,
             unreadable: 0,
-            offsets: Vec::new(),
+            is_gateway_ignored: false,
         }
     }
 
@@ -161,15 +169,12 @@ impl Ledger {
         }
     }
 
-    /// Settles clocks and payload types once all records are in.
-    pub fn close(&mut self) {
-        let offset = self.gateway_offset();
+    /// Settles clocks and payload types once all records are in. `longest` is the longest that a recording may be.
+    pub fn close(&mut self, longest: Duration) {
+        self.settle_clocks(longest);
         for channel in Channel::BOTH {
             let ledger = &mut self.channels[channel.index()];
             for (rx, payload) in ledger.rx.iter_mut().zip(&ledger.payloads) {
-                if !payload.has_gateway_time {
-                    rx.arrival = rx.arrival.plus_us(offset);
-                }
                 settle(rx, payload, self.metadata.rtpmap(channel, payload.payload_type));
                 let codec = self.metadata.rtpmap(channel, payload.payload_type).codec;
                 if !codec.is_beside_audio() && !ledger.codecs.contains(&codec) {
@@ -187,9 +192,6 @@ impl Ledger {
             self.unreadable += 1;
             return;
         };
-        if let Some(gateway) = record.gateway {
-            self.offsets.push(gateway.0.saturating_sub(received.0));
-        }
         let arrival = record.gateway.unwrap_or(received);
         let rtpmap = self.metadata.rtpmap(channel, packet.payload_type);
         let ledger = &mut self.channels[channel.index()];
@@ -204,6 +206,7 @@ impl Ledger {
             length: u16::try_from(packet.payload.len()).unwrap_or(u16::MAX),
             payload_type: packet.payload_type,
             shape: packet::shape(packet.payload).ok(),
+            received,
             has_gateway_time: record.gateway.is_some(),
             is_withheld,
         });
@@ -259,13 +262,58 @@ impl Ledger {
         wall.plus_us(i64::try_from(us).unwrap_or(0))
     }
 
-    /// What to add to the daemon's clock to get the gateway's, for frames without a gateway time among others with
-    /// one: the median difference, where the clocks are clearly not one.
-    fn gateway_offset(&mut self) -> i64 {
-        self.offsets.sort_unstable();
-        let median = self.offsets.get(self.offsets.len() / 2).copied().unwrap_or(0);
-        self.offsets = Vec::new();
-        if median.abs() < SAME_CLOCK_US { 0 } else { median }
+    /// Decides which clock the arrivals are by.
+    ///
+    /// The gateway's times are better, where they can be believed. One that is far from both its neighbours, seen
+    /// from the daemon's clock, is wrong and is replaced. If with that they still spread over longer than a recording
+    /// may be, beyond the time in which they came, they are all ignored: no clock fault makes hours of silence.
+    fn settle_clocks(&mut self, longest: Duration) {
+        let mut offsets = Vec::new();
+        for ledger in &mut self.channels {
+            repair_lone_times(&mut ledger.rx, &ledger.payloads);
+            let both = ledger.rx.iter().zip(&ledger.payloads);
+            let stamped = both.filter(|(_, payload)| payload.has_gateway_time);
+            offsets.extend(stamped.map(|(rx, payload)| rx.arrival.0.saturating_sub(payload.received.0)));
+        }
+        offsets.sort_unstable();
+        let (Some(least), Some(greatest)) = (offsets.first(), offsets.last()) else { return };
+        let median = offsets[offsets.len() / 2];
+        let longest_us = i64::try_from(longest.as_micros()).unwrap_or(i64::MAX);
+        self.is_gateway_ignored = greatest.saturating_sub(*least) > longest_us;
+        let offset = if median.abs() < SAME_CLOCK_US { 0 } else { median };
+        for ledger in &mut self.channels {
+            for (rx, payload) in ledger.rx.iter_mut().zip(&ledger.payloads) {
+                if self.is_gateway_ignored {
+                    rx.arrival = payload.received;
+                } else if !payload.has_gateway_time {
+                    rx.arrival = payload.received.plus_us(offset);
+                }
+            }
+        }
+    }
+}
+
+/// Replaces each gateway time that is alone in being far off: by the daemon's clock and its neighbour's difference.
+fn repair_lone_times(rx: &mut [Rx], payloads: &[Payload]) {
+    let offset = |rx: &[Rx], at: usize| {
+        let payload = payloads.get(at).filter(|payload| payload.has_gateway_time)?;
+        Some(rx[at].arrival.0.saturating_sub(payload.received.0))
+    };
+    let is_far = |a: i64, b: i64| a.saturating_sub(b).abs() > LONE_TIME_US;
+    for at in 0..rx.len() {
+        let Some(own) = offset(rx, at) else { continue };
+        let before = at.checked_sub(1).and_then(|before| offset(rx, before));
+        let after = offset(rx, at + 1);
+        let neighbour = match (before, after) {
+            (Some(before), Some(after)) if is_far(before, after) => continue,
+            (Some(before), _) => before,
+            // The first of all is judged by the two behind it.
+            (None, Some(after)) if offset(rx, at + 2).is_some_and(|third| !is_far(after, third)) => after,
+            (None, _) => continue,
+        };
+        if is_far(own, neighbour) {
+            rx[at].arrival = payloads[at].received.plus_us(neighbour);
+        }
     }
 }
 
@@ -300,6 +348,8 @@ mod tests {
     use crate::id::ConnectionId;
     use crate::spool::Record;
 
+    const LONGEST: Duration = Duration::from_secs(14_400);
+
     fn ledger() -> Ledger {
         Ledger::new(Header {
             connection: ConnectionId::new("c").unwrap(),
@@ -331,10 +381,32 @@ mod tests {
         let mut ledger = ledger();
         enter(&mut ledger, 1, 600, Some(Wall(9_000_000_000)), &rtp(111, 1, &[0xf8]));
         enter(&mut ledger, 1, 700, None, &rtp(111, 2, &[0xf8]));
-        ledger.close();
+        ledger.close(LONGEST);
         let arrivals: Vec<_> = ledger.channels[0].rx.iter().map(|rx| rx.arrival.0).collect();
         assert_eq!(arrivals, [9_000_000_000, 9_000_000_100], "brought to the gateway's clock");
         assert_eq!(ledger.channels[0].payloads[0].offset, 1012);
+    }
+
+    #[test]
+    fn one_wrong_gateway_time_is_replaced_and_many_are_ignored() {
+        let hour = 3_600_000_000;
+        let mut ledger = ledger();
+        for n in 0..10u8 {
+            let right = 5 * hour + i64::from(n) * 20_000;
+            let wrong = if n == 4 { 9 * hour } else { right };
+            enter(&mut ledger, 1, 600 + u64::from(n) * 20_000, Some(Wall(wrong)), &rtp(111, n, &[0xf8]));
+        }
+        let mut many = ledger.clone();
+        ledger.close(LONGEST);
+        assert_eq!(ledger.channels[0].rx[4].arrival, Wall(5 * hour + 80_000));
+        assert!(!ledger.is_gateway_ignored);
+        for n in 10..20u8 {
+            let wrong = Wall(100_000 * hour + i64::from(n));
+            enter(&mut many, 1, 600 + u64::from(n) * 20_000, Some(wrong), &rtp(111, n, &[0xf8]));
+        }
+        many.close(LONGEST);
+        assert!(many.is_gateway_ignored);
+        assert_eq!(many.channels[0].rx[15].arrival, Wall(1_000_000_000 + 100 + 300_000));
     }
 
     #[test]
@@ -344,7 +416,7 @@ mod tests {
         let wall = 1_000_900_000i64.to_be_bytes();
         ledger.record(&Located { record: Record::resumed(Mono(10), &wall), body_offset: 0 });
         enter(&mut ledger, 1, 30, None, &rtp(111, 2, &[0xf8]));
-        ledger.close();
+        ledger.close(LONGEST);
         let arrivals: Vec<_> = ledger.channels[0].rx.iter().map(|rx| rx.arrival.0).collect();
         assert_eq!(arrivals, [1_000_000_100, 1_000_900_020]);
         assert_eq!(ledger.restarts, 1);
@@ -355,7 +427,7 @@ mod tests {
         let mut ledger = ledger();
         enter(&mut ledger, 1, 600, None, &rtp(96, 1, b"not opus"));
         enter(&mut ledger, 3, 601, None, br#"{"payload_types":{"96":"speex/16000"}}"#);
-        ledger.close();
+        ledger.close(LONGEST);
         assert_eq!(ledger.channels[0].codecs, [Codec::Unknown]);
         assert_eq!(ledger.channels[0].rx[0].kind, RxKind::Unusable);
     }
@@ -366,7 +438,7 @@ mod tests {
         for n in 0..5 {
             enter(&mut ledger, 1, 600, None, &rtp(101, n, &[11, 0, 0, 160]));
         }
-        ledger.close();
+        ledger.close(LONGEST);
         assert_eq!(ledger.marks.len(), 1);
         assert_eq!(ledger.marks[0].fields["event"], "#");
         assert_eq!(ledger.channels[0].rx[0].kind, RxKind::Beside);

@@ -208,6 +208,7 @@ pub fn judge(
     say(ledger.seal == Some(SealCause::PartFull), "part_full");
     is_short |= say(tail.damaged_bytes > 0 || ledger.unreadable > 0, "spool_damaged");
     is_short |= say(ledger.dropped > 0, "spool_overflow");
+    is_short |= say(ledger.is_gateway_ignored, "gateway_clock_ignored");
     let received = channels.caller.packets + channels.ai.packets;
     is_short |= say(ledger.declared_together.is_some_and(|sent| sent > received), "socket_lost");
     for (channel, counts) in Channel::BOTH.into_iter().zip([&channels.caller, &channels.ai]) {

@@ -4,6 +4,8 @@
 //! recording. The beginning is that of the first audio of either channel. Time that both channels spent in a PAUSE
 //! of mode `cut` is taken out; a `cut` of one channel alone would shift it against the other, and is silence.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value};
 
 use crate::frame::PauseMode;
@@ -12,6 +14,9 @@ use crate::ledger::{Ledger, Pause};
 use crate::mux::lane::Piece;
 use crate::time::{Samples48k, Wall};
 use crate::timeline::{self, Counts, Placed, Placement};
+
+/// How far beyond the longest recording audio may still lie: jitter, stragglers, and a generous offset of the AI.
+const SLACK: Duration = Duration::from_secs(120);
 
 /// A call, arranged.
 #[derive(Clone, Debug, Default)]
@@ -61,9 +66,10 @@ pub struct ArrangedPause {
     pub to: Samples48k,
 }
 
-/// Arranges a call. A call without audio has an arrangement without pieces.
+/// Arranges a call. A call without audio has an arrangement without pieces. A packet that its timestamps put more than
+/// `longest` behind the beginning is counted as stray: no sender can make a recording longer than that.
 #[must_use]
-pub fn arrange(ledger: &Ledger, ai_offset_ms: i64) -> Arrangement {
+pub fn arrange(ledger: &Ledger, ai_offset_ms: i64, longest: Duration) -> Arrangement {
     let origin = ledger.header.opened;
     let placements = Channel::BOTH.map(|channel| place(ledger, channel, origin, ai_offset_ms));
     let begins = placements.iter().filter_map(|placement| placement.packets.first().map(|placed| placed.at));
@@ -78,11 +84,13 @@ pub fn arrange(ledger: &Ledger, ai_offset_ms: i64) -> Arrangement {
     let stretches = Channel::BOTH.map(|channel| paused_stretches(ledger, channel));
     let cuts = common_cuts(&stretches, start);
     let mut end = Samples48k(0);
+    let last = zero.0.saturating_add(Samples48k::from_duration(longest + SLACK).0);
     let channels = Channel::BOTH.map(|channel| {
         let placement = &placements[channel.index()];
+        let (kept, beyond) =
+            placement.packets.split_at(placement.packets.partition_point(|p| p.at.0 <= last));
         let payloads = &ledger.channels[channel.index()].payloads;
-        let pieces: Vec<Piece> = placement
-            .packets
+        let pieces: Vec<Piece> = kept
             .iter()
             .filter_map(|placed| {
                 let shape = payloads[timeline::index(placed.rx)].shape?;
@@ -91,8 +99,10 @@ pub fn arrange(ledger: &Ledger, ai_offset_ms: i64) -> Arrangement {
                 Some(Piece { at: cuts.map(at), shape, gap: placed.gap })
             })
             .collect();
-        let sources = placement.packets.iter().map(|placed: &Placed| placed.rx).collect();
-        ArrangedChannel { pieces, sources, counts: placement.counts }
+        let sources = kept.iter().map(|placed: &Placed| placed.rx).collect();
+        let mut counts = placement.counts;
+        counts.stray += u64::try_from(beyond.len()).unwrap_or(0);
+        ArrangedChannel { pieces, sources, counts }
     });
     let offset_of = |at: Wall| cuts.map(Samples48k::from_us(at.0.saturating_sub(start.0)).0.max(0));
     let end = start.plus_us(end.to_us());
@@ -192,6 +202,7 @@ mod tests {
     use crate::spool::{Header, Record, RecordKind};
     use crate::time::Mono;
 
+    const LONGEST: Duration = Duration::from_secs(14_400);
     const OPENED: Wall = Wall(1_000_000_000_000);
 
     fn ledger() -> Ledger {
@@ -234,14 +245,14 @@ mod tests {
         talk(&mut ledger, Channel::Ai, 500, 10, RecordKind::Tap(1));
         talk(&mut ledger, Channel::Caller, 2500, 5, RecordKind::Tap(1));
         enter(&mut ledger, RecordKind::Tap(8), Scope::Whole, 1500, br#"{"name":"answer"}"#);
-        ledger.close();
-        let call = arrange(&ledger, 0);
+        ledger.close(LONGEST);
+        let call = arrange(&ledger, 0, LONGEST);
         assert_eq!(call.start, OPENED.plus_us(500_000));
         assert_eq!(ms(call.channels[0].pieces[0].at), 2000);
         assert_eq!(ms(call.channels[1].pieces[0].at), 0);
         assert_eq!(ms(call.marks[0].offset), 1000);
         assert_eq!(call.end, OPENED.plus_us(2_600_000));
-        let shifted = arrange(&ledger, 250);
+        let shifted = arrange(&ledger, 250, LONGEST);
         assert_eq!(ms(shifted.channels[0].pieces[0].at), 1750);
     }
 
@@ -253,8 +264,8 @@ mod tests {
         talk(&mut ledger, Channel::Caller, 200, 10, RecordKind::Withheld);
         enter(&mut ledger, RecordKind::Tap(7), Scope::Whole, 420, b"");
         talk(&mut ledger, Channel::Caller, 400, 10, RecordKind::Tap(1));
-        ledger.close();
-        let call = arrange(&ledger, 0);
+        ledger.close(LONGEST);
+        let call = arrange(&ledger, 0, LONGEST);
         assert_eq!(call.channels[0].counts.lost, 0);
         assert_eq!(ms(call.channels[0].pieces[10].at), 400);
         assert_eq!((ms(call.paused[0].from), ms(call.paused[0].to)), (220, 420));
@@ -270,8 +281,8 @@ mod tests {
         enter(&mut ledger, RecordKind::Tap(7), Scope::Whole, 400, b"");
         enter(&mut ledger, RecordKind::Tap(8), Scope::Whole, 450, br#"{"name":"after"}"#);
         talk(&mut ledger, Channel::Caller, 400, 10, RecordKind::Tap(1));
-        ledger.close();
-        let call = arrange(&ledger, 0);
+        ledger.close(LONGEST);
+        let call = arrange(&ledger, 0, LONGEST);
         assert_eq!(ms(call.channels[0].pieces[10].at), 200);
         assert_eq!(ms(call.marks[0].offset), 250);
         assert_eq!((ms(call.paused[0].from), ms(call.paused[0].to)), (200, 200));
@@ -279,11 +290,32 @@ mod tests {
     }
 
     #[test]
+    fn no_timestamp_makes_a_recording_longer_than_allowed() {
+        let mut ledger = ledger();
+        talk(&mut ledger, Channel::Caller, 0, 10, RecordKind::Tap(1));
+        // Another source, hours later.
+        for n in 0..5u8 {
+            let packet = [0x80, 111, 0, n, 0, 0, 0, n, 0, 0, 0, 2, 0x78, 1, 2];
+            let record = Record {
+                kind: RecordKind::Tap(1),
+                scope: Scope::Channel(Channel::Caller),
+                at: Mono(14_000_000_000),
+                gateway: None,
+                body: &packet,
+            };
+            ledger.record(&Located { record, body_offset: 0 });
+        }
+        ledger.close(LONGEST);
+        let call = arrange(&ledger, 0, Duration::from_secs(3600));
+        assert_eq!((call.channels[0].pieces.len(), call.channels[0].counts.stray), (10, 5));
+    }
+
+    #[test]
     fn a_call_without_audio_is_an_arrangement_without_pieces() {
         let mut ledger = ledger();
         enter(&mut ledger, RecordKind::Tap(3), Scope::Whole, 5, b"{}");
-        ledger.close();
-        let call = arrange(&ledger, 0);
+        ledger.close(LONGEST);
+        let call = arrange(&ledger, 0, LONGEST);
         assert!(call.channels.iter().all(|channel| channel.pieces.is_empty()));
         assert_eq!((call.start, call.end), (OPENED, OPENED.plus_us(5000)));
     }

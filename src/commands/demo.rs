@@ -5,10 +5,9 @@
 //! words. The environment's settings are left aside, so that the demo is the same everywhere; only `AUDIO_LOG` holds.
 
 use std::collections::BTreeSet;
-use std::fmt::Write;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use serde_json::Value;
@@ -29,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How often the output directory is looked at meanwhile.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// Record a call that is part of this program: nothing to set up, nothing left behind but the recording.
+/// Records a call that is part of this program, and leaves nothing behind but the recording.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Demo {
     /// Let the call take as long as it took, instead of sending it as fast as it can be recorded
@@ -60,13 +59,14 @@ impl Demo {
     /// Records the call and returns what there is to say about it.
     async fn record(&self) -> anyhow::Result<String> {
         let spool = tempfile::tempdir().context("cannot make a directory for the spool")?;
+        let log = std::env::var("AUDIO_LOG").ok().filter(|filter| !filter.is_empty());
         let settings = Settings {
             storage_path: Some(path_text(&self.output)?),
             spool_dir: Some(path_text(spool.path())?),
             udp_listen: Some("127.0.0.1:0".to_owned()),
             // The call is small; a nearly full disk is no reason to refuse it.
             min_free_bytes: Some("0".to_owned()),
-            log: Some(std::env::var("AUDIO_LOG").unwrap_or_else(|_| "warn".to_owned())),
+            log: log.or_else(|| Some("warn".to_owned())),
             ..Settings::default()
         };
         let config = configure(&settings)?;
@@ -84,8 +84,10 @@ impl Demo {
             is_left_open: false,
         };
         let plan = plan(vec![rtp_streams(read_capture(DEMO_CALL)?)], &call)?;
-        let elapsed = send(&plan, &Endpoint::Udp(udp), self.realtime).await?;
+        let begin = Instant::now();
+        send(&plan, &Endpoint::Udp(udp), self.realtime).await?;
         let (path, manifest) = await_manifest(&self.output, &before, &call.connection).await?;
+        let elapsed = begin.elapsed();
         daemon.shutdown().await?;
         Ok(report(&path, &manifest, plan.span, elapsed))
     }
@@ -150,60 +152,45 @@ fn manifests(folder: &Path) -> anyhow::Result<BTreeSet<PathBuf>> {
 fn report(manifest_path: &Path, manifest: &Value, span: Duration, elapsed: Duration) -> String {
     let number = |value: &Value| value.as_u64().unwrap_or(0);
     let seconds = |value: &Value| Duration::from_millis(number(value)).as_secs_f64();
-    let recording = manifest_path.with_extension("opus");
-    let recording = recording.display();
-    let outcome = manifest["outcome"].as_str().unwrap_or("unknown");
+    let row = |name: &str, counts: &Value| {
+        let [packets, lost, duplicate, reordered] =
+            ["packets", "lost", "duplicate", "reordered"].map(|key| number(&counts[key]));
+        let silence = seconds(&counts["silence_ms"]);
+        format!("{name:<14}{packets:>9}{lost:>7}{duplicate:>12}{reordered:>11}{silence:>9.1} s")
+    };
     let reasons: Vec<&str> =
         manifest["reasons"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let because = if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join(", ")) };
+    format!(
+        "A phone call of {span:.0} s between a person and an AI, recorded in {elapsed:.1} s.
 
-    let mut text = format!(
-        "A phone call of {:.0} s between a person and an AI was sent in {:.1} s and recorded.\n\n",
-        span.as_secs_f64(),
-        elapsed.as_secs_f64()
-    );
-    let rows = [
-        ("Recording", recording.to_string()),
-        ("Manifest", manifest_path.display().to_string()),
-        (
-            "Length",
-            format!("{:.1} s, with the silence after the last word", seconds(&manifest["duration_ms"])),
-        ),
-        ("Outcome", format!("{outcome}{because}")),
-        ("Size", format!("{} bytes", number(&manifest["file"]["bytes"]))),
-    ];
-    for (name, value) in rows {
-        line(&mut text, format_args!("{name:<10} {value}"));
-    }
-    line(&mut text, format_args!(""));
-    line(&mut text, format_args!("Channel          packets   lost  duplicate  reordered   silence"));
-    for (name, counts) in
-        [("caller, left", &manifest["channels"]["caller"]), ("AI, right", &manifest["channels"]["ai"])]
-    {
-        line(
-            &mut text,
-            format_args!(
-                "{name:<15} {:>8} {:>6} {:>10} {:>10} {:>7.1} s",
-                number(&counts["packets"]),
-                number(&counts["lost"]),
-                number(&counts["duplicate"]),
-                number(&counts["reordered"]),
-                seconds(&counts["silence_ms"]),
-            ),
-        );
-    }
-    line(&mut text, format_args!(""));
-    line(
-        &mut text,
-        format_args!("The caller's network was a real one: what it lost is heard as a short blur."),
-    );
-    line(&mut text, format_args!("Listen:   any player, such as `ffplay {recording}`, or a browser"));
-    line(&mut text, format_args!("Go on:    `sidetape serve` waits for the calls of your own gateway"));
-    text
-}
+Recording  {recording}
+Manifest   {manifest_path}
+Length     {length:.1} s, with the silence after the last word
+Outcome    {outcome}{because}
+Size       {bytes} bytes
 
-fn line(text: &mut String, line: std::fmt::Arguments<'_>) {
-    writeln!(text, "{line}").expect("a string takes all that is written to it");
+Channel         packets   lost  duplicates  reordered    silence
+{caller}
+{ai}
+
+The packets that the caller's network lost, doubled or swapped are part of the demo.
+
+Listen     ffplay {recording}
+           or any other player, or a browser: the caller is left, the AI right
+Go on      sidetape serve
+           waits for the calls of your own gateway
+",
+        span = span.as_secs_f64(),
+        elapsed = elapsed.as_secs_f64(),
+        recording = manifest_path.with_extension("opus").display(),
+        manifest_path = manifest_path.display(),
+        length = seconds(&manifest["duration_ms"]),
+        outcome = manifest["outcome"].as_str().unwrap_or("unknown"),
+        bytes = number(&manifest["file"]["bytes"]),
+        caller = row("caller, left", &manifest["channels"]["caller"]),
+        ai = row("AI, right", &manifest["channels"]["ai"]),
+    )
 }
 
 #[cfg(test)]
@@ -248,16 +235,16 @@ mod tests {
             },
         });
         let text =
-            report(Path::new("out/a.json"), &manifest, Duration::from_secs(55), Duration::from_millis(300));
+            report(Path::new("out/a.json"), &manifest, Duration::from_secs(55), Duration::from_millis(720));
         for expected in [
-            "A phone call of 55 s between a person and an AI was sent in 0.3 s and recorded.",
+            "A phone call of 55 s between a person and an AI, recorded in 0.7 s.",
             "Recording  out/a.opus",
             "Length     57.0 s",
             "Outcome    degraded (lost, reordered)",
             "Size       201234 bytes",
-            "caller, left        2000      4          2          3    12.3 s",
-            "AI, right           1400      0          0          0    25.0 s",
-            "`ffplay out/a.opus`",
+            "caller, left       2000      4           2          3     12.3 s",
+            "AI, right          1400      0           0          0     25.0 s",
+            "ffplay out/a.opus",
         ] {
             assert!(text.contains(expected), "{expected:?} in\n{text}");
         }

@@ -37,7 +37,7 @@ impl Recover {
         let finisher = finisher(&config, Arc::new(Metrics::default()));
         let mut failed = 0;
         for file in &files {
-            if let Err(error) = finisher.finish(file) {
+            if let Err(error) = finisher.finish(file, 1) {
                 failed += 1;
                 eprintln!("{}: {:#}", file.display(), anyhow::Error::new(error));
             }

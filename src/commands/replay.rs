@@ -22,13 +22,11 @@ use crate::io::tap_client::{Endpoint, TapClient};
 use crate::rtpmap::Rtpmap;
 use crate::time::Wall;
 
-/// Send the RTP of captures to a running daemon, as one call.
-///
-/// Of one capture, the RTP streams in the order of their first packet are caller and AI. Of two, the largest
-/// stream of the first is the caller and that of the second the AI.
+/// Sends the RTP of captures to a running daemon, as one call.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Replay {
-    /// One or two captures: pcap, pcapng, rtpdump or rtpproxy
+    /// Captures (pcap, pcapng, rtpdump, rtpproxy). Of one, the first two RTP streams are caller and AI; of two, the
+    /// largest stream of the first and of the second
     #[arg(value_name = "FILE", required = true, num_args = 1..=2)]
     files: Vec<PathBuf>,
     /// Where the daemon listens: udp:HOST:PORT, unix-dgram:PATH or unix-stream:PATH
@@ -200,7 +198,11 @@ pub async fn send(plan: &Plan, to: &Endpoint, is_realtime: bool) -> anyhow::Resu
         bar.inc(1);
     }
     client.confirm().await?;
-    bar.finish_and_clear();
+    bar.finish();
+    if !bar.is_hidden() {
+        // The bar stays, and leaves the cursor behind it.
+        eprintln!();
+    }
     Ok(begin.elapsed())
 }
 

@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::configure;
 use crate::config::Settings;
@@ -25,6 +25,7 @@ impl Serve {
         // Caught from before the first frame, so that no signal kills a daemon that has begun to record.
         let mut terminate = signal(SignalKind::terminate()).context("catching SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("catching SIGINT")?;
+        raise_open_files();
         let daemon = Daemon::start(config).await?;
         let name = tokio::select! {
             _ = terminate.recv() => "SIGTERM",
@@ -36,5 +37,15 @@ impl Serve {
             _ = terminate.recv() => anyhow::bail!("second signal, the rest stays in the spool"),
             _ = interrupt.recv() => anyhow::bail!("second signal, the rest stays in the spool"),
         }
+    }
+}
+
+/// Raises the limit of open files to what the system allows: each live connection has its spool file open.
+fn raise_open_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        warn!(%error, "the limit of open files stays as it is");
     }
 }

@@ -94,7 +94,7 @@ impl Finisher {
         for attempt in 1u32.. {
             let Ok(permit) = self.permits.acquire().await else { return };
             let (finisher, path) = (Arc::clone(&self), spool.clone());
-            let result = tokio::task::spawn_blocking(move || finisher.finish(&path)).await;
+            let result = tokio::task::spawn_blocking(move || finisher.finish(&path, attempt)).await;
             drop(permit);
             match result {
                 Ok(Ok(())) => return,
@@ -114,12 +114,12 @@ impl Finisher {
         }
     }
 
-    /// Finishes one spool file: one attempt at everything that is left to do.
+    /// Finishes one spool file: one attempt, counted from 1, at everything that is left to do.
     ///
     /// # Errors
     /// [`FinishError`] where another attempt may succeed. A spool of which nothing can be made is set aside, with a
     /// manifest that says so, and is no error.
-    pub fn finish(&self, spool: &Path) -> Result<(), FinishError> {
+    pub fn finish(&self, spool: &Path, attempt: u32) -> Result<(), FinishError> {
         let started = Instant::now();
         let directory = spool.parent().unwrap_or(Path::new("."));
         File::open(spool)?.sync_all()?;
@@ -130,26 +130,22 @@ impl Finisher {
             Err(error) => return self.give_up(spool, &describe(&error)),
         };
         let manifest = &rendered.manifest;
-        info!(
-            connection = ?manifest.connection_id,
-            outcome = manifest.outcome.name(),
-            reasons = manifest.reasons.join(" "),
-            duration_ms = manifest.duration_ms,
-            caller_packets = manifest.channels.caller.packets,
-            ai_packets = manifest.channels.ai.packets,
-            caller_lost = manifest.channels.caller.lost,
-            ai_lost = manifest.channels.ai.lost,
-            elapsed_ms = elapsed_ms(started),
-            "recording finalised"
-        );
+        if attempt == 1 {
+            info!(
+                connection = ?manifest.connection_id,
+                outcome = manifest.outcome.name(),
+                reasons = manifest.reasons.join(" "),
+                duration_ms = manifest.duration_ms,
+                caller_packets = manifest.channels.caller.packets,
+                ai_packets = manifest.channels.ai.packets,
+                caller_lost = manifest.channels.caller.lost,
+                ai_lost = manifest.channels.ai.lost,
+                elapsed_ms = elapsed_ms(started),
+                "recording finalised"
+            );
+        }
         let published = self.publish(spool, &rendered)?;
-        info!(
-            connection = ?published.connection_id,
-            path = %published.path.display(),
-            bytes = rendered.files.first().map_or(0, |file| file.bytes),
-            elapsed_ms = elapsed_ms(started),
-            "recording published"
-        );
+        published.log(&rendered, started);
         self.metrics.published.fetch_add(1, Ordering::Relaxed);
         self.metrics.finish(manifest.outcome);
         let keep = rendered.is_spool_worth_keeping.then_some(".kept");
@@ -225,7 +221,7 @@ impl Finisher {
     fn give_up(&self, spool: &Path, reason: &str) -> Result<(), FinishError> {
         self.metrics.finish(manifest::Outcome::Failed);
         let kept = beside(spool, ".failed");
-        match describe_failure(spool, reason) {
+        match describe_failure(spool, &self.options, reason) {
             Ok(rendered) => {
                 let published = self.publish(spool, &rendered)?;
                 error!(
@@ -249,6 +245,16 @@ impl Finisher {
 struct Published {
     connection_id: String,
     path: PathBuf,
+}
+
+impl Published {
+    fn log(&self, rendered: &Rendered, started: Instant) {
+        let (connection, path, elapsed_ms) = (&self.connection_id, self.path.display(), elapsed_ms(started));
+        match rendered.files.first() {
+            Some(file) => info!(?connection, %path, bytes = file.bytes, elapsed_ms, "recording published"),
+            None => info!(?connection, %path, elapsed_ms, "manifest published"),
+        }
+    }
 }
 
 fn to_json(manifest: &Manifest, rendered: &Rendered, audio_key: &str) -> Vec<u8> {

@@ -8,7 +8,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
@@ -72,11 +72,12 @@ struct SlotState {
     dropped: u32,
 }
 
-/// A deadline of a slot. Ordered by time alone.
+/// A deadline of a slot. Ordered by time alone. It does not keep the slot: a call of a minute must not stay in memory
+/// for the hours that its recording might have lasted.
 #[derive(Debug)]
 struct Timer {
     at: Mono,
-    slot: Arc<Slot>,
+    slot: Weak<Slot>,
 }
 
 impl PartialEq for Timer {
@@ -335,6 +336,7 @@ impl Ingest {
                 timers.pop()
             };
             let Some(Reverse(Timer { slot, .. })) = due else { return };
+            let Some(slot) = slot.upgrade() else { continue };
             let timeout = lock(&slot.state).connection.handle_timeout(now);
             self.settle(&slot, timeout, now);
         }
@@ -453,7 +455,7 @@ impl Ingest {
     }
 
     fn wake_at(&self, at: Mono, slot: &Arc<Slot>) {
-        lock(&self.timers).push(Reverse(Timer { at, slot: Arc::clone(slot) }));
+        lock(&self.timers).push(Reverse(Timer { at, slot: Arc::downgrade(slot) }));
     }
 
     /// All slots, so that none of the map's locks is held while they are handled.

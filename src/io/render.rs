@@ -40,6 +40,8 @@ pub struct Options {
     pub ai_offset_ms: i64,
     /// Whether each channel becomes a file of its own, too.
     pub keep_channels: bool,
+    /// How long a recording may be.
+    pub longest: Duration,
 }
 
 /// A recording on disk, beside its spool file, and what it holds.
@@ -107,9 +109,9 @@ impl RenderError {
 ///
 /// # Errors
 /// Where the disk or the file's header is bad.
-pub fn read_ledger(spool: &Path) -> Result<(Ledger, Tail), ReadError> {
+pub fn read_ledger(spool: &Path, longest: Duration) -> Result<(Ledger, Tail), ReadError> {
     let (mut ledger, tail) = read(spool, Ledger::new, Ledger::record)?;
-    ledger.close();
+    ledger.close(longest);
     Ok((ledger, tail))
 }
 
@@ -118,8 +120,8 @@ pub fn read_ledger(spool: &Path) -> Result<(Ledger, Tail), ReadError> {
 /// # Errors
 /// [`RenderError`]; whether another attempt is worth while, it says itself.
 pub fn render(spool: &Path, options: &Options) -> Result<Rendered, RenderError> {
-    let (ledger, tail) = read_ledger(spool)?;
-    let call = arrange(&ledger, options.ai_offset_ms);
+    let (ledger, tail) = read_ledger(spool, options.longest)?;
+    let call = arrange(&ledger, options.ai_offset_ms, options.longest);
     let is_spool_worth_keeping =
         Channel::BOTH.into_iter().any(|channel| manifest::has_unusable(&ledger, channel));
     let start = call.start;
@@ -144,8 +146,8 @@ pub fn render(spool: &Path, options: &Options) -> Result<Rendered, RenderError> 
 ///
 /// # Errors
 /// Where not even its spool's header can be read.
-pub fn describe_failure(spool: &Path, reason: &str) -> Result<Rendered, ReadError> {
-    let (ledger, tail) = read_ledger(spool)?;
+pub fn describe_failure(spool: &Path, options: &Options, reason: &str) -> Result<Rendered, ReadError> {
+    let (ledger, tail) = read_ledger(spool, options.longest)?;
     let call = Arrangement { start: ledger.header.opened, end: ledger.last_frame, ..Arrangement::default() };
     let mut manifest =
         manifest::describe(&ledger, &tail, &call, &Default::default(), Samples48k::default(), None);

@@ -26,8 +26,9 @@ use super::spool_dir::sync_dir;
 const WRITE_EVERY: Duration = Duration::from_millis(40);
 /// What one connection may have in memory while the disk does not take it: a minute of two voices.
 pub const BUFFER_MAX_BYTES: usize = 1024 * 1024;
-/// Spool files held open. More connections than this cost an open each time they are written.
-const OPEN_FILES_MAX: usize = 4096;
+/// Spool files held open, at most, and never more than half of what the system allows this process. More connections
+/// than this cost an open each time they are written.
+const OPEN_FILES_MAX: u64 = 4096;
 /// Beyond so many files, one sync of the whole file system is cheaper than one of each.
 const SYNC_EACH_MAX: usize = 32;
 /// A disk that does not take data is reported this often.
@@ -123,12 +124,23 @@ struct Writer {
     /// Sealed files that the finisher had no room for.
     waiting: Vec<PathBuf>,
     round: u64,
+    open_files_max: usize,
     complained: Option<Instant>,
 }
 
 impl Writer {
     fn new(written: Arc<Mutex<HashSet<PathBuf>>>, sealed: mpsc::Sender<PathBuf>) -> Self {
-        Self { files: HashMap::new(), written, sealed, waiting: Vec::new(), round: 0, complained: None }
+        let allowed = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        let open_files_max = allowed.map_or(OPEN_FILES_MAX, |allowed| OPEN_FILES_MAX.min(allowed / 2));
+        Self {
+            files: HashMap::new(),
+            written,
+            sealed,
+            waiting: Vec::new(),
+            round: 0,
+            open_files_max: usize::try_from(open_files_max).unwrap_or(usize::MAX),
+            complained: None,
+        }
     }
 
     fn run(mut self, work: &Work) {
@@ -186,9 +198,9 @@ impl Writer {
     /// Appends to a file; on failure says how many bytes got there, for a record may be written in part.
     fn append(&mut self, path: &Path, bytes: &[u8]) -> Result<(), (usize, io::Error)> {
         let round = self.round;
-        if self.files.len() >= OPEN_FILES_MAX && !self.files.contains_key(path) {
+        if self.files.len() >= self.open_files_max && !self.files.contains_key(path) {
             self.files.retain(|_, open| open.used == round);
-            if self.files.len() >= OPEN_FILES_MAX {
+            if self.files.len() >= self.open_files_max {
                 self.files.clear();
             }
         }

@@ -58,7 +58,7 @@ pub struct EndpointError(String);
 #[derive(Debug, thiserror::Error)]
 pub enum TapError {
     /// The socket refuses.
-    #[error("cannot send to {endpoint}: is sidetape running there?")]
+    #[error("cannot send to {endpoint} (is sidetape running there?)")]
     Socket {
         /// Where to.
         endpoint: Endpoint,
@@ -346,7 +346,7 @@ mod tests {
         ] {
             let error = TapClient::connect(&endpoint).await.unwrap_err();
             assert!(matches!(error, TapError::Socket { .. }), "{error:?}");
-            assert_eq!(error.to_string(), format!("cannot send to {endpoint}: is sidetape running there?"));
+            assert_eq!(error.to_string(), format!("cannot send to {endpoint} (is sidetape running there?)"));
         }
     }
 

@@ -60,11 +60,15 @@ pub enum Gap {
     Start,
     /// Packets that were sent and did not arrive.
     Loss,
-    /// The sender had nothing to say: timestamps advance, no sequence number is missing.
+    /// The sender suppressed silence: timestamps advance, no sequence number is missing, at most 420 ms.
     Silence,
     /// The stream paused, was withheld, or began anew.
     Pause,
 }
+
+/// A sender that suppresses silence (DTX) sends an update of its comfort noise every 400 ms, so a gap between two of
+/// its packets is shorter than this. A longer one is a pause: 420 ms.
+const SUPPRESSED_MAX_SAMPLES: i64 = 20_160;
 
 /// One packet with its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,8 +194,10 @@ fn gap_between(before: &unwrap::Unwrapped, after: &unwrap::Unwrapped, length: i6
         Gap::Loss
     } else if length <= 0 {
         Gap::None
-    } else {
+    } else if length <= SUPPRESSED_MAX_SAMPLES {
         Gap::Silence
+    } else {
+        Gap::Pause
     }
 }
 
@@ -279,12 +285,17 @@ mod tests {
     fn silence_suppression_is_no_loss() {
         let mut packets: Vec<_> = (0..10).map(|n| rx(n, 10)).collect();
         for packet in &mut packets[5..] {
+            packet.timestamp = packet.timestamp.wrapping_add(400 * 48);
+            packet.arrival = packet.arrival.plus_us(400_000);
+        }
+        for packet in &mut packets[8..] {
             packet.timestamp = packet.timestamp.wrapping_add(48_000);
             packet.arrival = packet.arrival.plus_us(1_000_000);
         }
         let placement = place(&packets, ORIGIN, &[]);
         assert_eq!(placement.counts.lost, 0);
-        assert_eq!((placement.packets[5].gap, positions(&placement)[5]), (Gap::Silence, 1110));
+        assert_eq!((placement.packets[5].gap, positions(&placement)[5]), (Gap::Silence, 510));
+        assert_eq!((placement.packets[8].gap, positions(&placement)[8]), (Gap::Pause, 1570));
     }
 
     #[test]

@@ -1,0 +1,541 @@
+//! How calls begin, end and are named: references, holds, stragglers, odd ids, pauses.
+
+mod rig;
+
+use std::path::Path;
+
+use serde_json::json;
+
+use rig::daemon::Daemon;
+use rig::gateway::{AI, CALLER, Gateway, Socket, WHOLE, frame, kind};
+use rig::media::{MUSIC, SAMPLES_20_MS, SPEECH, START_US, Sender, marked_packet, voice};
+use rig::place::Place;
+use rig::recording::{peak, sounds_in};
+use rig::wait_for;
+
+/// A running daemon with a gateway at one of its sockets.
+fn begin(place: &Place, socket: Socket) -> (Daemon, Gateway) {
+    let daemon = Daemon::start(place);
+    let gateway = Gateway::connect(place, &daemon, socket);
+    (daemon, gateway)
+}
+
+/// Lets a whole other call pass, with its own linger: what was due before is over then.
+fn let_a_linger_pass(place: &Place, gateway: &mut Gateway) {
+    let id = format!("meanwhile {}", place.manifests().len());
+    gateway.play(&id, CALLER, &Sender::new(9).packets(&voice(SPEECH, 99.0, 1)));
+    gateway.end(&id);
+    place.manifest(&id);
+}
+
+#[test]
+fn a_call_with_one_silent_side_is_a_recording() {
+    let place = Place::new();
+    let (_daemon, mut gateway) = begin(&place, Socket::Udp);
+    for (channel, name, other) in [(CALLER, "caller", "ai"), (AI, "ai", "caller")] {
+        let packets = voice(SPEECH, 150.0, 50);
+        gateway.play(name, channel, &Sender::new(1).packets(&packets));
+        gateway.end(name);
+        let (manifest, recording) = place.recording(name);
+        assert_eq!((&manifest["outcome"], &manifest["duration_ms"]), (&"ok".into(), &3000.into()));
+        assert_eq!(manifest["channels"][name]["packets"], 50);
+        assert_eq!(manifest["channels"][other]["packets"], 0);
+        assert!(recording.sounds(usize::from(channel)) == sounds_in(&packets));
+        let silent = &recording.decode()[usize::from(1 - channel)];
+        assert_eq!(peak(silent, 0..silent.len()), 0.0, "the other channel is silent");
+    }
+}
+
+#[test]
+fn a_single_packet_is_a_recording() {
+    let place = Place::new();
+    let (_daemon, mut gateway) = begin(&place, Socket::UnixDgram);
+    for (id, coding) in [("speech", SPEECH), ("music", MUSIC)] {
+        let packets = voice(coding, 150.0, 1);
+        gateway.play(id, AI, &Sender::new(1).packets(&packets));
+        gateway.end(id);
+        let (manifest, recording) = place.recording(id);
+        assert_eq!((&manifest["outcome"], &manifest["duration_ms"]), (&"ok".into(), &2020.into()));
+        assert!(recording.sounds(1) == sounds_in(&packets));
+    }
+}
+
+#[test]
+fn a_call_without_audio_leaves_a_manifest_and_no_recording() {
+    let place = Place::new();
+    let (_daemon, mut gateway) = begin(&place, Socket::Udp);
+    gateway.meta("only metadata", &json!({"labels": {"campaign": "spring"}, "retry": 3}));
+    gateway.end("only metadata");
+    let mut comfort_noise = Sender::new(1);
+    comfort_noise.payload_type = 13;
+    gateway.play("only noise", CALLER, &[comfort_noise.packet(&[60], 160)]);
+    gateway.end("only noise");
+    for id in ["only metadata", "only noise"] {
+        let manifest = place.manifest(id);
+        assert_eq!(
+            (&manifest["outcome"], &manifest["duration_ms"]),
+            (&"absent".into(), &0.into()),
+            "{manifest}"
+        );
+        assert!(manifest["file"].is_null(), "{manifest}");
+    }
+    let manifest = place.manifest("only metadata");
+    assert_eq!((&manifest["labels"]["campaign"], &manifest["meta"]["retry"]), (&"spring".into(), &3.into()));
+    assert_eq!(place.recordings(), [""; 0]);
+}
+
+#[test]
+fn a_repeated_end_of_one_channel_does_not_end_the_other() {
+    let place = Place::new();
+    let (_daemon, mut gateway) = begin(&place, Socket::UnixStream);
+    let packets = voice(SPEECH, 150.0, 40);
+    let mut ai = Sender::new(2);
+    gateway.play("twice", AI, &ai.packets(&packets[..20]));
+    gateway.say(kind::END, CALLER, "twice");
+    gateway.say(kind::END, CALLER, "twice");
+    let_a_linger_pass(&place, &mut gateway);
+    gateway.play("twice", AI, &ai.packets(&packets[20..]));
+    gateway.say(kind::END, AI, "twice");
+    gateway.say(kind::END, AI, "twice");
+    gateway.end("twice");
+    let (manifest, recording) = place.recording("twice");
+    assert_eq!(manifest["outcome"], "ok");
+    assert!(recording.sounds(1) == sounds_in(&packets));
+    let_a_linger_pass(&place, &mut gateway);
+    assert_eq!(place.manifests_of("twice").len(), 1, "and none of the later ones opened it again");
+}
+
+#[test]
+fn a_call_whose_end_never_comes_is_closed_by_the_sweep_and_kept() {
+    let place = Place::new().with("AUDIO_RETENTION_SECS", "1").with("AUDIO_SWEEP_INTERVAL_SECS", "1");
+    let (daemon, mut gateway) = begin(&place, Socket::Udp);
+    let packets = voice(SPEECH, 150.0, 50);
+    gateway.play("forgotten", CALLER, &Sender::new(1).packets(&packets));
+    gateway.say(kind::END, CALLER, "forgotten");
+    let (manifest, recording) = place.recording("forgotten");
+    assert_eq!(manifest["outcome"], "stale");
+    assert!(recording.sounds(0) == sounds_in(&packets));
+    assert!(daemon.stop().contains("sweep"));
+}
+
+#[test]
+fn packets_behind_the_end_belong_to_the_call_until_the_linger_is_over() {
+    let place = Place::new().with("AUDIO_LINGER_MS", "1500");
+    let (_daemon, mut gateway) = begin(&place, Socket::Udp);
+    let packets = voice(SPEECH, 150.0, 50);
+    let sent = Sender::new(1).packets(&packets);
+    gateway.play("early end", CALLER, &sent[..30]);
+    gateway.end("early end");
+    gateway.play("early end", CALLER, &sent[30..]);
+    let (manifest, recording) = place.recording("early end");
+    assert_eq!(
+        (&manifest["outcome"], &manifest["channels"]["caller"]["packets"]),
+        (&"ok".into(), &50.into())
+    );
+    assert!(recording.sounds(0) == sounds_in(&packets));
+}
+
+#[test]
+fn a_hold_keeps_the_recording_open_and_a_release_gives_it_back() {
+    let place = Place::new();
+    let (daemon, mut gateway) = begin(&place, Socket::Udp);
+    let packets = voice(SPEECH, 150.0, 60);
+    let mut caller = Sender::new(1);
+    gateway.play("held", CALLER, &caller.packets(&packets[..20]));
+    gateway.say(kind::RELEASE, WHOLE, "held"); // there is nothing to give back
+    gateway.say(kind::HOLD, WHOLE, "held");
+    gateway.say(kind::HOLD, WHOLE, "held");
+    gateway.end("held");
+    let_a_linger_pass(&place, &mut gateway);
+    gateway.play("held", CALLER, &caller.packets(&packets[20..40]));
+    gateway.say(kind::RELEASE, WHOLE, "held");
+    let_a_linger_pass(&place, &mut gateway);
+    gateway.play("held", CALLER, &caller.packets(&packets[40..]));
+    gateway.say(kind::RELEASE, WHOLE, "held");
+    let (manifest, recording) = place.recording("held");
+    assert_eq!(manifest["outcome"], "ok");
+    assert!(recording.sounds(0) == sounds_in(&packets));
+    daemon.stop();
+}
+
+#[test]
+fn frames_that_come_too_late_do_not_open_the_call_again_unless_metadata_asks_for_it() {
+    let place = Place::new();
+    let (daemon, mut gateway) = begin(&place, Socket::Udp);
+    let packets = [voice(SPEECH, 150.0, 20), voice(SPEECH, 120.0, 20), voice(SPEECH, 90.0, 20)];
+    let mut caller = Sender::new(1);
+    gateway.play("again", CALLER, &caller.packets(&packets[0]));
+    gateway.end("again");
+    let (_, first) = place.recording("again");
+
+    gateway.play("again", CALLER, &caller.packets(&packets[1]));
+    gateway.meta("again", &json!({"reopen": false}));
+    gateway.end("again");
+    let_a_linger_pass(&place, &mut gateway);
+    assert_eq!(place.manifests_of("again").len(), 1);
+
+    gateway.meta("again", &json!({"reopen": true}));
+    gateway.play("again", CALLER, &caller.packets(&packets[2]));
+    gateway.end("again");
+    let manifest = place.nth_manifest("again", 2);
+    let second = place
+        .manifests_of("again")
+        .into_iter()
+        .find(|manifest| place.path_of(manifest).ends_with("conversation_again_merged-2.opus"));
+    let second = place.recording_of(&second.unwrap_or(manifest));
+    assert!(first.sounds(0) == sounds_in(&packets[0]) && second.sounds(0) == sounds_in(&packets[2]));
+    assert_eq!(place.recordings().iter().filter(|name| name.contains("again")).count(), 2);
+
+    let log = daemon.stop();
+    let stop = log.lines().last().unwrap();
+    assert!(stop.contains("late=22"), "20 packets, one META, one END: {stop}");
+}
+
+#[test]
+fn every_id_gets_a_recording_and_none_a_file_outside_the_storage() {
+    let long = ["x".repeat(128), "é".repeat(64), "通".repeat(42), "\u{1f600}".repeat(32)];
+    let ids = [
+        "a/b",
+        "a_b",
+        "a:b",
+        "..",
+        ".",
+        "/",
+        "//",
+        "../../../etc/passwd",
+        "/etc/passwd",
+        "..\\..\\windows",
+        "two words",
+        " leading and trailing ",
+        "-rf",
+        ".hidden",
+        "~",
+        "$HOME",
+        "*?[x]",
+        "%2e%2e%2f",
+        "a\u{202e}b",
+        "\"quoted\"",
+        "'",
+        "CON",
+        "call.opus",
+        "call.json",
+        "{id}",
+        "é",
+        "e\u{301}",
+        "A",
+        "a",
+    ];
+    let ids: Vec<&str> = ids.into_iter().chain(long.iter().map(String::as_str)).collect();
+    let place = Place::new();
+    let (daemon, mut gateway) = begin(&place, Socket::UnixStream);
+    let packets = voice(SPEECH, 150.0, 3);
+    for id in &ids {
+        gateway.play(id, CALLER, &Sender::new(1).packets(&packets));
+        gateway.end(id);
+    }
+    for id in &ids {
+        let (manifest, recording) = place.recording(id);
+        assert_eq!((&manifest["connection_id"], &manifest["outcome"]), (&(*id).into(), &"ok".into()));
+        assert!(recording.sounds(0) == sounds_in(&packets), "{id:?}");
+        assert_eq!(
+            place.path_of(&manifest).parent(),
+            Some(place.storage().as_path()),
+            "{id:?} is directly inside"
+        );
+    }
+    daemon.stop();
+    assert_eq!(place.recordings().len(), ids.len());
+    assert_eq!(place.manifests().len(), ids.len());
+    only_these_folders_hold_files(&place);
+}
+
+/// Whatever there is under the root lies in the storage or in the spool.
+fn only_these_folders_hold_files(place: &Place) {
+    let inside = |file: &Path| {
+        [place.storage(), place.spool()].iter().any(|at| place.root().join(file).starts_with(at))
+    };
+    let outside: Vec<_> = place.files().into_iter().filter(|file| !inside(file)).collect();
+    assert!(outside.is_empty(), "{outside:?}");
+}
+
+#[test]
+fn metadata_names_the_recording_and_stays_inside_the_storage() {
+    let place =
+        Place::new().with("AUDIO_OBJECT_KEY", "{tenant}/{yyyy}/{mm}/{dd}/{hh}/{connection_id}-{id}.opus");
+    let (daemon, mut gateway) = begin(&place, Socket::Udp);
+    let calls = [
+        ("c1", json!({"conversation_id": "talk", "tenant": "acme"}), Some("acme/2026/01/02/03/c1-talk.opus")),
+        ("c2", json!({"conversation_id": "../../../up", "tenant": "../.."}), None),
+        ("c3", json!({"conversation_id": "/root", "tenant": ".."}), None),
+        ("c4", json!({"conversation_id": 7}), None),
+    ];
+    for (id, meta, key) in &calls {
+        gateway.play(id, CALLER, &Sender::new(1).packets(&voice(SPEECH, 150.0, 3)));
+        gateway.meta(id, meta);
+        gateway.end(id);
+        let (manifest, _) = place.recording(id);
+        assert_eq!(manifest["connection_id"], *id);
+        if meta["conversation_id"].is_string() {
+            assert_eq!(
+                manifest["conversation_id"], meta["conversation_id"],
+                "as given, whatever the name became"
+            );
+        }
+        if let Some(key) = key {
+            assert_eq!(manifest["file"]["key"], *key);
+        }
+        assert!(
+            place
+                .path_of(&manifest)
+                .canonicalize()
+                .unwrap()
+                .starts_with(place.storage().canonicalize().unwrap())
+        );
+    }
+    daemon.stop();
+    only_these_folders_hold_files(&place);
+}
+
+#[test]
+fn what_is_in_the_storage_already_is_never_overwritten() {
+    let place = Place::new();
+    for taken in [
+        "conversation_x_merged.opus",
+        "conversation_y_merged.json",
+        "conversation_z_merged.opus",
+        "conversation_z_merged-2.opus",
+    ] {
+        std::fs::write(place.storage().join(taken), r#"{"mine":true}"#).unwrap();
+    }
+    let (_daemon, mut gateway) = begin(&place, Socket::Udp);
+    for (id, number) in [("x", "-2"), ("y", "-2"), ("z", "-3")] {
+        gateway.play(id, CALLER, &Sender::new(1).packets(&voice(SPEECH, 150.0, 3)));
+        gateway.end(id);
+        let (manifest, _) = place.recording(id);
+        assert_eq!(manifest["file"]["key"], format!("conversation_{id}_merged{number}.opus"));
+    }
+    let is_untouched = |name: &str| std::fs::read(place.storage().join(name)).unwrap() == br#"{"mine":true}"#;
+    assert!(is_untouched("conversation_x_merged.opus") && is_untouched("conversation_y_merged.json"));
+    assert!(is_untouched("conversation_z_merged.opus") && is_untouched("conversation_z_merged-2.opus"));
+}
+
+#[test]
+fn calls_that_run_at_once_over_all_sockets_keep_apart() {
+    let place = Place::new();
+    let daemon = Daemon::start(&place);
+    let mut gateways = rig::gateway::SOCKETS.map(|socket| Gateway::connect(&place, &daemon, socket));
+    let ids = ["one", "two", "three", "four", "five"];
+    let calls: Vec<_> = (0..5u8)
+        .map(|n| {
+            (voice(SPEECH, 100.0 + 10.0 * f32::from(n), 60), voice(MUSIC, 200.0 + 10.0 * f32::from(n), 60))
+        })
+        .collect();
+    let sent: Vec<_> = calls
+        .iter()
+        .map(|(caller, ai)| (Sender::new(1).packets(caller), Sender::new(1).packets(ai)))
+        .collect();
+    for at in 0..60 {
+        for (n, id) in ids.iter().enumerate() {
+            // Each call's channels come over different sockets, which the daemon reads in no particular order.
+            gateways[n % 3].play(id, CALLER, &sent[n].0[at..=at]);
+            gateways[(n + 1) % 3].play(id, AI, &sent[n].1[at..=at]);
+        }
+    }
+    gateways.iter_mut().for_each(Gateway::sync);
+    ids.iter().for_each(|id| gateways[0].end(id));
+    for (id, (caller, ai)) in ids.iter().zip(&calls) {
+        let (manifest, recording) = place.recording(id);
+        assert_eq!(manifest["outcome"], "ok", "{manifest}");
+        assert!(recording.sounds(0) == sounds_in(caller) && recording.sounds(1) == sounds_in(ai), "{id}");
+    }
+}
+
+#[test]
+fn an_ai_that_starts_two_seconds_late_is_heard_two_seconds_late() {
+    let place = Place::new();
+    let (_daemon, mut gateway) = begin(&place, Socket::Udp);
+    let packets = [voice(SPEECH, 150.0, 200), voice(MUSIC, 150.0, 50)];
+    gateway.play_both(
+        "late",
+        &Sender::new(1).packets(&packets[0]),
+        &Sender::starting(2, 2000).packets(&packets[1]),
+    );
+    gateway.end("late");
+    let (manifest, recording) = place.recording("late");
+    assert_eq!((recording.first_heard_ms(0), recording.first_heard_ms(1)), (0, 2000));
+    let decoded = recording.decode();
+    assert_eq!(peak(&decoded[1], 0..48 * 2000), 0.0);
+    assert!(peak(&decoded[1], 48 * 2000..48 * 2100) > 0.05);
+    let first_at = &manifest["channels"]["ai"]["first_packet_at"];
+    assert_eq!(*first_at, "2026-01-02T03:04:07.698901Z", "as the gateway said: its 20 ms were complete then");
+}
+
+#[test]
+fn what_is_said_during_a_pause_is_nowhere() {
+    let place = Place::new();
+    let (daemon, mut gateway) = begin(&place, Socket::UnixStream);
+    let say = |what: &str| {
+        (0..25).map(|n| marked_packet(&format!("{what} number {n:02} of the caller"))).collect::<Vec<_>>()
+    };
+    let (before, secret, after) = (say("open"), say("secret"), say("public"));
+    let ai = voice(SPEECH, 150.0, 75);
+    let (mut caller, mut other) = (Sender::new(1), Sender::new(2));
+    gateway.play_both("card", &caller.packets(&before), &other.packets(&ai[..25]));
+    let body = br#"{"mode":"silence","reason":"card number"}"#;
+    gateway.send(&frame(kind::PAUSE, CALLER, START_US + 500_000, b"card", body));
+    gateway.play_both("card", &caller.packets(&secret), &other.packets(&ai[25..50]));
+    gateway.say_at(kind::RESUME, CALLER, START_US + 1_000_000, "card");
+    gateway.play_both("card", &caller.packets(&after), &other.packets(&ai[50..]));
+    gateway.sync();
+    wait_for("the last packet to be in the spool", || place.spool_holds(b"public number 24").then_some(()));
+    assert!(place.spool_holds(b"open number 24"));
+    assert!(!place.holds(b"secret"), "the spool has nothing of what was said");
+
+    gateway.end("card");
+    let (manifest, recording) = place.recording("card");
+    assert_eq!(recording.sounds(0), sounds_in(&[before, after].concat()));
+    assert!(recording.sounds(1) == sounds_in(&ai), "the other channel goes on");
+    let starts: Vec<u64> = recording.heard(0).map(|placed| placed.at / 48).collect();
+    assert_eq!((starts[24], starts[25]), (480, 1000), "the time is kept");
+    assert_eq!(manifest["paused"][0]["channel"], "caller");
+    let near = |name: &str, ms: u64| manifest["paused"][0][name].as_u64().unwrap().abs_diff(ms) <= 20;
+    assert!(near("from_ms", 500) && near("to_ms", 1000), "{}", manifest["paused"]);
+    assert_eq!(manifest["channels"]["caller"]["lost"], 0, "what was withheld is not lost");
+    let log = daemon.stop();
+    assert!(!place.holds(b"secret") && !log.contains("secret"));
+}
+
+#[test]
+fn a_pause_of_the_whole_call_holds_for_both_channels() {
+    let place = Place::new();
+    let (_daemon, mut gateway) = begin(&place, Socket::Udp);
+    let voices = [voice(SPEECH, 150.0, 60), voice(SPEECH, 250.0, 60)];
+    let (mut caller, mut ai) = (Sender::new(1), Sender::new(2));
+    let mut play = |gateway: &mut Gateway, from: usize, to: usize| {
+        gateway.play_both("both", &caller.packets(&voices[0][from..to]), &ai.packets(&voices[1][from..to]));
+    };
+    play(&mut gateway, 0, 20);
+    gateway.say_at(kind::PAUSE, WHOLE, START_US + 400_000, "both");
+    play(&mut gateway, 20, 40);
+    gateway.say_at(kind::RESUME, WHOLE, START_US + 800_000, "both");
+    play(&mut gateway, 40, 60);
+    gateway.end("both");
+    let (_, recording) = place.recording("both");
+    for (channel, voice) in voices.iter().enumerate() {
+        assert!(recording.sounds(channel) == sounds_in(&[&voice[..20], &voice[40..]].concat()));
+    }
+}
+
+#[test]
+fn ai_audio_that_was_dropped_before_it_was_heard_is_left_out() {
+    let place = Place::new();
+    let (_daemon, mut gateway) = begin(&place, Socket::Udp);
+    let caller = Sender::new(1).packets(&voice(SPEECH, 150.0, 150));
+    // Two seconds of speech within 100 ms; the caller interrupts after one second.
+    let packets = voice(SPEECH, 250.0, 100);
+    let mut ai = Sender::new(2).packets(&packets);
+    let burst = (START_US..).step_by(1000);
+    ai.iter_mut().zip(burst).for_each(|(sent, at_us)| sent.at_us = at_us);
+    gateway.play_both("cut", &caller, &ai);
+    gateway.say_at(kind::CLEAR, AI, START_US + 1_000_000, "cut");
+    gateway.end("cut");
+    let (_, recording) = place.recording("cut");
+    let heard = recording.sounds(1);
+    assert!(heard == sounds_in(&packets)[..heard.len()], "the beginning of it");
+    assert!(heard.len().abs_diff(50) <= 2, "one second, not {} frames", heard.len());
+}
+
+#[test]
+fn marks_labels_and_what_the_socket_lost_are_in_the_manifest() {
+    let place = Place::new();
+    let (daemon, mut gateway) = begin(&place, Socket::Udp);
+    gateway.meta("told", &json!({"labels": {"team": "red"}, "agent": {"id": 7}}));
+    gateway.play("told", CALLER, &Sender::new(1).packets(&voice(SPEECH, 150.0, 100)));
+    let mark = br#"{"name":"transfer","to":"sales"}"#;
+    gateway.send(&frame(kind::MARK, AI, START_US + 1_500_000, b"told", mark));
+    let report = [0x80, 201, 0, 1, 0, 0, 0, 1];
+    gateway.send(&frame(kind::RTCP, CALLER, START_US, b"told", &report));
+    gateway.send(&frame(kind::END, CALLER, 0, b"told", &105u64.to_be_bytes()));
+    gateway.send(&frame(kind::END, AI, 0, b"told", &0u64.to_be_bytes()));
+    gateway.sync();
+    let (manifest, _) = place.recording("told");
+    let mark = &manifest["marks"][0];
+    assert_eq!(
+        (&mark["name"], &mark["to"], &mark["channel"]),
+        (&"transfer".into(), &"sales".into(), &"ai".into())
+    );
+    assert!(mark["offset_ms"].as_u64().unwrap().abs_diff(1500) <= 20, "{mark}");
+    assert_eq!((&manifest["labels"]["team"], &manifest["meta"]["agent"]["id"]), (&"red".into(), &7.into()));
+    assert_eq!(
+        (&manifest["channels"]["caller"]["socket_lost"], &manifest["outcome"]),
+        (&5.into(), &"degraded".into())
+    );
+    assert_eq!(manifest["channels"]["ai"]["socket_lost"], 0);
+    assert!(!daemon.stop().contains("frames dropped"), "each kind of frame was taken");
+}
+
+#[test]
+fn a_call_beyond_the_longest_recording_goes_on_in_a_second_one() {
+    let place = Place::new().with("AUDIO_MAX_DURATION_SECS", "1");
+    let (_daemon, mut gateway) = begin(&place, Socket::Udp);
+    let packets = voice(SPEECH, 150.0, 80);
+    let mut caller = Sender::new(1);
+    gateway.play("long", CALLER, &caller.packets(&packets[..50]));
+    gateway.sync();
+    let (_, first) = place.recording("long");
+    gateway.play("long", CALLER, &caller.packets(&packets[50..]));
+    gateway.end("long");
+    place.nth_manifest("long", 2);
+    let keys: Vec<_> =
+        place.manifests_of("long").iter().map(|manifest| manifest["file"]["key"].clone()).collect();
+    assert!(keys.contains(&"conversation_long_merged.opus".into()), "{keys:?}");
+    assert!(keys.contains(&"conversation_long_merged-2.opus".into()), "{keys:?}");
+    let second = rig::recording::Recording::read(&place.storage().join("conversation_long_merged-2.opus"));
+    assert_eq!(
+        [first.sounds(0), second.sounds(0)].concat(),
+        sounds_in(&packets),
+        "nothing is lost in between"
+    );
+    assert_eq!(second.first_heard_ms(0), 0);
+}
+
+#[test]
+fn beyond_the_limit_new_calls_are_refused_and_the_open_one_goes_on() {
+    let place = Place::new().with("AUDIO_MAX_CONNECTIONS", "1");
+    let (daemon, mut gateway) = begin(&place, Socket::Udp);
+    let packets = voice(SPEECH, 150.0, 40);
+    let mut caller = Sender::new(1);
+    gateway.play("first", CALLER, &caller.packets(&packets[..20]));
+    gateway.play("second", CALLER, &Sender::new(2).packets(&packets));
+    gateway.play("first", CALLER, &caller.packets(&packets[20..]));
+    gateway.end("first");
+    let (manifest, recording) = place.recording("first");
+    assert_eq!(manifest["outcome"], "ok");
+    assert!(recording.sounds(0) == sounds_in(&packets));
+    let log = daemon.stop();
+    assert!(log.lines().last().unwrap().contains("too_many_connections=40"), "{log}");
+    assert_eq!(place.manifests().len(), 1);
+}
+
+#[test]
+fn repeated_packets_are_counted_and_recorded_once() {
+    let place = Place::new();
+    let (_daemon, mut gateway) = begin(&place, Socket::Udp);
+    let packets = voice(SPEECH, 150.0, 50);
+    let mut sent = Sender::new(1).packets(&packets);
+    sent.insert(11, sent[10].clone());
+    sent.insert(30, sent[10].clone());
+    sent.swap(40, 41);
+    gateway.play("repeated", CALLER, &sent);
+    gateway.end("repeated");
+    let (manifest, recording) = place.recording("repeated");
+    let counts = &manifest["channels"]["caller"];
+    assert_eq!(
+        (&counts["packets"], &counts["duplicate"], &counts["reordered"]),
+        (&52.into(), &2.into(), &1.into())
+    );
+    assert_eq!((&counts["lost"], &manifest["outcome"]), (&0.into(), &"ok".into()));
+    assert!(recording.sounds(0) == sounds_in(&packets));
+    let starts: Vec<u64> = recording.heard(0).map(|placed| placed.at).collect();
+    assert_eq!(starts, (0..50).map(|n| n * u64::from(SAMPLES_20_MS)).collect::<Vec<_>>());
+}

@@ -1,0 +1,250 @@
+//! Starting, stopping and being killed: what was received is in a recording, whatever happens to the daemon.
+
+mod rig;
+
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
+use std::time::{Duration, Instant};
+
+use rig::daemon::Daemon;
+use rig::gateway::{CALLER, Gateway, Socket};
+use rig::judges::judge;
+use rig::media::{SPEECH, Sender, marked_packet, voice};
+use rig::place::Place;
+use rig::recording::{peak, sounds_in};
+
+/// What the contract allows to be lost of what the daemon had read when it was killed.
+const LOSS_MAX: Duration = Duration::from_millis(100);
+
+#[test]
+fn asked_to_stop_the_daemon_publishes_the_calls_that_are_open() {
+    let place = Place::new();
+    let daemon = Daemon::start(&place);
+    let packets = voice(SPEECH, 150.0, 50);
+    for (socket, id) in rig::gateway::SOCKETS.into_iter().zip(["one", "two", "three"]) {
+        let mut gateway = Gateway::connect(&place, &daemon, socket);
+        gateway.play(id, CALLER, &Sender::new(1).packets(&packets));
+        gateway.sync();
+    }
+    daemon.stop();
+    assert_eq!(place.manifests().len(), 3, "it had published them when it ended");
+    for id in ["one", "two", "three"] {
+        let (manifest, recording) = place.recording(id);
+        assert!(["ok", "degraded"].contains(&manifest["outcome"].as_str().unwrap()), "{manifest}");
+        assert!(recording.sounds(0) == sounds_in(&packets));
+    }
+    assert!(!place.spool_holds(b"STSP"), "and the spool has nothing left");
+}
+
+#[test]
+fn killed_in_mid_call_it_has_all_but_the_last_100_ms() {
+    let place = Place::new().with("AUDIO_RESUME_SECS", "0");
+    for (socket, id) in rig::gateway::SOCKETS.into_iter().zip(["udp", "dgram", "stream"]) {
+        let daemon = Daemon::start(&place);
+        let mut gateway = Gateway::connect(&place, &daemon, socket);
+        let (mut sender, mut packets, mut answered) = (Sender::new(1), Vec::new(), Vec::new());
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_millis(600) {
+            let packet = marked_packet(&format!("{id} packet {:08}", packets.len()));
+            gateway.play(id, CALLER, &[sender.packet(&packet, 960)]);
+            packets.push(packet);
+            gateway.sync();
+            answered.push(Instant::now());
+        }
+        let killed = Instant::now();
+        daemon.kill();
+        let promised = answered.iter().filter(|at| **at + LOSS_MAX <= killed).count();
+
+        let daemon = Daemon::start(&place);
+        let (manifest, recording) = place.recording(id);
+        assert_eq!(manifest["outcome"], "recovered");
+        let kept = recording.sounds(0);
+        println!("{id}: {} sent, {promised} promised, {} kept", packets.len(), kept.len());
+        assert!(kept.len() >= promised, "{} of {promised} packets are there", kept.len());
+        assert!(kept == sounds_in(&packets[..kept.len()]), "in order, without a hole");
+        judge(&place.path_of(&manifest));
+        daemon.stop();
+    }
+    assert_eq!(place.manifests().len(), 3);
+}
+
+#[test]
+fn a_gateway_that_goes_on_after_the_restart_gets_one_recording_with_silence_for_the_time_between() {
+    let place = Place::new().with("AUDIO_RESUME_SECS", "30");
+    let daemon = Daemon::start(&place);
+    let mut gateway = Gateway::connect(&place, &daemon, Socket::UnixDgram);
+    let packets = voice(SPEECH, 150.0, 200);
+    let sent = Sender::new(1).packets(&packets);
+    gateway.play("goes on", CALLER, &sent[..50]);
+    gateway.sync();
+    rig::wait_for("the spool to have the packets", || place.spool_holds(&packets[49][1..]).then_some(()));
+    daemon.kill();
+
+    // What the gateway sends while there is no daemon is lost: 100 packets.
+    let daemon = Daemon::start(&place);
+    let mut gateway = Gateway::connect(&place, &daemon, Socket::UnixDgram);
+    gateway.play("goes on", CALLER, &sent[150..]);
+    gateway.end("goes on");
+    let (manifest, recording) = place.recording("goes on");
+    assert_eq!(manifest["outcome"], "recovered", "{manifest}");
+    assert!(recording.sounds(0) == sounds_in(&[&packets[..50], &packets[150..]].concat()));
+    let starts: Vec<u64> = recording.heard(0).map(|placed| placed.at / 48).collect();
+    assert_eq!((starts[49], starts[50]), (980, 3000), "the time between is kept");
+    // Up to 100 ms are concealed as any loss is; what the decoder has made up by then needs a moment to fade.
+    let decoded = recording.decode();
+    assert!(peak(&decoded[0], 48 * 1300..48 * 2950) < 0.01, "and silent");
+    daemon.stop();
+    assert_eq!(place.manifests().len(), 1);
+    assert!(!place.spool_holds(b"STSP"));
+}
+
+#[test]
+fn killed_at_any_moment_of_finishing_a_call_is_published_once_and_whole() {
+    let place = Place::new().with("AUDIO_LINGER_MS", "0").with("AUDIO_RESUME_SECS", "0");
+    let packets = voice(SPEECH, 150.0, 500);
+    let ids: Vec<String> = (0..16).map(|n| format!("call {n}")).collect();
+    for (id, wait_ms) in ids.iter().zip((0u64..).step_by(4)) {
+        let daemon = Daemon::start(&place);
+        let mut gateway = Gateway::connect(&place, &daemon, Socket::UnixStream);
+        gateway.play(id, CALLER, &Sender::new(1).packets(&packets));
+        gateway.sync();
+        rig::wait_for("the spool to have the packets", || {
+            place.spool_holds(&packets[499][1..]).then_some(())
+        });
+        gateway.end(id);
+        // Not to wait for anything: to hit another step each time.
+        std::thread::sleep(Duration::from_millis(wait_ms));
+        daemon.kill();
+    }
+    let daemon = Daemon::start(&place);
+    for id in &ids {
+        let (manifest, recording) = place.recording(id);
+        assert!(["ok", "recovered"].contains(&manifest["outcome"].as_str().unwrap()), "{manifest}");
+        assert!(recording.sounds(0) == sounds_in(&packets), "{id}");
+    }
+    daemon.stop();
+    assert_eq!(place.recordings().len(), ids.len(), "{:?}", place.recordings());
+    assert_eq!(place.manifests().len(), ids.len());
+    assert!(!place.spool_holds(b"STSP"), "and the spool has nothing left: {:?}", place.files());
+    assert!(place.files().len() <= 2 * ids.len() + 1, "nor are there temporary files: {:?}", place.files());
+}
+
+#[test]
+fn recover_finishes_without_a_daemon_what_the_spool_holds() {
+    let place = Place::new();
+    let daemon = Daemon::start(&place);
+    let mut gateway = Gateway::connect(&place, &daemon, Socket::Udp);
+    let packets = voice(SPEECH, 150.0, 50);
+    gateway.play("left", CALLER, &Sender::new(1).packets(&packets));
+    gateway.sync();
+    rig::wait_for("the spool to have the packets", || place.spool_holds(&packets[49][1..]).then_some(()));
+    daemon.kill();
+    let output = place.command("recover").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let (manifest, recording) = place.recording("left");
+    assert_eq!(manifest["outcome"], "recovered");
+    assert!(recording.sounds(0) == sounds_in(&packets));
+}
+
+#[test]
+fn switched_off_the_daemon_answers_and_keeps_nothing() {
+    let place = Place::new().with("AUDIO_CACHE_ENABLED", "false");
+    let daemon = Daemon::start(&place);
+    let packets: Vec<_> = (0..20).map(|n| marked_packet(&format!("not to be kept {n}"))).collect();
+    for socket in rig::gateway::SOCKETS {
+        let mut gateway = Gateway::connect(&place, &daemon, socket);
+        gateway.play("off", CALLER, &Sender::new(1).packets(&packets));
+        gateway.end("off");
+    }
+    daemon.stop();
+    assert!(!place.holds(b"not to be kept"));
+    assert_eq!((place.recordings(), place.manifests()), (vec![], vec![]));
+}
+
+#[test]
+fn a_second_daemon_on_the_same_spool_is_refused_and_the_first_goes_on() {
+    let place = Place::new();
+    let mut daemon = Daemon::start(&place);
+    let rival = Place::new().with("AUDIO_SPOOL_DIR", place.spool().to_str().unwrap());
+    let ended = Daemon::start_in_vain(&rival);
+    assert_eq!(ended.code, Some(1), "{}", ended.said);
+    assert!(ended.said.contains("spool"), "it says why: {}", ended.said);
+    assert!(daemon.is_running());
+    Gateway::connect(&place, &daemon, Socket::Udp).sync();
+    daemon.kill();
+    drop(Daemon::start(&rival));
+}
+
+#[test]
+fn a_dead_socket_is_replaced_and_a_live_one_is_not() {
+    for (variable, socket) in
+        [("AUDIO_UNIX_DGRAM", Socket::UnixDgram), ("AUDIO_UNIX_STREAM", Socket::UnixStream)]
+    {
+        let place = Place::new();
+        let path = if socket == Socket::UnixDgram { place.dgram() } else { place.stream() };
+        Daemon::start(&place).kill();
+        assert!(path.exists(), "a killed daemon leaves its socket");
+        let daemon = Daemon::start(&place);
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o660);
+
+        let rival = Place::new().with(variable, path.to_str().unwrap());
+        let ended = Daemon::start_in_vain(&rival);
+        assert_eq!(ended.code, Some(1), "{}", ended.said);
+        assert!(ended.said.contains(path.to_str().unwrap()), "it says which: {}", ended.said);
+        Gateway::connect(&place, &daemon, socket).sync();
+        daemon.stop();
+    }
+}
+
+#[test]
+fn a_file_at_a_socket_s_path_is_not_touched() {
+    let place = Place::new();
+    std::fs::write(place.dgram(), "precious").unwrap();
+    let ended = Daemon::start_in_vain(&place);
+    assert_eq!(ended.code, Some(1), "{}", ended.said);
+    assert_eq!(std::fs::read(place.dgram()).unwrap(), b"precious");
+}
+
+#[test]
+fn a_sender_without_a_name_of_its_own_can_send_datagrams() {
+    let place = Place::new();
+    let daemon = Daemon::start(&place);
+    let packets = voice(SPEECH, 150.0, 20);
+    let nameless = UnixDatagram::unbound().unwrap();
+    nameless.connect(place.dgram()).unwrap();
+    for sent in Sender::new(1).packets(&packets) {
+        nameless
+            .send(&rig::gateway::frame(rig::gateway::kind::RTP, CALLER, sent.at_us, b"nameless", &sent.rtp))
+            .unwrap();
+    }
+    nameless
+        .send(&rig::gateway::frame(rig::gateway::kind::PING, rig::gateway::WHOLE, 0, b"nameless", b""))
+        .unwrap();
+    Gateway::connect(&place, &daemon, Socket::UnixDgram).end("nameless");
+    let (_, recording) = place.recording("nameless");
+    assert!(recording.sounds(0) == sounds_in(&packets));
+}
+
+#[test]
+fn every_fault_of_a_configuration_is_told_at_once() {
+    let place = Place::new()
+        .with("AUDIO_FORMAT", "mp3")
+        .with("AUDIO_TAIL_MS", "soon")
+        .with("AUDIO_STORAGE_TYPE", "tape")
+        .with("AUDIO_UDP_LISTEN", "0.0.0.0:0")
+        .with("AUDIO_LOG", "sidetape=loud=louder");
+    let ended = Daemon::start_in_vain(&place);
+    assert_eq!(ended.code, Some(2), "{}", ended.said);
+    for told in [
+        ("AUDIO_FORMAT", "mp3"),
+        ("AUDIO_TAIL_MS", "soon"),
+        ("AUDIO_STORAGE_TYPE", "tape"),
+        ("AUDIO_UDP_LISTEN", "0.0.0.0:0"),
+        ("AUDIO_LOG", "sidetape=loud=louder"),
+    ] {
+        let line = ended.said.lines().find(|line| line.contains(told.0));
+        assert!(line.is_some_and(|line| line.contains(told.1)), "{told:?} in {}", ended.said);
+    }
+    let output = place.command("serve").arg("--no-such-flag").output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+}
