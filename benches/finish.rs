@@ -1,9 +1,8 @@
 //! What it costs to finish an hour of call, against the FFmpeg command that did it before: `cargo bench`.
 //!
-//! The demo's call is repeated to an hour, as a spool file. sidetape renders it to its stereo file and, because FFmpeg
-//! needs them as input, to one mono file of each channel; then FFmpeg makes its stereo file of these two. Both are
-//! timed by the CPU time of this process and of its children, several times in turn; the ratio is what counts, for
-//! both ran on the same machine in the same minute.
+//! The demo's call is repeated to an hour, as a spool file. sidetape renders it to its stereo file; FFmpeg makes its
+//! stereo file of one mono file of each channel, which sidetape has made beforehand, since FFmpeg needs them as input.
+//! Both are timed in turn, several times; the ratio is what counts, for both ran on one machine in the same minute.
 #![allow(clippy::unwrap_used, reason = "a benchmark may fail")]
 
 use std::fs;

@@ -14,7 +14,11 @@ use crate::io::log;
 /// # Errors
 /// [`Faults`] with all that is wrong.
 pub fn configure(settings: &Settings) -> Result<Config, Faults> {
-    let config = resolve(settings)?;
+    let config = resolve(settings).map_err(|mut faults| {
+        // The filter is the one value that only the log can judge; its fault belongs to the others.
+        faults.0.extend(settings.log.iter().filter_map(|text| log::parse_filter(text).err()));
+        faults
+    })?;
     log::set_up(&config).map_err(|fault| Faults(vec![fault]))?;
     Ok(config)
 }

@@ -217,31 +217,32 @@ impl Ingest {
         if !matches!(frame.message, Message::Rtp | Message::Meta(_)) {
             return Err(DropReason::UnknownConnection);
         }
-        self.admit()?;
-        let id = ConnectionId::new(frame.connection).map_err(frame::FrameError::Id)?;
-        match self.connections.entry(id.clone()) {
-            // Another socket was quicker.
-            Entry::Occupied(entry) => Ok(Arc::clone(entry.get())),
-            Entry::Vacant(entry) => {
-                let slot = self.new_slot(id, 1, Connection::open(now, self.limits.rules), &[], now);
-                entry.insert(Arc::clone(&slot));
-                Ok(slot)
-            }
-        }
+        self.replace(frame, None, now)
     }
 
     /// Opens a finished connection again, with a new recording.
     fn reopen(&self, old: &Arc<Slot>, frame: &Frame<'_>, now: Mono) -> Result<Arc<Slot>, DropReason> {
+        self.replace(frame, Some(old), now)
+    }
+
+    /// Puts a new slot where there was none, or only `old`. If another socket was quicker, its slot stands.
+    fn replace(
+        &self,
+        frame: &Frame<'_>,
+        old: Option<&Arc<Slot>>,
+        now: Mono,
+    ) -> Result<Arc<Slot>, DropReason> {
         self.admit()?;
         let id = ConnectionId::new(frame.connection).map_err(frame::FrameError::Id)?;
-        match self.connections.entry(id.clone()) {
-            Entry::Occupied(entry) if !Arc::ptr_eq(entry.get(), old) => Ok(Arc::clone(entry.get())),
-            entry => {
-                let slot = self.new_slot(id, 1, Connection::open(now, self.limits.rules), &[], now);
-                entry.insert(Arc::clone(&slot));
-                Ok(slot)
+        let slot = self.new_slot(id.clone(), 1, Connection::open(now, self.limits.rules), &[], now);
+        match self.connections.entry(id) {
+            Entry::Occupied(entry) if old.is_none_or(|old| !Arc::ptr_eq(entry.get(), old)) => {
+                return Ok(Arc::clone(entry.get()));
             }
+            entry => drop(entry.insert(Arc::clone(&slot))),
         }
+        self.begin(&slot);
+        Ok(slot)
     }
 
     fn admit(&self) -> Result<(), DropReason> {
@@ -256,7 +257,8 @@ impl Ingest {
         }
     }
 
-    /// Makes a slot with a spool file of its own, whose header waits in the buffer for the writer.
+    /// Makes a slot with a spool file of its own, whose header waits in the buffer for the writer. Nothing is counted
+    /// or logged until [`Ingest::begin`].
     fn new_slot(
         &self,
         id: ConnectionId,
@@ -267,9 +269,6 @@ impl Ingest {
     ) -> Arc<Slot> {
         let opened = self.clock.wall();
         let path = self.spool.new_file(&id, opened);
-        info!(connection = ?id.as_str(), part, path = %path.display(), "connection opened");
-        Metrics::add(&self.metrics.opened);
-        self.open.fetch_add(1, Ordering::Relaxed);
         let mut buffer = Buffer::default();
         Header { connection: id.clone(), opened, opened_mono: now, part }.append_to(&mut buffer.bytes);
         let mut merged = Metadata::default();
@@ -282,11 +281,18 @@ impl Ingest {
             }
         }
         let file = Arc::new(SpoolFile { path, buffer: Mutex::new(buffer) });
-        let deadline = connection.poll_timeout();
         let state = Mutex::new(SlotState { connection, metadata: merged, dropped: 0 });
-        let slot = Arc::new(Slot { id, part, file, state });
-        self.wake_at(deadline, &slot);
-        slot
+        Arc::new(Slot { id, part, file, state })
+    }
+
+    /// Begins a recording, once its slot is in the map.
+    fn begin(&self, slot: &Arc<Slot>) {
+        let deadline = lock(&slot.state).connection.poll_timeout();
+        self.wake_at(deadline, slot);
+        self.open.fetch_add(1, Ordering::Relaxed);
+        Metrics::add(&self.metrics.opened);
+        let path = slot.file.path.display();
+        info!(connection = ?slot.id.as_str(), part = slot.part, %path, "connection opened");
     }
 
     /// Takes up a connection found in the spool: notes the restart in its file, and waits for its gateway.
@@ -451,7 +457,8 @@ impl Ingest {
         };
         let part = slot.part.saturating_add(1);
         let next = self.new_slot(slot.id.clone(), part, connection, &metadata, now);
-        self.connections.insert(slot.id.clone(), next);
+        self.connections.insert(slot.id.clone(), Arc::clone(&next));
+        self.begin(&next);
     }
 
     fn wake_at(&self, at: Mono, slot: &Arc<Slot>) {

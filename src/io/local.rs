@@ -1,8 +1,9 @@
 //! The store on local disk. A file appears under its final name whole and synced, or not at all, and never in place
 //! of another: it is written beside, synced, read back, renamed without overwriting, and the directory synced.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -11,6 +12,9 @@ use super::spool_dir::sync_dir;
 
 /// Read and compared at once.
 const PIECE_BYTES: usize = 256 * 1024;
+
+/// Recordings are for their owner and group.
+const RECORDING_MODE: u32 = 0o640;
 
 /// A directory that recordings are published to.
 #[derive(Clone, Debug)]
@@ -123,7 +127,8 @@ fn create_dirs(directory: &Path) -> io::Result<()> {
 }
 
 fn write_synced(path: &Path, source: &mut dyn Read) -> io::Result<(u64, u32)> {
-    let mut file = File::create(path)?;
+    let mut file =
+        OpenOptions::new().create(true).write(true).truncate(true).mode(RECORDING_MODE).open(path)?;
     let mut piece = vec![0; PIECE_BYTES];
     let (mut bytes, mut sum) = (0, 0);
     loop {

@@ -19,12 +19,7 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// # Errors
 /// A [`Fault`] where the filter cannot be parsed.
 pub fn set_up(config: &Config) -> Result<(), Fault> {
-    let filter = EnvFilter::try_new(&config.log).map_err(|_| Fault {
-        variable: "AUDIO_LOG",
-        value: config.log.clone(),
-        takes: "a level (error, warn, info, debug, trace), or a filter such as info,sidetape=debug"
-            .to_owned(),
-    })?;
+    let filter = parse_filter(&config.log)?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -39,6 +34,19 @@ pub fn set_up(config: &Config) -> Result<(), Fault> {
         tracing::debug!("the log was set up before");
     }
     Ok(())
+}
+
+/// Parses the text of `AUDIO_LOG`.
+///
+/// # Errors
+/// A [`Fault`] where it is no filter.
+pub fn parse_filter(text: &str) -> Result<EnvFilter, Fault> {
+    EnvFilter::try_new(text).map_err(|_| Fault {
+        variable: "AUDIO_LOG",
+        value: text.to_owned(),
+        takes: "a level (error, warn, info, debug, trace), or a filter such as info,sidetape=debug"
+            .to_owned(),
+    })
 }
 
 /// Reports dropped frames, each reason at most once a second.

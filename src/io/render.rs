@@ -4,9 +4,9 @@
 //! done again after any crash or failure. Two passes over the file: the first reads it from front to back and keeps
 //! metadata only, the second fetches payloads in the order of the recording. Memory: about 90 bytes a packet.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -304,7 +304,7 @@ impl Source<'_> {
     /// Encodes the channel anew into a file of its own. Returns the channel as it was.
     fn encode_anew(&mut self, spool: &Path, channel: Channel) -> Result<Self, RenderError> {
         let path = beside(spool, &format!(".{channel}.anew"));
-        let mut out = BufWriter::new(File::create(&path)?);
+        let mut out = BufWriter::new(create_private(&path)?);
         let mut window = Window::open(&self.file)?;
         let mut places = Vec::new();
         let mut offset = 0;
@@ -336,6 +336,11 @@ fn comments(manifest: &Manifest) -> Vec<(&'static str, String)> {
     ];
     comments.extend(manifest.conversation_id.iter().map(|id| ("CONVERSATION_ID", id.clone())));
     comments
+}
+
+/// Makes a file beside a spool file, as private as that.
+fn create_private(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(path)
 }
 
 /// A file read at places that lie close together.
@@ -385,7 +390,7 @@ struct Hashed {
 
 impl Hashed {
     fn create(path: &Path) -> io::Result<Self> {
-        let out = BufWriter::with_capacity(WINDOW_BYTES, File::create(path)?);
+        let out = BufWriter::with_capacity(WINDOW_BYTES, create_private(path)?);
         Ok(Self { out, sha256: Sha256::new(), crc32c: 0, bytes: 0 })
     }
 

@@ -10,6 +10,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use crate::id::ConnectionId;
@@ -67,7 +68,8 @@ impl SpoolDir {
     /// [`SpoolDirError`]; a directory in use is told apart from one that cannot be written.
     pub fn open(path: &Path) -> Result<Self, SpoolDirError> {
         let failed = |source| SpoolDirError::Io { path: path.to_owned(), source };
-        fs::create_dir_all(path).map_err(failed)?;
+        // What people said on the phone is nobody else's business.
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
         let lock = OpenOptions::new().create(true).truncate(false).write(true).open(path.join("lock"));
         let lock = lock.map_err(failed)?;
         match lock.try_lock() {

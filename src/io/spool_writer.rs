@@ -11,6 +11,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -207,7 +208,7 @@ impl Writer {
         let open = match self.files.entry(path.to_owned()) {
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
             std::collections::hash_map::Entry::Vacant(entry) => {
-                let file = OpenOptions::new().create(true).append(true).open(path);
+                let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path);
                 entry.insert(OpenFile { file: file.map_err(|error| (0, error))?, used: round })
             }
         };
