@@ -103,14 +103,14 @@ fn killed_at_any_moment_of_finishing_a_call_is_published_once_and_whole() {
     let place = Place::new().with("AUDIO_LINGER_MS", "0").with("AUDIO_RESUME_SECS", "0");
     let packets = voice(SPEECH, 150.0, 500);
     let ids: Vec<String> = (0..16).map(|n| format!("call {n}")).collect();
+    let call = |id: &str| [packets.clone(), vec![marked_packet(&format!("the last of {id}!"))]].concat();
     for (id, wait_ms) in ids.iter().zip((0u64..).step_by(4)) {
         let daemon = Daemon::start(&place);
         let mut gateway = Gateway::connect(&place, &daemon, Socket::UnixStream);
+        let packets = call(id);
         gateway.play(id, CALLER, &Sender::new(1).packets(&packets));
         gateway.sync();
-        rig::wait_for("the spool to have the packets", || {
-            place.spool_holds(&packets[499][1..]).then_some(())
-        });
+        rig::wait_for("the spool to have it all", || place.spool_holds(&packets[500][1..]).then_some(()));
         gateway.end(id);
         // Not to wait for anything: to hit another step each time.
         std::thread::sleep(Duration::from_millis(wait_ms));
@@ -120,7 +120,7 @@ fn killed_at_any_moment_of_finishing_a_call_is_published_once_and_whole() {
     for id in &ids {
         let (manifest, recording) = place.recording(id);
         assert!(["ok", "recovered"].contains(&manifest["outcome"].as_str().unwrap()), "{manifest}");
-        assert!(recording.sounds(0) == sounds_in(&packets), "{id}");
+        assert!(recording.sounds(0) == sounds_in(&call(id)), "{id}");
     }
     daemon.stop();
     assert_eq!(place.recordings().len(), ids.len(), "{:?}", place.recordings());

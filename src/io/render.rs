@@ -197,7 +197,7 @@ impl<'a> Sources<'a> {
                 is_anew: false,
             }
         };
-        let mut sources = Self { channels: Channel::BOTH.map(received) };
+        let sources = Self { channels: Channel::BOTH.map(received) };
         let Err(no_grid) = sources.measure(options) else { return Ok(sources) };
         let audio = |channel: &Channel| -> i64 {
             let pieces = &call.channels[channel.index()].pieces;
@@ -205,34 +205,24 @@ impl<'a> Sources<'a> {
         };
         let mut order = Channel::BOTH;
         order.sort_by_key(audio);
-        for (attempt, channel) in order.into_iter().enumerate() {
-            let as_received = sources.channels[channel.index()].encode_anew(spool, channel)?;
-            warn!(
-                connection = ?ledger.header.connection.as_str(),
-                %channel,
-                at_ms = no_grid.at_ms,
-                "channel encoded anew, the two share no frame grid"
-            );
-            if sources.measure(options).is_ok() {
-                return Ok(sources);
+        let [less, more] = order;
+        for anew in [&[less][..], &[more], &[less, more]] {
+            let mut sources = Self { channels: Channel::BOTH.map(received) };
+            for channel in anew {
+                let source = &mut sources.channels[channel.index()];
+                *source = source.encode_anew(spool, *channel)?;
             }
-            // This one alone does not help. The other one alone may; if not, both.
-            if attempt == 0 {
-                let other = order[1];
-                let mut alone = received(other);
-                let anew = alone.encode_anew(spool, other)?;
-                let kept = std::mem::replace(&mut sources.channels[channel.index()], as_received);
-                sources.channels[other.index()] = alone;
-                if sources.measure(options).is_ok() {
-                    return Ok(sources);
-                }
-                sources.channels[channel.index()] = kept;
-                drop(anew);
-                sources.measure(options)?;
+            if sources.measure(options).is_ok() {
+                warn!(
+                    connection = ?ledger.header.connection.as_str(),
+                    channel = anew.iter().map(|channel| channel.name()).collect::<Vec<_>>().join(" and "),
+                    at_ms = no_grid.at_ms,
+                    "channel encoded anew, the two share no frame grid"
+                );
                 return Ok(sources);
             }
         }
-        Ok(sources)
+        Err(no_grid.into())
     }
 
     /// Cuts the whole call into cells without writing any, which tells its length and whether it can be done.
@@ -301,8 +291,8 @@ impl<'a> Sources<'a> {
 }
 
 impl Source<'_> {
-    /// Encodes the channel anew into a file of its own. Returns the channel as it was.
-    fn encode_anew(&mut self, spool: &Path, channel: Channel) -> Result<Self, RenderError> {
+    /// Encodes the channel anew into a file of its own, and returns it as it is there.
+    fn encode_anew(&self, spool: &Path, channel: Channel) -> Result<Self, RenderError> {
         let path = beside(spool, &format!(".{channel}.anew"));
         let mut out = BufWriter::new(create_private(&path)?);
         let mut window = Window::open(&self.file)?;
@@ -320,8 +310,7 @@ impl Source<'_> {
         };
         let pieces = encode_anew(&self.pieces, fetch, store)?;
         out.flush()?;
-        let anew = Self { pieces: pieces.into(), places, file: path, is_anew: true };
-        Ok(std::mem::replace(self, anew))
+        Ok(Self { pieces: pieces.into(), places, file: path, is_anew: true })
     }
 }
 
