@@ -1,0 +1,141 @@
+//! The running program: started, watched through its log, stopped or killed.
+
+use std::io::{BufRead, BufReader, Read as _};
+use std::net::SocketAddr;
+use std::process::{Child, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::place::Place;
+use super::wait_for;
+
+/// A daemon that answers. It is killed when dropped, and its log is shown if the test failed.
+pub(crate) struct Daemon {
+    child: Child,
+    log: Log,
+    reader: Option<JoinHandle<()>>,
+}
+
+/// What the program has written to its error output so far.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<String>>);
+
+/// How a program ended that was meant to end by itself.
+pub(crate) struct Ended {
+    /// Its exit status; `None` if a signal ended it.
+    pub(crate) code: Option<i32>,
+    /// All that it wrote, to either output.
+    pub(crate) said: String,
+}
+
+impl Daemon {
+    /// Starts `serve` and waits until it says that it is ready.
+    pub(crate) fn start(place: &Place) -> Self {
+        let mut command = place.command("serve");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the program starts");
+        let log = Log::default();
+        let (sink, output) = (log.clone(), child.stderr.take().expect("it is piped"));
+        let reader = std::thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                sink.push(&line);
+            }
+        });
+        let mut daemon = Self { child, log, reader: Some(reader) };
+        wait_for("the daemon to be ready", || {
+            let ended = daemon.child.try_wait().expect("its state can be asked");
+            assert!(ended.is_none(), "the daemon ended instead of starting: {ended:?}");
+            daemon.log().lines().any(|line| line.ends_with("ready") || line.contains("ready ")).then_some(())
+        });
+        daemon
+    }
+
+    /// Starts `serve` where it is expected to give up, and waits until it has.
+    pub(crate) fn start_in_vain(place: &Place) -> Ended {
+        let mut command = place.command("serve");
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the program starts");
+        let status = wait_for_exit(&mut child);
+        let mut said = String::new();
+        child.stdout.take().expect("it is piped").read_to_string(&mut said).expect("it writes text");
+        child.stderr.take().expect("it is piped").read_to_string(&mut said).expect("it writes text");
+        Ended { code: status.code(), said }
+    }
+
+    /// The UDP address that it listens on, as its log says.
+    pub(crate) fn udp(&self) -> SocketAddr {
+        let log = self.log();
+        let line =
+            log.lines().find(|line| line.contains("listening") && field(line, "socket") == Some("udp"));
+        let address = line.and_then(|line| field(line, "address")).expect("a log line with the udp address");
+        address.parse().expect("an address and a port")
+    }
+
+    /// What it has logged so far.
+    pub(crate) fn log(&self) -> String {
+        self.log.0.lock().expect("no thread panicked with the log").clone()
+    }
+
+    /// Asks it to stop, as a service manager does, and waits until it has. Returns its whole log.
+    pub(crate) fn stop(mut self) -> String {
+        self.signal(Signal::TERM);
+        let status = wait_for_exit(&mut self.child);
+        self.read_to_end();
+        assert!(status.success(), "the daemon stopped with {status}");
+        self.log()
+    }
+
+    /// Kills it without warning.
+    pub(crate) fn kill(mut self) {
+        self.signal(Signal::KILL);
+        wait_for_exit(&mut self.child);
+    }
+
+    /// Whether it is still running.
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("its state can be asked").is_none()
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("the daemon is there to be signalled");
+    }
+
+    fn read_to_end(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            reader.join().expect("the log is text");
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // Either may fail because the daemon has ended already, which is as good.
+        drop(self.child.kill());
+        drop(self.child.wait());
+        if std::thread::panicking() {
+            self.read_to_end();
+            eprintln!("--- the daemon's log ---\n{}", self.log());
+        }
+    }
+}
+
+impl Log {
+    fn push(&self, line: &str) {
+        let mut log = self.0.lock().expect("no thread panicked with the log");
+        log.push_str(line);
+        log.push('\n');
+    }
+}
+
+/// The value of a field `name=value` in a line of the log.
+pub(crate) fn field<'l>(line: &'l str, name: &str) -> Option<&'l str> {
+    line.split_whitespace()
+        .find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+        .map(|v| v.trim_matches('"'))
+}
+
+fn wait_for_exit(child: &mut Child) -> ExitStatus {
+    wait_for("the program to end", || child.try_wait().expect("its state can be asked"))
+}

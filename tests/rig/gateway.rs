@@ -1,0 +1,192 @@
+//! A gateway: the tap protocol as its own side writes it, over each of the three sockets.
+//!
+//! Nothing is lost on the way to the daemon: after every few frames a PING is sent and its answer awaited.
+
+use std::io::{Read as _, Write as _};
+use std::net::UdpSocket;
+use std::os::unix::net::{UnixDatagram, UnixStream};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::PATIENCE;
+use super::daemon::Daemon;
+use super::media::Sent;
+use super::place::Place;
+
+/// The channel byte of the caller.
+pub(crate) const CALLER: u8 = 0;
+/// The channel byte of the AI.
+pub(crate) const AI: u8 = 1;
+/// The channel byte for the connection as a whole.
+pub(crate) const WHOLE: u8 = 255;
+
+/// The kind bytes of frames.
+pub(crate) mod kind {
+    pub(crate) const RTP: u8 = 1;
+    pub(crate) const END: u8 = 2;
+    pub(crate) const META: u8 = 3;
+    pub(crate) const HOLD: u8 = 4;
+    pub(crate) const RELEASE: u8 = 5;
+    pub(crate) const PAUSE: u8 = 6;
+    pub(crate) const RESUME: u8 = 7;
+    pub(crate) const MARK: u8 = 8;
+    pub(crate) const CLEAR: u8 = 9;
+    pub(crate) const RTCP: u8 = 10;
+    pub(crate) const PING: u8 = 11;
+    pub(crate) const PONG: u8 = 12;
+}
+
+/// Few enough frames that the smallest socket buffer (Unix datagrams: 10 of them, but those block) holds them.
+const FRAMES_BETWEEN_PINGS: usize = 16;
+
+/// One of the daemon's sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Socket {
+    /// UDP.
+    Udp,
+    /// Unix datagrams.
+    UnixDgram,
+    /// A Unix stream, each frame behind its length.
+    UnixStream,
+}
+
+/// All of them.
+pub(crate) const SOCKETS: [Socket; 3] = [Socket::Udp, Socket::UnixDgram, Socket::UnixStream];
+
+/// Writes one frame as contract section 2 says.
+pub(crate) fn frame(kind: u8, channel: u8, at_us: u64, id: &[u8], body: &[u8]) -> Vec<u8> {
+    let mut frame = vec![b'S', b'T', 1, kind, channel, u8::try_from(id.len()).expect("a short id"), 0, 0];
+    frame.extend_from_slice(&at_us.to_be_bytes());
+    frame.extend_from_slice(id);
+    frame.extend_from_slice(body);
+    frame
+}
+
+/// A connected sender.
+pub(crate) struct Gateway {
+    link: Link,
+    since_ping: usize,
+    pings: u64,
+}
+
+enum Link {
+    Udp(UdpSocket),
+    UnixDgram(UnixDatagram, TempDir),
+    UnixStream(UnixStream),
+}
+
+impl Gateway {
+    /// Connects to one of the daemon's sockets.
+    pub(crate) fn connect(place: &Place, daemon: &Daemon, socket: Socket) -> Self {
+        let link = match socket {
+            Socket::Udp => {
+                let udp = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+                udp.connect(daemon.udp()).expect("loopback is there");
+                udp.set_read_timeout(Some(PATIENCE)).expect("a valid time");
+                Link::Udp(udp)
+            }
+            Socket::UnixDgram => {
+                // Answers come to a name, so the gateway needs one of its own.
+                let folder = TempDir::new().expect("a temporary folder");
+                let dgram = UnixDatagram::bind(folder.path().join("gateway")).expect("a socket of its own");
+                dgram.connect(place.dgram()).expect("the daemon's datagram socket");
+                dgram.set_read_timeout(Some(PATIENCE)).expect("a valid time");
+                Link::UnixDgram(dgram, folder)
+            }
+            Socket::UnixStream => {
+                let stream = UnixStream::connect(place.stream()).expect("the daemon's stream socket");
+                stream.set_read_timeout(Some(PATIENCE)).expect("a valid time");
+                Link::UnixStream(stream)
+            }
+        };
+        Self { link, since_ping: 0, pings: 0 }
+    }
+
+    /// Sends the bytes of a frame, and waits for the daemon every now and then.
+    pub(crate) fn send(&mut self, frame: &[u8]) {
+        self.write(frame);
+        self.since_ping += 1;
+        if self.since_ping >= FRAMES_BETWEEN_PINGS {
+            self.sync();
+        }
+    }
+
+    /// Waits until the daemon has read all that was sent so far.
+    pub(crate) fn sync(&mut self) {
+        self.since_ping = 0;
+        self.pings += 1;
+        let body = self.pings.to_be_bytes();
+        self.write(&frame(kind::PING, WHOLE, 0, b"a gateway", &body));
+        let answer = self.read();
+        assert_eq!(answer, frame(kind::PONG, WHOLE, 0, b"a gateway", &body), "the answer to a ping");
+    }
+
+    /// Sends RTP packets on a channel at the times that they carry.
+    pub(crate) fn play(&mut self, id: &str, channel: u8, packets: &[Sent]) {
+        for packet in packets {
+            self.send(&frame(kind::RTP, channel, packet.at_us, id.as_bytes(), &packet.rtp));
+        }
+    }
+
+    /// Sends both channels' packets in the order of their times.
+    pub(crate) fn play_both(&mut self, id: &str, caller: &[Sent], ai: &[Sent]) {
+        let tagged = |channel: u8| move |sent: &Sent| (sent.at_us, channel, sent.rtp.clone());
+        let mut all: Vec<_> = caller.iter().map(tagged(CALLER)).chain(ai.iter().map(tagged(AI))).collect();
+        all.sort_by_key(|(at_us, ..)| *at_us);
+        for (at_us, channel, rtp) in all {
+            self.send(&frame(kind::RTP, channel, at_us, id.as_bytes(), &rtp));
+        }
+    }
+
+    /// Sends a frame without a time of its own about the connection or a channel.
+    pub(crate) fn say(&mut self, kind: u8, channel: u8, id: &str) {
+        self.send(&frame(kind, channel, 0, id.as_bytes(), b""));
+    }
+
+    /// Sends a frame of a moment.
+    pub(crate) fn say_at(&mut self, kind: u8, channel: u8, at_us: u64, id: &str) {
+        self.send(&frame(kind, channel, at_us, id.as_bytes(), b""));
+    }
+
+    /// Sends metadata.
+    pub(crate) fn meta(&mut self, id: &str, object: &Value) {
+        self.send(&frame(kind::META, WHOLE, 0, id.as_bytes(), object.to_string().as_bytes()));
+    }
+
+    /// Ends the call: both channels. The daemon has read all of it when this returns.
+    pub(crate) fn end(&mut self, id: &str) {
+        self.say(kind::END, WHOLE, id);
+        self.sync();
+    }
+
+    /// Sends bytes as one unit, whatever they are.
+    pub(crate) fn write(&mut self, bytes: &[u8]) {
+        match &mut self.link {
+            Link::Udp(udp) => drop(udp.send(bytes).expect("the daemon's udp socket")),
+            Link::UnixDgram(dgram, _) => drop(dgram.send(bytes).expect("the daemon's datagram socket")),
+            Link::UnixStream(stream) => {
+                let length = u16::try_from(bytes.len()).expect("a unit of the stream is short");
+                let unit = [&length.to_be_bytes()[..], bytes].concat();
+                stream.write_all(&unit).expect("the daemon's stream socket");
+            }
+        }
+    }
+
+    fn read(&mut self) -> Vec<u8> {
+        let mut answer = vec![0; 2048];
+        let length = match &mut self.link {
+            Link::Udp(udp) => udp.recv(&mut answer).expect("an answer over udp"),
+            Link::UnixDgram(dgram, _) => dgram.recv(&mut answer).expect("an answer in a datagram"),
+            Link::UnixStream(stream) => {
+                let mut length = [0; 2];
+                stream.read_exact(&mut length).expect("an answer on the stream");
+                let length = usize::from(u16::from_be_bytes(length));
+                stream.read_exact(&mut answer[..length]).expect("the rest of the answer");
+                length
+            }
+        };
+        answer.truncate(length);
+        answer
+    }
+}

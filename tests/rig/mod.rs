@@ -1,0 +1,37 @@
+//! The rig: drives the real binary from outside, as a gateway would, and reads what it leaves behind.
+//!
+//! [`place`] is a folder with a daemon's settings, [`daemon`] the running program, [`gateway`] a sender over one of
+//! its sockets, [`media`] what is sent, [`captures`] real calls, [`recording`] the reader of finished files, and
+//! [`judges`] the other programs that have to accept them. Nothing here uses the project's own parsers, except
+//! for opening captures.
+#![allow(dead_code, reason = "each file of tests takes what it needs")]
+
+pub(crate) mod captures;
+pub(crate) mod daemon;
+pub(crate) mod gateway;
+pub(crate) mod judges;
+pub(crate) mod media;
+pub(crate) mod place;
+pub(crate) mod recording;
+
+use std::time::{Duration, Instant};
+
+/// How long anything may take before a test gives up: ample, because test machines are slow and busy.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Asks again and again until there is an answer.
+pub(crate) fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain for {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Whether what a test needs and cannot find must be there: then the test fails, else it says so and passes.
+pub(crate) fn is_strict() -> bool {
+    std::env::var("SIDETAPE_REQUIRE_JUDGES").is_ok_and(|value| value == "1")
+}
