@@ -13,10 +13,13 @@ use super::wait_for;
 
 /// A daemon that answers. It is killed when dropped, and its log is shown if the test failed.
 pub(crate) struct Daemon {
-    child: Child,
+    child: Leash,
     log: Log,
     reader: Option<JoinHandle<()>>,
 }
+
+/// A process that does not outlive the test, however that ends.
+struct Leash(Child);
 
 /// What the program has written to its error output so far.
 #[derive(Clone, Default)]
@@ -43,9 +46,9 @@ impl Daemon {
                 sink.push(&line);
             }
         });
-        let mut daemon = Self { child, log, reader: Some(reader) };
+        let mut daemon = Self { child: Leash(child), log, reader: Some(reader) };
         wait_for("the daemon to be ready", || {
-            let ended = daemon.child.try_wait().expect("its state can be asked");
+            let ended = daemon.child.0.try_wait().expect("its state can be asked");
             assert!(ended.is_none(), "the daemon ended instead of starting: {ended:?}");
             daemon.log().lines().any(|line| line.ends_with("ready") || line.contains("ready ")).then_some(())
         });
@@ -56,8 +59,9 @@ impl Daemon {
     pub(crate) fn start_in_vain(place: &Place) -> Ended {
         let mut command = place.command("serve");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("the program starts");
-        let status = wait_for_exit(&mut child);
+        let mut leash = Leash(command.spawn().expect("the program starts"));
+        let child = &mut leash.0;
+        let status = wait_for_exit(child);
         let mut said = String::new();
         child.stdout.take().expect("it is piped").read_to_string(&mut said).expect("it writes text");
         child.stderr.take().expect("it is piped").read_to_string(&mut said).expect("it writes text");
@@ -81,7 +85,7 @@ impl Daemon {
     /// Asks it to stop, as a service manager does, and waits until it has. Returns its whole log.
     pub(crate) fn stop(mut self) -> String {
         self.signal(Signal::TERM);
-        let status = wait_for_exit(&mut self.child);
+        let status = wait_for_exit(&mut self.child.0);
         self.read_to_end();
         assert!(status.success(), "the daemon stopped with {status}");
         self.log()
@@ -90,16 +94,16 @@ impl Daemon {
     /// Kills it without warning.
     pub(crate) fn kill(mut self) {
         self.signal(Signal::KILL);
-        wait_for_exit(&mut self.child);
+        wait_for_exit(&mut self.child.0);
     }
 
     /// Whether it is still running.
     pub(crate) fn is_running(&mut self) -> bool {
-        self.child.try_wait().expect("its state can be asked").is_none()
+        self.child.0.try_wait().expect("its state can be asked").is_none()
     }
 
     fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).expect("the daemon is there to be signalled");
+        kill_process(Pid::from_child(&self.child.0), signal).expect("the daemon is there to be signalled");
     }
 
     fn read_to_end(&mut self) {
@@ -111,13 +115,25 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // Either may fail because the daemon has ended already, which is as good.
-        drop(self.child.kill());
-        drop(self.child.wait());
         if std::thread::panicking() {
+            self.child.kill();
             self.read_to_end();
             eprintln!("--- the daemon's log ---\n{}", self.log());
         }
+    }
+}
+
+impl Leash {
+    fn kill(&mut self) {
+        // Either may fail because the process has ended already, which is as good.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+impl Drop for Leash {
+    fn drop(&mut self) {
+        self.kill();
     }
 }
 
