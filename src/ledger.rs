@@ -93,6 +93,8 @@ pub struct Payload {
     pub payload_type: u8,
     /// Its frames, if it is an Opus packet by its form.
     pub shape: Option<Shape>,
+    /// Whether somebody speaks in it, if it is an Opus packet that says so.
+    pub is_speech: Option<bool>,
     /// When it was received, by the daemon's clock.
     received: Wall,
     has_gateway_time: bool,
@@ -206,6 +208,7 @@ impl Ledger {
             length: u16::try_from(packet.payload.len()).unwrap_or(u16::MAX),
             payload_type: packet.payload_type,
             shape: packet::shape(packet.payload).ok(),
+            is_speech: packet::is_speech(packet.payload),
             received,
             has_gateway_time: record.gateway.is_some(),
             is_withheld,
@@ -217,7 +220,9 @@ impl Ledger {
             clock_hz: rtpmap.clock_hz,
             samples: 0,
             sequence: packet.sequence,
+            bytes: u16::try_from(packet.payload.len()).unwrap_or(u16::MAX),
             kind: RxKind::Unusable,
+            is_speech: None,
         });
         // The three last packets of a key press are alike, and the first says all: the key, and when.
         if rtpmap.codec == Codec::TelephoneEvent
@@ -327,6 +332,7 @@ fn settle(rx: &mut Rx, payload: &Payload, rtpmap: Rtpmap) {
         RxKind::Beside
     } else if let (Codec::Opus, Some(shape)) = (rtpmap.codec, payload.shape) {
         rx.samples = shape.samples();
+        rx.is_speech = payload.is_speech;
         RxKind::Audio
     } else {
         RxKind::Unusable

@@ -133,6 +133,8 @@ pub struct Muxed {
     pub silence: Samples48k,
     /// The greatest distance between where a packet should be and where it is.
     pub largest_move: Samples48k,
+    /// How often a frame was left out or put in to follow the sender's clock.
+    pub slips: u64,
     /// Whether the channel had to be encoded anew.
     pub is_anew: bool,
 }
@@ -267,6 +269,8 @@ pub fn count(ledger: &Ledger, call: &Arrangement, channel: Channel, muxed: Muxed
         overlapping: counts.overlapping,
         cleared: counts.cleared,
         silence_ms: muxed.silence.to_ms(),
+        slips: muxed.slips,
+        drift_ppm: call.channels[channel.index()].drift_ppm,
         max_shift_ms: as_ms(muxed.largest_move),
         first_packet_at: received.first_last.map(|(first, _)| first.to_rfc3339()),
         last_packet_at: received.first_last.map(|(_, last)| last.to_rfc3339()),
@@ -306,6 +310,7 @@ mod tests {
             at: Samples48k(0),
             shape: crate::opus::packet::Shape { configuration, frames: 1 },
             gap: crate::timeline::Gap::Start,
+            is_quiet: false,
         };
         let mut call = Arrangement::default();
         call.channels[0].pieces.push(piece);

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::frame::PauseMode;
 use crate::id::{Channel, Scope};
-use crate::ledger::{Ledger, Pause};
+use crate::ledger::{ChannelLedger, Ledger, Pause};
 use crate::mux::lane::Piece;
 use crate::time::{Samples48k, Wall};
 use crate::timeline::{self, Counts, Placed, Placement};
@@ -42,6 +42,8 @@ pub struct ArrangedChannel {
     pub sources: Vec<u32>,
     /// What became of the others.
     pub counts: Counts,
+    /// How fast the sender's clock runs, in parts per million.
+    pub drift_ppm: f64,
 }
 
 /// A named moment with its place in the recording.
@@ -89,20 +91,21 @@ pub fn arrange(ledger: &Ledger, ai_offset_ms: i64, longest: Duration) -> Arrange
         let placement = &placements[channel.index()];
         let (kept, beyond) =
             placement.packets.split_at(placement.packets.partition_point(|p| p.at.0 <= last));
-        let payloads = &ledger.channels[channel.index()].payloads;
+        let ChannelLedger { payloads, rx, .. } = &ledger.channels[channel.index()];
         let pieces: Vec<Piece> = kept
             .iter()
             .filter_map(|placed| {
                 let shape = payloads[timeline::index(placed.rx)].shape?;
                 let at = placed.at.0 - zero.0;
                 end = end.max(Samples48k(at + i64::from(shape.samples())));
-                Some(Piece { at: cuts.map(at), shape, gap: placed.gap })
+                let is_quiet = rx[timeline::index(placed.rx)].is_speech == Some(false);
+                Some(Piece { at: cuts.map(at), shape, gap: placed.gap, is_quiet })
             })
             .collect();
         let sources = kept.iter().map(|placed: &Placed| placed.rx).collect();
         let mut counts = placement.counts;
         counts.stray += u64::try_from(beyond.len()).unwrap_or(0);
-        ArrangedChannel { pieces, sources, counts }
+        ArrangedChannel { pieces, sources, counts, drift_ppm: placement.drift_ppm }
     });
     let offset_of = |at: Wall| cuts.map(Samples48k::from_us(at.0.saturating_sub(start.0)).0.max(0));
     let end = start.plus_us(end.to_us());

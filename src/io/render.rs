@@ -236,6 +236,7 @@ impl<'a> Sources<'a> {
         let muxed = [0, 1].map(|lane: usize| Muxed {
             silence: Samples48k(silent[lane] * 120),
             largest_move: planner.lanes()[lane].largest_move(),
+            slips: planner.lanes()[lane].slips(),
             is_anew: self.channels[lane].is_anew,
         });
         Ok(Measured { muxed, duration: Samples48k(end + Samples48k::from_duration(options.tail).0) })

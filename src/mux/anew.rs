@@ -166,7 +166,12 @@ impl<S> Blocks<S> {
             self.pcm.drain(..BLOCK);
             (self.store)(&packet[..length]).map_err(AnewError::Io)?;
             let gap = if self.pieces.is_empty() { Gap::Start } else { Gap::None };
-            self.pieces.push(Piece { at: Samples48k(self.at), shape: shape(&packet[..length])?, gap });
+            self.pieces.push(Piece {
+                at: Samples48k(self.at),
+                shape: shape(&packet[..length])?,
+                gap,
+                is_quiet: false,
+            });
             self.at += i64::try_from(BLOCK).expect("a constant");
         }
         Ok(())
@@ -208,7 +213,7 @@ mod tests {
             packets.push(encoder.encode_vec(&pcm, 1500).unwrap());
             let shape = shape(packets.last().unwrap()).unwrap();
             let gap = if n == 0 { Gap::Start } else { Gap::None };
-            pieces.push(Piece { at: Samples48k(4800 + n * 2880), shape, gap });
+            pieces.push(Piece { at: Samples48k(4800 + n * 2880), shape, gap, is_quiet: false });
         }
         (packets, pieces)
     }

@@ -278,6 +278,7 @@ mod tests {
             at: Samples48k(at_ms * 48 + n * i64::from(shape.samples())),
             shape,
             gap: if n == 0 { Gap::Pause } else { Gap::None },
+            is_quiet: false,
         };
         (0..count).map(piece).collect()
     }
@@ -401,7 +402,7 @@ mod tests {
                 at += pause_ms * 48;
                 for n in 0..count {
                     let gap = if n == 0 && pause_ms > 0 { Gap::Pause } else { Gap::None };
-                    pieces.push(Piece { at: Samples48k(at), shape, gap });
+                    pieces.push(Piece { at: Samples48k(at), shape, gap, is_quiet: false });
                     at += i64::from(shape.samples());
                 }
             }

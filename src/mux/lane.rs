@@ -5,6 +5,8 @@
 //! the position is chosen anew: on the lattice of the frames before it, if they have the same configuration, so that
 //! a gap is a whole number of frames; else on multiples of 20 ms (or of the frame's own size, if that is less). So a
 //! position is off by at most 10 ms, and ordinary 20 ms frames of both channels always share their boundaries.
+//! A run that goes on for long drifts away from the sender's clock; it is brought back by a *slip* of one frame, in
+//! silence where there is any, before it is off by more than 15 ms.
 
 use std::collections::VecDeque;
 
@@ -20,6 +22,23 @@ const UNIT: i64 = 120;
 /// would say that things were heard together that were not.
 pub const MOVE_MAX_UNITS: i64 = 12;
 
+/// 11 ms: more than half a step, so that a slip is not undone by the next one. 7 ms made 51,000 slips an hour.
+const SLIP_QUIET_SAMPLES: i64 = 528;
+/// 15 ms: the greatest error of a frame's place. At 100 ppm a slip may wait 40 s for silence until then.
+const SLIP_SAMPLES: i64 = 720;
+/// 2 s: clocks that drift need one slip in 40 s at most. Whatever needs more is no drift, and loses no frames to it.
+const SLIP_EVERY_UNITS: i64 = 800;
+
+/// What brings the grid back to the sender's clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Slip {
+    None,
+    /// 20 ms are put in: the sender's clock is slow.
+    Insert,
+    /// A frame is left out: the sender's clock is fast.
+    Drop,
+}
+
 /// A placed packet of frames, as the mux takes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Piece {
@@ -29,6 +48,8 @@ pub struct Piece {
     pub shape: Shape,
     /// What lies in front of it.
     pub gap: Gap,
+    /// Whether nobody speaks in it, as far as is known: where a slip is not heard.
+    pub is_quiet: bool,
 }
 
 /// One frame on the grid.
@@ -70,13 +91,28 @@ pub struct Lane<'a> {
     end: i64,
     configuration: Option<Configuration>,
     largest_move: i64,
+    slips: u64,
+    /// Where the last slip was.
+    last_slip: i64,
+    /// How far the run brought to the grid last was off its place at its beginning, in samples.
+    run_error: i64,
 }
 
 impl<'a> Lane<'a> {
     /// Begins a lane with its pieces, in order.
     #[must_use]
     pub fn new(pieces: &'a [Piece]) -> Self {
-        Self { pieces, next: 0, window: VecDeque::new(), end: 0, configuration: None, largest_move: 0 }
+        Self {
+            pieces,
+            next: 0,
+            window: VecDeque::new(),
+            end: 0,
+            configuration: None,
+            largest_move: 0,
+            slips: 0,
+            last_slip: 0,
+            run_error: 0,
+        }
     }
 
     /// Brings frames to the grid until one ends beyond `unit`, or none is left.
@@ -121,6 +157,12 @@ impl<'a> Lane<'a> {
         Samples48k(self.largest_move)
     }
 
+    /// How often a frame was left out, or a frame's time put in, to follow the sender's clock.
+    #[must_use]
+    pub fn slips(&self) -> u64 {
+        self.slips
+    }
+
     /// A lane whose first run that begins at or behind `from` is moved by `units`, so that it does not begin before
     /// `from` nor before what stands in front of it. `None` where there is no such run, or no room, or where the
     /// run would be 30 ms from its place.
@@ -145,6 +187,7 @@ impl<'a> Lane<'a> {
             end = atom.end();
         }
         lane.end = end;
+        lane.run_error -= shift * UNIT;
         let run = lane.window[first];
         lane.note_move(run.start * UNIT - lane.pieces[run.piece].at.0);
         Some(lane)
@@ -154,23 +197,36 @@ impl<'a> Lane<'a> {
         let piece = self.pieces[self.next];
         let configuration = piece.shape.configuration;
         let frame_units = i64::from(configuration.frame_samples() / UNIT_SAMPLES);
-        let is_run_start = self.is_behind_gap(&piece, frame_units);
-        let start =
-            if is_run_start { self.lattice_point(piece.at.0, configuration, frame_units) } else { self.end };
-        self.note_move(start * UNIT - piece.at.0);
-        for frame in 0..piece.shape.frames {
+        let is_behind_gap = self.is_behind_gap(&piece, frame_units);
+        let slip = if is_behind_gap { Slip::None } else { self.slip_before(&piece, frame_units) };
+        let is_run_start = is_behind_gap || slip == Slip::Insert;
+        let start = match slip {
+            _ if is_behind_gap => self.lattice_point(piece.at.0, configuration, frame_units),
+            Slip::Insert => self.end + STEP_UNITS,
+            Slip::None | Slip::Drop => self.end,
+        };
+        if is_behind_gap {
+            self.run_error = piece.at.0 - start * UNIT;
+        }
+        let first = u8::from(slip == Slip::Drop);
+        if slip != Slip::None {
+            self.slips += 1;
+            self.last_slip = start;
+        }
+        self.note_move(start * UNIT - piece.at.0 - i64::from(first) * frame_units * UNIT);
+        for frame in first..piece.shape.frames {
             self.window.push_back(Atom {
-                start: start + i64::from(frame) * frame_units,
+                start: start + i64::from(frame - first) * frame_units,
                 units: frame_units,
                 configuration,
                 piece: self.next,
                 frame,
-                is_run_start: is_run_start && frame == 0,
+                is_run_start: is_run_start && frame == first,
                 gap: piece.gap,
                 moved: 0,
             });
         }
-        self.end = start + i64::from(piece.shape.frames) * frame_units;
+        self.end = start + i64::from(piece.shape.frames - first) * frame_units;
         self.configuration = Some(configuration);
         self.next += 1;
     }
@@ -181,6 +237,30 @@ impl<'a> Lane<'a> {
         let ideal_gap = piece.at.0 - before.at.0 - i64::from(before.shape.samples());
         let is_gap = ideal_gap * 2 >= frame_units.min(STEP_UNITS) * UNIT;
         is_gap && piece.at.0 + UNIT / 2 >= self.end * UNIT
+    }
+
+    /// Whether the grid has fallen so far behind the sender's clock, or run ahead of it, that a frame must be put in
+    /// or left out in front of the piece: in silence if there is any, in speech only when it cannot wait.
+    fn slip_before(&self, piece: &Piece, frame_units: i64) -> Slip {
+        let was_quiet = self.next.checked_sub(1).is_some_and(|before| self.pieces[before].is_quiet);
+        let mut most = if piece.is_quiet || was_quiet { SLIP_QUIET_SAMPLES } else { SLIP_SAMPLES };
+        let error = piece.at.0 - self.end * UNIT;
+        // A run that was moved to find a common grid keeps its place: no frame is left out to undo that.
+        let off = self.run_error.abs();
+        if off > STEP_UNITS * UNIT / 2 {
+            most += off;
+        }
+        // A long frame is left out only where that brings the grid nearer.
+        let most_ahead = most.max(frame_units * UNIT * 11 / 20);
+        if self.end - self.last_slip < SLIP_EVERY_UNITS {
+            Slip::None
+        } else if error > most {
+            Slip::Insert
+        } else if error < -most_ahead {
+            Slip::Drop
+        } else {
+            Slip::None
+        }
     }
 
     fn lattice_point(&self, at: i64, configuration: Configuration, frame_units: i64) -> i64 {
@@ -204,7 +284,8 @@ mod tests {
 
     fn piece(at_tenth_ms: i64, number: u8, frames: u8, gap: Gap) -> Piece {
         let at = Samples48k::from_us(at_tenth_ms * 100);
-        Piece { at, shape: Shape { configuration: Configuration::of_toc(number << 3), frames }, gap }
+        let shape = Shape { configuration: Configuration::of_toc(number << 3), frames };
+        Piece { at, shape, gap, is_quiet: false }
     }
 
     fn starts(pieces: &[Piece]) -> Vec<i64> {
@@ -241,6 +322,31 @@ mod tests {
     fn long_frames_begin_on_any_step_of_20_ms() {
         let pieces = [piece(210, 11, 1, Gap::Start), piece(1610, 11, 1, Gap::Loss)];
         assert_eq!(starts(&pieces), [8, 64]);
+    }
+
+    /// An hour of 20 ms frames of a sender whose clock is off by so many ppm; every tenth second is quiet.
+    fn an_hour(ppm: i64) -> Vec<Piece> {
+        (0..180_000i64)
+            .map(|n| {
+                let at = Samples48k(n * 960 + n * 960 * ppm / 1_000_000);
+                let is_quiet = n / 50 % 10 == 0;
+                Piece { at, is_quiet, ..piece(0, 9, 1, if n == 0 { Gap::Start } else { Gap::None }) }
+            })
+            .collect()
+    }
+
+    #[test]
+    fn drift_is_followed_by_slips_in_silence_and_never_exceeds_15_ms() {
+        for (ppm, slips) in [(0, 0), (100, 18), (-100, 18), (200, 36), (-200, 36)] {
+            let pieces = an_hour(ppm);
+            let mut lane = Lane::new(&pieces);
+            lane.fill_to(i64::MAX);
+            assert!(lane.slips().abs_diff(slips) <= 1, "{ppm} ppm: {} slips", lane.slips());
+            assert!(lane.largest_move().0 <= 720, "{ppm} ppm: {} samples", lane.largest_move().0);
+            let used: Vec<usize> = lane.window().iter().map(|atom| atom.piece).collect();
+            let left_out = (0..pieces.len()).filter(|at| used.binary_search(at).is_err());
+            assert!(left_out.into_iter().all(|at| pieces[at].is_quiet || pieces[at - 1].is_quiet));
+        }
     }
 
     #[test]

@@ -137,6 +137,7 @@ mod tests {
             at: Samples48k(0),
             shape: Shape { configuration, frames },
             gap: Gap::Start,
+            is_quiet: false,
         };
         let (caller, ai) = ([piece(silk_20, 3)], [piece(silk_60, 1)]);
         let cell = Planner::new([Lane::new(&caller), Lane::new(&ai)]).next_cell().unwrap();

@@ -198,6 +198,24 @@ pub fn shape(bytes: &[u8]) -> Result<Shape, Malformed> {
     Ok(Shape { configuration: packet.configuration, frames })
 }
 
+/// Whether somebody speaks in a packet, by the voice activity flags of its SILK frames (RFC 6716 section 4.2.3): the
+/// first bits of each Opus frame, one for each 20 ms. A packet of one or two bytes is comfort noise. `None` where the
+/// mode has no such flags, or the packet is malformed.
+#[must_use]
+pub fn is_speech(bytes: &[u8]) -> Option<bool> {
+    if bytes.len() <= 2 {
+        return Some(false);
+    }
+    let packet = parse(bytes).ok()?;
+    if packet.configuration.mode() == Mode::Celt {
+        return None;
+    }
+    let flags = packet.configuration.frame_samples().div_ceil(960);
+    let shift = 8u32.saturating_sub(flags);
+    let is_active = |frame: &&[u8]| frame.first().is_some_and(|first| u32::from(*first) >> shift != 0);
+    Some(packet.frames.iter().any(is_active))
+}
+
 fn parse_code_3(configuration: Configuration, rest: &[u8]) -> Result<Vec<&[u8]>, Malformed> {
     let (header, mut rest) = rest.split_first().ok_or(Malformed)?;
     let count = usize::from(header & 0x3f);

@@ -1,72 +1,394 @@
-//! The level of a stretch of audio: how far its media time lies from arrival time.
+//! The level: how far media time lies from arrival time, for each packet of a stretch.
 //!
-//! Network delay only ever adds to the difference, so the packet that was delayed least tells it: the level is the
-//! minimum over the stretch. One odd packet never sets it: each difference counts as no lower than the lower of
-//! its two neighbours'. Subtracting the packet's own length cancels the sender's packetisation delay.
+//! Arrival never places audio directly; it is asked for this one number. Network delay can only push the difference of
+//! a packet up, and it comes back down; a pause that timestamps do not show pushes it up for good. Looking at what
+//! follows tells the two apart. The stages:
 //!
-//! A sender that delivers faster than real time is early with most of its audio, so that its least delayed packet
-//! says nothing: where less than half of the audio lies near the minimum, the first packet sets the level.
+//! 1. *Delay*: d = arrival − media − duration, where a reordered packet counts as arriving no later than its
+//!    successors, and one odd packet never counts ([`delays`]).
+//! 2. *Barrier*: a gap in the timestamps behind which the delay stays lower: the timestamps had run ahead ([`barriers`]).
+//! 3. *Envelope*: the least delay to come, which may fall by 500 ppm: what is left of d without the network, and the
+//!    sender's drift ([`envelope`]).
+//! 4. *Mode*: a sender with less than half of its audio near the envelope delivers faster than real time.
+//! 5. *Level*, of a paced sender: follows the envelope at drift's pace, and rises in a step where the envelope jumped by
+//!    more than 60 ms and what follows is a stream and no catch-up burst ([`paced`]). Of a bursting sender: a queue
+//!    that plays out; a step only where the queue had run empty ([`burst`]).
 //!
-//! This is the ordinary case, one level for a piece. Drift and pauses that timestamps do not show need a level for
-//! each packet; they go in here.
+//! The thresholds were found on 36 simulated scenarios with known truth; `tests/placement.rs` runs them.
 
-use super::unwrap::Unwrapped;
-use super::{Rx, RxKind, index};
-use crate::time::{Samples48k, Wall};
+use super::stretch::Member;
 
-/// A packet this close to the least delayed one (100 ms) is one of a sender that keeps to real time: above the jitter
-/// of ordinary networks. Paced senders measured 0.83 to 1.0 of their audio within it, bursting ones 0 to 0.13.
-const NEAR_SAMPLES: i64 = 4800;
+/// A jump of the envelope by more than this is a pause: three frames, far below the gap between two turns. 40 ms would
+/// take a change of route for one, 80 ms and more would place audio later than need be.
+const STEP_S: f64 = 0.060;
+/// An arrival later than its predecessor by this opens a chunk.
+const CHUNK_S: f64 = 0.060;
+/// The fastest that a level follows a clock: two and a half times the worst specified drift.
+const SLEW: f64 = 500e-6;
+/// A packet this close to the envelope is one of a sender that keeps to real time.
+const NEAR_S: f64 = 0.100;
+/// Below this share of audio near the envelope a sender delivers in bursts: paced ones measured 0.83 to 1, bursting ones
+/// 0 to 0.13.
+const NEAR_SHARE_MIN: f64 = 0.5;
+/// The mode is judged over windows of so much audio, too; one is near if this share of it is.
+const WINDOW_S: f64 = 5.0;
+const NEAR_WINDOW_SHARE: f64 = 0.8;
+/// A catch-up burst moves the level only if it is later than this.
+const UNSETTLED_S: f64 = 0.5;
+/// The same, where it is known that somebody was speaking when the stall began.
+const UNSETTLED_IN_SPEECH_S: f64 = 1.5;
+/// A rise without a stall is a queue building up; beyond this it is taken for a slow sender.
+const GRADUAL_S: f64 = 0.5;
+/// A drop of the level at a timestamp gap by this much, or at once by the other, is one of the timestamps.
+const DROP_S: f64 = 0.150;
+const DROP_AT_ONCE_S: f64 = 1.0;
 
-/// Returns the position, counted from `origin`, of the media time 0 of a piece of an epoch, in order of sequence.
-/// `None` for a piece without audio.
-#[must_use]
-pub fn of_piece(piece: &[Unwrapped], clock_hz: u32, packets: &[Rx], origin: Wall) -> Option<Samples48k> {
-    let mut differences: Vec<i64> = Vec::with_capacity(piece.len());
-    // From the back, so that a reordered packet counts as arriving no later than its successors.
-    let mut earliest = i64::MAX;
-    for unwrapped in piece.iter().rev() {
-        let rx = &packets[index(unwrapped.rx)];
-        if rx.kind == RxKind::Beside {
-            continue;
-        }
-        earliest = earliest.min(rx.arrival.0);
-        let arrival = Samples48k::from_us(earliest.saturating_sub(origin.0)).0;
-        differences.push(arrival - media_samples(unwrapped.ticks, clock_hz) - i64::from(rx.samples));
-    }
-    let with_neighbours = differences.iter().enumerate().map(|(at, own)| {
-        let before = at.checked_sub(1).map(|at| differences[at]);
-        let after = differences.get(at + 1).copied();
-        match (before, after) {
-            (Some(before), Some(after)) => (*own).max(before.min(after)),
-            (Some(only), None) | (None, Some(only)) => (*own).max(only),
-            (None, None) => *own,
-        }
-    });
-    let smooth: Vec<i64> = with_neighbours.collect();
-    let least = *smooth.iter().min()?;
-    let near = smooth.iter().filter(|difference| **difference - least <= NEAR_SAMPLES).count();
-    // The differences were gathered from the back: the last of them is the first packet's.
-    let first = *smooth.last()?;
-    Some(Samples48k(if near * 2 >= smooth.len() { least } else { first }))
+/// How a sender delivers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// In real time.
+    Paced,
+    /// Faster than real time, into somebody's queue.
+    Burst,
 }
 
-/// Converts extended ticks to samples at 48 kHz, rounded to the nearest, without adding up errors.
-#[must_use]
-pub fn media_samples(ticks: i64, clock_hz: u32) -> i64 {
-    let clock = i128::from(clock_hz);
-    let samples = (i128::from(ticks) * 48_000 + clock / 2).div_euclid(clock);
-    i64::try_from(samples).unwrap_or(if ticks < 0 { i64::MIN / 4 } else { i64::MAX / 4 })
+/// The delays of a stretch, and what follows from them alone.
+#[derive(Clone, Debug, Default)]
+pub struct Delays {
+    /// Arrival, where a reordered packet counts as arriving no later than its successors.
+    arrival: Vec<f64>,
+    delay: Vec<f64>,
+    is_barrier: Vec<bool>,
+    envelope: Vec<f64>,
+    /// Whether the packet begins a chunk: it comes later than its predecessor by more than 60 ms.
+    begins_chunk: Vec<bool>,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// The level of each packet of a stretch.
+#[derive(Clone, Debug, Default)]
+pub struct Levels {
+    /// In seconds: position on the timeline = media time + level.
+    pub level: Vec<f64>,
+    /// Whether a pause that the timestamps do not show lies in front of the packet.
+    pub is_step: Vec<bool>,
+}
 
-    #[test]
-    fn ticks_of_any_clock_become_samples_without_drift() {
-        assert_eq!(media_samples(160, 8000), 960);
-        assert_eq!(media_samples(11_025 * 3600, 11_025), 48_000 * 3600);
-        assert_eq!(media_samples(-960, 48_000), -960);
+impl Levels {
+    /// How long a stretch is, in seconds of media time, and how fast its sender's clock runs: the fall of the level
+    /// over the middle half of the stretch, steps left out, for each second.
+    #[must_use]
+    pub fn drift(&self, members: &[Member]) -> (f64, f64) {
+        let (Some(first), Some(last)) = (members.first(), members.last()) else { return (0.0, 0.0) };
+        let span = last.media - first.media;
+        let from = members.partition_point(|member| member.media < first.media + span / 4.0);
+        let to = members.partition_point(|member| member.media < first.media + span * 3.0 / 4.0);
+        let changes = (from + 1..to.max(from + 1)).filter(|at| !self.is_step[*at]);
+        let change: f64 = changes.map(|at| self.level[at] - self.level[at - 1]).sum();
+        (span, if span > 0.0 { -change / (span / 2.0) } else { 0.0 })
     }
+}
+
+impl Delays {
+    /// Measures the delays of a stretch.
+    #[must_use]
+    pub fn of(members: &[Member]) -> Self {
+        let mut arrival: Vec<f64> = members.iter().map(|member| member.arrival).collect();
+        for at in (1..arrival.len()).rev() {
+            arrival[at - 1] = arrival[at - 1].min(arrival[at]);
+        }
+        let delay = delays(members, &arrival);
+        let begins_chunk =
+            (0..delay.len()).map(|at| at == 0 || delay[at] - delay[at - 1] > CHUNK_S).collect();
+        let is_barrier = barriers(members, &delay);
+        let envelope = envelope(members, &delay, &is_barrier);
+        Self { arrival, delay, is_barrier, envelope, begins_chunk }
+    }
+
+    /// How much of a stretch is near its envelope.
+    #[must_use]
+    pub fn nearness(&self, members: &[Member]) -> Nearness {
+        let mut sum = Nearness::default();
+        let mut window = (0.0, 0.0);
+        for (at, member) in members.iter().enumerate() {
+            let is_near = self.delay[at] - self.envelope[at] <= NEAR_S;
+            let near = if is_near { member.duration } else { 0.0 };
+            window = (window.0 + near, window.1 + member.duration);
+            sum.near_s += near;
+            sum.all_s += member.duration;
+            if window.1 >= WINDOW_S {
+                sum.windows += 1;
+                sum.near_windows += usize::from(window.0 >= NEAR_WINDOW_SHARE * window.1);
+                window = (0.0, 0.0);
+            }
+        }
+        sum
+    }
+
+    /// The levels of a stretch whose sender delivers in this mode.
+    #[must_use]
+    pub fn levels(&self, members: &[Member], mode: Mode) -> Levels {
+        match mode {
+            Mode::Paced => paced(members, self),
+            Mode::Burst => burst(members, self),
+        }
+    }
+}
+
+/// How much of a sender's audio is near its envelope.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Nearness {
+    near_s: f64,
+    all_s: f64,
+    windows: usize,
+    near_windows: usize,
+}
+
+impl Nearness {
+    /// Adds another stretch of the same sender.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            near_s: self.near_s + other.near_s,
+            all_s: self.all_s + other.all_s,
+            windows: self.windows + other.windows,
+            near_windows: self.near_windows + other.near_windows,
+        }
+    }
+
+    /// The mode of a sender. One that bursts does so all the time; one whose network is congested for half of the
+    /// call keeps to real time in the other half (a capture of a congested mobile uplink showed this).
+    #[must_use]
+    pub fn mode(self) -> Mode {
+        let is_mostly_far = self.near_s < NEAR_SHARE_MIN * self.all_s;
+        let is_far_throughout = self.near_windows * 4 < self.windows || self.windows == 0;
+        if is_mostly_far && is_far_throughout { Mode::Burst } else { Mode::Paced }
+    }
+}
+
+fn delays(members: &[Member], arrival: &[f64]) -> Vec<f64> {
+    let raw: Vec<f64> =
+        members.iter().zip(arrival).map(|(member, arrival)| arrival - member.media_end()).collect();
+    let neighbour = |at: usize, by: usize| {
+        let before = at.checked_sub(by).map(|at| raw[at]);
+        (before, raw.get(at + by).copied())
+    };
+    let smooth = |at: usize| match neighbour(at, 1) {
+        (Some(before), Some(after)) => raw[at].max(before.min(after)),
+        (Some(only), None) | (None, Some(only)) => raw[at].max(only),
+        (None, None) => raw[at],
+    };
+    (0..raw.len()).map(smooth).collect()
+}
+
+/// The timestamp gap in front of a packet.
+fn gap_before(members: &[Member], at: usize) -> f64 {
+    at.checked_sub(1).map_or(0.0, |before| members[at].media - members[before].media_end())
+}
+
+/// Finds the gaps of the timestamps behind which the delay is lower, flat, and stays so.
+fn barriers(members: &[Member], delay: &[f64]) -> Vec<bool> {
+    let mut is_barrier = vec![false; members.len()];
+    let Some(first) = delay.first() else { return is_barrier };
+    let (mut least, mut last_barrier) = (*first, 0);
+    for at in 1..members.len() {
+        let gap = gap_before(members, at);
+        if gap > 0.030 {
+            let (after, audio, is_all) = look_behind(members, delay, at);
+            let mut before = delay[at - 1];
+            for earlier in (last_barrier..at - 1).rev() {
+                if members[at].media - members[earlier].media >= 3.0 + gap {
+                    break;
+                }
+                before = before.min(delay[earlier]);
+            }
+            let is_flat = delay[at] - after < 0.06 && (audio >= 0.3 || is_all);
+            let drop = before - after;
+            if is_flat && drop <= gap + 0.05 && (after < least - DROP_S || drop >= DROP_AT_ONCE_S) {
+                is_barrier[at] = true;
+                (least, last_barrier) = (delay[at], at);
+            }
+        }
+        least = least.min(delay[at]);
+    }
+    is_barrier
+}
+
+/// The least delay in the three seconds from a packet on, as far as they are one flow; the audio in them; and whether
+/// they reach to the end, or to another gap so soon that more of them cannot be asked for.
+fn look_behind(members: &[Member], delay: &[f64], from: usize) -> (f64, f64, bool) {
+    let (mut least, mut audio) = (delay[from], 0.0);
+    for at in from..members.len() {
+        let is_at_gap = at > from && gap_before(members, at) > 0.5;
+        let is_at_stall = at > from && delay[at] - delay[at - 1] > CHUNK_S;
+        if members[at].media - members[from].media >= 3.0 || is_at_gap || is_at_stall {
+            return (least, audio, is_at_gap && audio >= 0.1);
+        }
+        least = least.min(delay[at]);
+        audio += members[at].duration;
+    }
+    (least, audio, true)
+}
+
+/// The backward lower envelope of the delays: the least to come, allowed to fall by [`SLEW`].
+fn envelope(members: &[Member], delay: &[f64], is_barrier: &[bool]) -> Vec<f64> {
+    let mut envelope = delay.to_vec();
+    for at in (1..envelope.len()).rev() {
+        if !is_barrier[at] {
+            let reach = envelope[at] + SLEW * (members[at].media - members[at - 1].media);
+            envelope[at - 1] = envelope[at - 1].min(reach);
+        }
+    }
+    envelope
+}
+
+/// A run of packets without a stall between them.
+struct Chunk {
+    start: usize,
+    end: usize,
+    /// Whether it came as a stream and is no mere catch-up burst.
+    is_settled: bool,
+}
+
+fn chunks(members: &[Member], delays: &Delays) -> Vec<Chunk> {
+    let starts: Vec<usize> = (0..members.len()).filter(|at| delays.begins_chunk[*at]).collect();
+    let ends = starts.iter().skip(1).copied().chain([members.len()]);
+    let chunk = |(start, end): (usize, usize)| {
+        let in_time =
+            |at: &usize| delays.arrival[*at] - delays.arrival[*at - 1] >= 0.5 * members[*at - 1].duration;
+        let duration = |at: usize| members[at].duration;
+        let paced: f64 = (start + 1..end).filter(in_time).map(duration).sum();
+        let all: f64 = (start + 1..end).map(duration).sum();
+        Chunk { start, end, is_settled: paced >= 0.050 || end - start == 1 || paced >= 0.5 * all }
+    };
+    starts.iter().copied().zip(ends).map(chunk).collect()
+}
+
+fn paced(members: &[Member], delays: &Delays) -> Levels {
+    let chunks = chunks(members, delays);
+    let envelope = &delays.envelope;
+    let mut levels = Levels { level: Vec::with_capacity(members.len()), is_step: vec![false; members.len()] };
+    let Some(mut level) = envelope.first().copied() else { return levels };
+    // How much of the envelope's rise came in jumps: stalls make jumps, a queue that builds up does not.
+    let mut jumped = 0.0;
+    let mut chunk = 0;
+    for at in 0..members.len() {
+        if delays.begins_chunk[at] && at > 0 {
+            chunk += 1;
+        }
+        if at > 0 {
+            let ahead = envelope[at] - level;
+            let rise = envelope[at] - envelope[at - 1];
+            jumped += if rise >= 0.020 { rise } else { 0.0 };
+            if delays.is_barrier[at] {
+                (level, jumped) = (envelope[at], 0.0);
+                levels.is_step[at] = true;
+            } else if ahead > STEP_S {
+                if may_step(members, &chunks[chunk], at, ahead, jumped) {
+                    (level, jumped) = (envelope[at], 0.0);
+                    levels.is_step[at] = true;
+                }
+            } else {
+                jumped = if ahead < 0.020 { 0.0 } else { jumped };
+                let most = SLEW * (members[at].media - members[at - 1].media).max(0.0);
+                level += ahead.clamp(-most, most);
+            }
+        }
+        levels.level.push(level);
+    }
+    add_lead(members, delays, &mut levels);
+    levels
+}
+
+/// Whether a rise of the envelope is a pause that the timestamps do not show.
+fn may_step(members: &[Member], chunk: &Chunk, at: usize, ahead: f64, jumped: f64) -> bool {
+    let was_speech = chunk.start.checked_sub(1).and_then(|before| members[before].is_speech);
+    let is_late_enough = match was_speech {
+        Some(true) => ahead >= UNSETTLED_IN_SPEECH_S,
+        Some(false) => true,
+        None => ahead >= UNSETTLED_S,
+    };
+    let is_alone = chunk.start == at && chunk.end == at + 1;
+    (chunk.is_settled || is_late_enough)
+        && (jumped >= 0.5 * ahead || ahead >= GRADUAL_S)
+        && !(is_alone && ahead < 1.0)
+}
+
+/// A sender that begins each utterance with a small burst is ahead of what is heard by the length of that burst.
+fn add_lead(members: &[Member], delays: &Delays, levels: &mut Levels) {
+    let is_start = |at: &usize| *at == 0 || levels.is_step[*at] || gap_before(members, *at) > 0.3;
+    let mut leads: Vec<f64> =
+        (0..members.len()).filter(is_start).map(|at| delays.delay[at] - levels.level[at]).collect();
+    leads.sort_by(f64::total_cmp);
+    if leads.len() < 4 {
+        return;
+    }
+    let quartile = |n: usize| leads[n * leads.len() / 4];
+    let (lower, median, upper) = (quartile(1), quartile(2), quartile(3));
+    if lower > 0.06 && upper - lower < 0.06 {
+        levels.level.iter_mut().for_each(|level| *level += median);
+    }
+}
+
+fn burst(members: &[Member], delays: &Delays) -> Levels {
+    let delay = &delays.delay;
+    let mut levels = Levels { level: Vec::with_capacity(members.len()), is_step: vec![false; members.len()] };
+    let Some(mut level) = delay.first().copied() else { return levels };
+    let candidates: Vec<usize> =
+        (0..members.len()).filter(|at| delays.begins_chunk[*at] || gap_before(members, *at) > 0.1).collect();
+    let mut number = 0;
+    for at in 0..members.len() {
+        if candidates.get(number + 1) == Some(&at) {
+            number += 1;
+            let gap = gap_before(members, at);
+            // Where the next utterances would begin, seen from the present level.
+            let following = candidates.iter().skip(number + 1).take(39);
+            let following = following.filter(|next| gap_before(members, **next) > 0.1);
+            let following: Vec<f64> = following.take(3).map(|next| delay[*next] - level).collect();
+            let played_to = members[at - 1].media_end() + level;
+            let has_run_empty = delays.arrival[at] - members[at].duration >= played_to - 0.02;
+            let ahead = delay[at] - level;
+            if ahead > CHUNK_S {
+                let returns = comes_back(members, delay, at, level);
+                let is_spike =
+                    returns || (gap > 0.1 && following.iter().any(|next| next.abs() <= STEP_S / 2.0));
+                if !is_spike {
+                    level = delay[at];
+                    levels.is_step[at] = true;
+                }
+            } else if gap > 0.1
+                && has_run_empty
+                && ahead < -STEP_S
+                && let [first, second, ..] = following[..]
+                && first < -STEP_S / 2.0
+                && second < -STEP_S / 2.0
+            {
+                level += ahead.max(first).max(second).max(-gap);
+            }
+        }
+        levels.level.push(level);
+    }
+    levels
+}
+
+/// Whether the delay comes back to the level and stays there for half a second of audio: then it was a spike.
+fn comes_back(members: &[Member], delay: &[f64], from: usize, level: f64) -> bool {
+    let mut flat = 0.0;
+    for at in from..members.len() {
+        if members[at].media - members[from].media >= 60.0 {
+            return false;
+        }
+        let ahead = delay[at] - level;
+        if ahead.abs() <= 0.04 {
+            flat += members[at].duration;
+            if flat >= 0.5 {
+                return true;
+            }
+        } else {
+            flat = 0.0;
+        }
+        if ahead < -0.10 || (at > from && delay[at] - delay[at - 1] > 1.0) {
+            return false;
+        }
+    }
+    false
 }

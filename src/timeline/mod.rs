@@ -4,22 +4,25 @@
 //!
 //! 1. [`unwrap`]: 16-bit sequence numbers and 32-bit timestamps become integers that only grow, within *epochs*:
 //!    stretches of one SSRC with one numbering. Duplicates and strays fall out here.
-//! 2. [`level`]: how far media time lies from arrival time, for each epoch: the one thing that arrival is asked for.
-//! 3. [`place`], here: positions, and the kind of gap in front of each packet.
+//! 2. [`stretch`]: media time and arrival time in seconds, by the sender's true tick rate.
+//! 3. [`level`]: how far media time lies from arrival time: the one thing that arrival is asked for. It tells a burst
+//!    and a delay spike (timestamps are right) from a pause that timestamps do not show (arrival is right).
+//! 4. [`place`], here: positions, joins, and the kind of gap in front of each packet.
 //!
-//! The mux then brings positions to the grid of Opus frames. What this version takes for granted is that a sender's
-//! timestamps advance with its clock; pauses that timestamps do not show, drift and delivery in bursts belong
-//! into [`level`], whose signature leaves room for them.
+//! The mux then brings positions to the grid of Opus frames. Steps of the gateway's clock are not looked for yet.
 //!
 //! Invariants: positions of a channel only grow; no packet is placed twice; what is not placed is counted.
 
 pub mod level;
+pub mod stretch;
 pub mod unwrap;
 
 use crate::time::{Samples48k, Wall};
+use level::{Delays, Levels, Mode, Nearness};
+use stretch::{Member, gather, tick_rate};
 use unwrap::Epoch;
 
-/// The metadata of one received RTP packet of one channel. 40 bytes: an hour of a call is 7 MB a channel.
+/// The metadata of one received RTP packet of one channel. 32 bytes: an hour of 20 ms packets is 6 MB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rx {
     /// When it arrived, by the clock that is best known (the gateway's, else the daemon's).
@@ -34,8 +37,12 @@ pub struct Rx {
     pub samples: u32,
     /// Sequence number.
     pub sequence: u16,
+    /// Bytes of its payload.
+    pub bytes: u16,
     /// What it is to the timeline.
     pub kind: RxKind,
+    /// Whether somebody speaks in it, as far as its codec says.
+    pub is_speech: Option<bool>,
 }
 
 /// What a packet is to the timeline.
@@ -70,6 +77,14 @@ pub enum Gap {
 /// its packets is shorter than this. A longer one is a pause: 420 ms.
 const SUPPRESSED_MAX_SAMPLES: i64 = 20_160;
 
+/// Two packets closer than this to touching are meant to touch.
+const CONTIGUOUS_S: f64 = 0.030;
+/// How fast the difference between two joined stretches fades: the pace of the worst drift followed.
+const JOIN_SLEW: f64 = 500e-6;
+
+/// The shortest stretch that tells a drift: jitter of a millisecond over it is 17 ppm.
+const DRIFT_SPAN_MIN_S: f64 = 60.0;
+
 /// One packet with its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Placed {
@@ -99,12 +114,15 @@ pub struct Counts {
 }
 
 /// One channel, placed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Placement {
     /// The packets that carry audio, in order of their positions.
     pub packets: Vec<Placed>,
     /// What became of the others.
     pub counts: Counts,
+    /// How fast the sender's clock runs against the clock of arrival, in parts per million: positive if it is fast.
+    /// Told by the longest stretch; 0 where that is shorter than a minute, or delivered in bursts.
+    pub drift_ppm: f64,
 }
 
 /// Places the packets of one channel, given in the order of their receipt.
@@ -115,23 +133,62 @@ pub struct Placement {
 pub fn place(packets: &[Rx], origin: Wall, clears: &[Wall]) -> Placement {
     let unwrapped = unwrap::unwrap(packets);
     let mut counts = unwrapped.counts;
-    let mut placed: Vec<Candidate> = Vec::with_capacity(packets.len());
-    for (number, epoch) in unwrapped.epochs.iter().enumerate() {
+    let mut stretches = Vec::new();
+    for (epoch_number, epoch) in unwrapped.epochs.iter().enumerate() {
         counts.lost += epoch.lost;
-        for piece in split_at_clears(epoch, packets, clears) {
-            place_piece(piece, epoch, packets, (origin, clears), number, &mut placed, &mut counts);
+        let tick_hz = tick_rate(&epoch.packets, epoch.clock_hz, packets);
+        for (piece_number, piece) in split_at_clears(epoch, packets, clears).into_iter().enumerate() {
+            let members = gather(piece, tick_hz, packets, origin);
+            if !members.is_empty() {
+                let delays = Delays::of(&members);
+                let is_behind_clear = piece_number > 0;
+                stretches.push(Stretch { epoch_number, is_behind_clear, members, delays });
+            }
         }
+    }
+    // A sender delivers in one way for the whole call; a short stretch alone could not tell.
+    let nearness = stretches
+        .iter()
+        .fold(Nearness::default(), |sum, stretch| sum.plus(stretch.delays.nearness(&stretch.members)));
+    let mode = nearness.mode();
+    let mut placed: Vec<Candidate> = Vec::with_capacity(packets.len());
+    let mut end = None;
+    let (mut longest, mut drift_ppm) = (DRIFT_SPAN_MIN_S, 0.0);
+    for stretch in &stretches {
+        let levels = stretch.delays.levels(&stretch.members, mode);
+        let (span, drift) = levels.drift(&stretch.members);
+        if mode == Mode::Paced && span >= longest {
+            (longest, drift_ppm) = (span, drift * 1e6);
+        }
+        let context = Context { packets, origin, clears };
+        end = Some(place_stretch(stretch, &levels, end, &context, &mut placed, &mut counts));
     }
     // Epochs follow each other, with an overlap at most where a sender changed over: a stable sort keeps the order
     // of sequence numbers wherever positions are equal.
     placed.sort_by_key(|candidate| candidate.placed.at);
-    Placement { packets: drop_overlaps(placed, packets, &mut counts), counts }
+    Placement { packets: drop_overlaps(placed, packets, &mut counts), counts, drift_ppm }
 }
 
 struct Candidate {
     epoch: usize,
     samples: i64,
     placed: Placed,
+}
+
+/// A piece of an epoch between two flushes of the sender's queue.
+struct Stretch {
+    epoch_number: usize,
+    /// Whether the sender's queue was flushed in front of it: then it has nothing to do with the end of what was.
+    is_behind_clear: bool,
+    members: Vec<Member>,
+    delays: Delays,
+}
+
+/// What all stretches are placed by.
+struct Context<'a> {
+    packets: &'a [Rx],
+    origin: Wall,
+    clears: &'a [Wall],
 }
 
 /// Cuts an epoch where the sender's queue was flushed: the level begins anew behind it.
@@ -150,47 +207,94 @@ fn split_at_clears<'e>(epoch: &'e Epoch, packets: &[Rx], clears: &[Wall]) -> Vec
     pieces
 }
 
-fn place_piece(
-    piece: &[unwrap::Unwrapped],
-    epoch: &Epoch,
-    packets: &[Rx],
-    (origin, clears): (Wall, &[Wall]),
-    number: usize,
+/// Gives each packet of a stretch its position. Returns where the stretch ends, in seconds.
+fn place_stretch(
+    stretch: &Stretch,
+    levels: &Levels,
+    before: Option<f64>,
+    context: &Context<'_>,
     placed: &mut Vec<Candidate>,
     counts: &mut Counts,
-) {
-    let Some(level) = level::of_piece(piece, epoch.clock_hz, packets, origin) else { return };
-    let mut previous: Option<(&unwrap::Unwrapped, i64)> = None;
-    for unwrapped in piece {
-        let rx = &packets[index(unwrapped.rx)];
-        let at = level::media_samples(unwrapped.ticks, epoch.clock_hz) + level.0;
-        let samples = i64::from(rx.samples);
-        if rx.kind == RxKind::Audio {
-            let is_cleared = clears
-                .iter()
-                .any(|clear| rx.arrival < *clear && at >= Samples48k::from_us(clear.0 - origin.0).0);
-            if is_cleared {
-                counts.cleared += 1;
-            } else {
-                let gap =
-                    previous.map_or(Gap::Pause, |(before, end)| gap_between(before, unwrapped, at - end));
-                placed.push(Candidate {
-                    epoch: number,
-                    samples,
-                    placed: Placed { rx: unwrapped.rx, at: Samples48k(at), gap },
-                });
-            }
+) -> f64 {
+    let members = &stretch.members;
+    let mut positions: Vec<f64> =
+        members.iter().zip(&levels.level).map(|(m, level)| m.media + level).collect();
+    settle(members, &mut positions);
+    for at in (1..members.len()).filter(|at| levels.is_step[*at]) {
+        // Timestamps jumped, the audio did not: no seam is to be heard.
+        if members[at].sequence == members[at - 1].sequence + 1 {
+            let end = positions[at - 1] + members[at - 1].duration;
+            join(&members[at..], &mut positions[at..], end);
         }
-        // What carries no audio still says that nothing was lost before it; what was withheld is a pause.
-        let end = if rx.kind == RxKind::Beside { previous.map_or(at, |(_, end)| end) } else { at + samples };
-        previous = Some((unwrapped, end));
+    }
+    if let Some(before) = before.filter(|_| !stretch.is_behind_clear) {
+        join(members, &mut positions, before);
+    }
+    for (at, member) in members.iter().enumerate() {
+        let rx = &context.packets[index(member.rx)];
+        let position = to_samples(positions[at]);
+        let is_after = |clear: &Wall| position.0 >= Samples48k::from_us(clear.0 - context.origin.0).0;
+        let is_cleared = context.clears.iter().any(|clear| rx.arrival < *clear && is_after(clear));
+        if is_cleared {
+            counts.cleared += 1;
+            continue;
+        }
+        let gap = match at.checked_sub(1) {
+            None => Gap::Pause,
+            Some(_) if member.is_behind_pause || levels.is_step[at] => Gap::Pause,
+            Some(before) => gap_between(&members[before], member, positions[at] - positions[before]),
+        };
+        let placed_packet = Placed { rx: member.rx, at: position, gap };
+        placed.push(Candidate {
+            epoch: stretch.epoch_number,
+            samples: i64::from(rx.samples),
+            placed: placed_packet,
+        });
+    }
+    let last = members.len() - 1;
+    positions[last] + members[last].duration
+}
+
+/// Keeps packets that follow each other from overlapping, and smooths what rounding and the level's motion leave
+/// between two that are contiguous: they are drawn towards their places by 2 % a packet.
+fn settle(members: &[Member], positions: &mut [f64]) {
+    for at in 1..positions.len() {
+        let (own, before) = (&members[at], &members[at - 1]);
+        let end = positions[at - 1] + before.duration;
+        let is_behind = own.media >= before.media_end() - 1e-6;
+        if positions[at] < end - 0.005 && is_behind {
+            positions[at] = end;
+        }
+        let error = positions[at] - end;
+        let is_contiguous = own.sequence == before.sequence + 1
+            && (own.media - before.media - before.duration).abs() <= 0.5 * before.duration
+            && error.abs() < CONTIGUOUS_S;
+        if is_contiguous {
+            positions[at] = end + 0.02 * error;
+        }
     }
 }
 
-fn gap_between(before: &unwrap::Unwrapped, after: &unwrap::Unwrapped, length: i64) -> Gap {
-    if before.is_withheld {
-        Gap::Pause
-    } else if after.sequence - before.sequence > 1 {
+/// Joins a stretch to the end of the one before where they all but touch, and lets the difference fade at the pace of
+/// a clock's drift.
+fn join(members: &[Member], positions: &mut [f64], before: f64) {
+    let difference = positions[0] - before;
+    if difference.abs() > CONTIGUOUS_S {
+        return;
+    }
+    let first = members[0].media;
+    for (member, position) in members.iter().zip(positions) {
+        let left = difference.abs() - JOIN_SLEW * (member.media - first);
+        if left <= 0.0 {
+            break;
+        }
+        *position -= left.copysign(difference);
+    }
+}
+
+fn gap_between(before: &Member, after: &Member, distance: f64) -> Gap {
+    let length = to_samples(distance - before.duration).0;
+    if after.sequence - before.sequence - after.beside > 1 {
         Gap::Loss
     } else if length <= 0 {
         Gap::None
@@ -199,6 +303,11 @@ fn gap_between(before: &unwrap::Unwrapped, after: &unwrap::Unwrapped, length: i6
     } else {
         Gap::Pause
     }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "a call's length in samples; the cast saturates")]
+fn to_samples(seconds: f64) -> Samples48k {
+    Samples48k((seconds * 48_000.0).round() as i64)
 }
 
 /// Drops packets of another epoch that fall into time already taken, by more than half of themselves. Within an
@@ -248,7 +357,9 @@ mod tests {
             clock_hz: 48_000,
             samples: 960,
             sequence: 65_500_u16.wrapping_add(n),
+            bytes: 60,
             kind: RxKind::Audio,
+            is_speech: None,
         }
     }
 

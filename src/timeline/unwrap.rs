@@ -293,7 +293,9 @@ mod tests {
             clock_hz: 48_000,
             samples: 960,
             sequence: u16::try_from(n & 0xffff).unwrap().wrapping_add(65_000),
+            bytes: 60,
             kind: RxKind::Audio,
+            is_speech: None,
         }
     }
 
