@@ -270,12 +270,17 @@ pub fn count(ledger: &Ledger, call: &Arrangement, channel: Channel, muxed: Muxed
         cleared: counts.cleared,
         silence_ms: muxed.silence.to_ms(),
         slips: muxed.slips,
-        drift_ppm: call.channels[channel.index()].drift_ppm,
+        drift_ppm: to_tenths(call.channels[channel.index()].drift_ppm),
         max_shift_ms: as_ms(muxed.largest_move),
         first_packet_at: received.first_last.map(|(first, _)| first.to_rfc3339()),
         last_packet_at: received.first_last.map(|(_, last)| last.to_rfc3339()),
         ..ChannelCounts::default()
     }
+}
+
+/// Rounds to one decimal, which is more than a drift can be told by; never to a negative zero.
+fn to_tenths(value: f64) -> f64 {
+    (value * 10.0).round() / 10.0 + 0.0
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a shift is far below 2^52 microseconds")]
