@@ -42,7 +42,7 @@ pub struct Ledger {
     /// PAUSE and RESUME, in order.
     pub pauses: Vec<Pause>,
     /// CLEAR, in order.
-    pub clears: Vec<Wall>,
+    pub clears: Vec<Moment>,
     /// Why the connection was closed; `None` if the file has no SEAL.
     pub seal: Option<SealCause>,
     /// How often the daemon was started again in mid-call.
@@ -101,11 +101,20 @@ pub struct Payload {
     is_withheld: bool,
 }
 
+/// When something happened, by both clocks until it is settled which one holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// When, by the clock that the packets are placed by. Settled by [`Ledger::close`].
+    pub at: Wall,
+    received: Wall,
+    gateway: Option<Wall>,
+}
+
 /// A named moment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mark {
     /// When.
-    pub at: Wall,
+    pub when: Moment,
     /// What it is about.
     pub scope: Scope,
     /// Its name and further fields.
@@ -116,7 +125,7 @@ pub struct Mark {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pause {
     /// When.
-    pub at: Wall,
+    pub when: Moment,
     /// What it is about.
     pub scope: Scope,
     /// What the pause leaves in the recording; `None` ends it.
@@ -159,9 +168,9 @@ impl Ledger {
             RecordKind::Withheld => self.rtp(located, received, true),
             RecordKind::Tap(1) => self.rtp(located, received, false),
             RecordKind::Tap(kind) => {
-                let at = record.gateway.unwrap_or(received);
+                let when = Moment { at: received, received, gateway: record.gateway };
                 match parse_body(kind, record.body) {
-                    Ok(message) => self.message(record.scope, at, message),
+                    Ok(message) => self.message(record.scope, when, message),
                     Err(_) => self.unreadable += 1,
                 }
             }
@@ -230,11 +239,12 @@ impl Ledger {
             && let [event, ..] = *packet.payload
             && ledger.dtmf.replace((packet.ssrc, packet.timestamp)) != Some((packet.ssrc, packet.timestamp))
         {
-            self.marks.push(Mark { at: arrival, scope: record.scope, fields: dtmf_mark(event) });
+            let when = Moment { at: arrival, received, gateway: record.gateway };
+            self.marks.push(Mark { when, scope: record.scope, fields: dtmf_mark(event) });
         }
     }
 
-    fn message(&mut self, scope: Scope, at: Wall, message: Message) {
+    fn message(&mut self, scope: Scope, when: Moment, message: Message) {
         match message {
             Message::End { sent: Some(sent) } => match scope {
                 Scope::Channel(channel) => self.channels[channel.index()].declared = Some(sent),
@@ -244,10 +254,10 @@ impl Ledger {
             Message::Meta(object) => {
                 self.unreadable += u64::from(self.metadata.merge(scope, &object).is_err())
             }
-            Message::Mark(fields) => self.marks.push(Mark { at, scope, fields }),
-            Message::Pause(mode) => self.pauses.push(Pause { at, scope, mode: Some(mode) }),
-            Message::Resume => self.pauses.push(Pause { at, scope, mode: None }),
-            Message::Clear => self.clears.push(at),
+            Message::Mark(fields) => self.marks.push(Mark { when, scope, fields }),
+            Message::Pause(mode) => self.pauses.push(Pause { when, scope, mode: Some(mode) }),
+            Message::Resume => self.pauses.push(Pause { when, scope, mode: None }),
+            Message::Clear => self.clears.push(when),
             _ => {}
         }
     }
@@ -281,19 +291,31 @@ impl Ledger {
             offsets.extend(stamped.map(|(rx, payload)| rx.arrival.0.saturating_sub(payload.received.0)));
         }
         offsets.sort_unstable();
+        // Without a single packet stamped by the gateway, all is by the daemon's clock, and so is what happened.
         let (Some(least), Some(greatest)) = (offsets.first(), offsets.last()) else { return };
         let median = offsets[offsets.len() / 2];
         let longest_us = i64::try_from(longest.as_micros()).unwrap_or(i64::MAX);
         self.is_gateway_ignored = greatest.saturating_sub(*least) > longest_us;
+        if self.is_gateway_ignored {
+            for ledger in &mut self.channels {
+                ledger
+                    .rx
+                    .iter_mut()
+                    .zip(&ledger.payloads)
+                    .for_each(|(rx, payload)| rx.arrival = payload.received);
+            }
+            return;
+        }
         let offset = if median.abs() < SAME_CLOCK_US { 0 } else { median };
         for ledger in &mut self.channels {
-            for (rx, payload) in ledger.rx.iter_mut().zip(&ledger.payloads) {
-                if self.is_gateway_ignored {
-                    rx.arrival = payload.received;
-                } else if !payload.has_gateway_time {
-                    rx.arrival = payload.received.plus_us(offset);
-                }
-            }
+            let both = ledger.rx.iter_mut().zip(&ledger.payloads);
+            both.filter(|(_, payload)| !payload.has_gateway_time)
+                .for_each(|(rx, payload)| rx.arrival = payload.received.plus_us(offset));
+        }
+        let marks = self.marks.iter_mut().map(|mark| &mut mark.when);
+        let pauses = self.pauses.iter_mut().map(|pause| &mut pause.when);
+        for when in marks.chain(pauses).chain(&mut self.clears) {
+            when.at = when.gateway.unwrap_or(when.received.plus_us(offset));
         }
     }
 }
@@ -413,6 +435,20 @@ mod tests {
         many.close(LONGEST);
         assert!(many.is_gateway_ignored);
         assert_eq!(many.channels[0].rx[15].arrival, Wall(1_000_000_000 + 100 + 300_000));
+    }
+
+    #[test]
+    fn what_happened_is_by_the_same_clock_as_the_packets() {
+        let hour = 3_600_000_000;
+        let mut ledger = ledger();
+        enter(&mut ledger, 8, 500, None, br#"{"name":"before"}"#);
+        enter(&mut ledger, 1, 600, Some(Wall(5 * hour)), &rtp(111, 1, &[0xf8]));
+        enter(&mut ledger, 8, 700, Some(Wall(5 * hour + 90)), br#"{"name":"stamped"}"#);
+        enter(&mut ledger, 9, 800, None, b"");
+        ledger.close(LONGEST);
+        let marks: Vec<_> = ledger.marks.iter().map(|mark| mark.when.at.0 - 5 * hour).collect();
+        assert_eq!(marks, [-100, 90]);
+        assert_eq!(ledger.clears[0].at.0, 5 * hour + 200);
     }
 
     #[test]

@@ -75,13 +75,8 @@ pub fn arrange(ledger: &Ledger, ai_offset_ms: i64, longest: Duration) -> Arrange
     let origin = ledger.header.opened;
     let placements = Channel::BOTH.map(|channel| place(ledger, channel, origin, ai_offset_ms));
     let begins = placements.iter().filter_map(|placement| placement.packets.first().map(|placed| placed.at));
-    let Some(zero) = begins.min() else {
-        let mut arrangement = Arrangement { start: origin, end: ledger.last_frame, ..Arrangement::default() };
-        for channel in Channel::BOTH {
-            arrangement.channels[channel.index()].counts = placements[channel.index()].counts;
-        }
-        return arrangement;
-    };
+    let begin = begins.min();
+    let zero = begin.unwrap_or_default();
     let start = origin.plus_us(zero.to_us());
     let stretches = Channel::BOTH.map(|channel| paused_stretches(ledger, channel));
     let cuts = common_cuts(&stretches, start);
@@ -94,12 +89,13 @@ pub fn arrange(ledger: &Ledger, ai_offset_ms: i64, longest: Duration) -> Arrange
         let ChannelLedger { payloads, rx, .. } = &ledger.channels[channel.index()];
         let pieces: Vec<Piece> = kept
             .iter()
-            .filter_map(|placed| {
-                let shape = payloads[timeline::index(placed.rx)].shape?;
+            .map(|placed| {
+                let shape = payloads[timeline::index(placed.rx)].shape;
+                let shape = shape.expect("only packets with a shape are audio to the timeline");
                 let at = placed.at.0 - zero.0;
                 end = end.max(Samples48k(at + i64::from(shape.samples())));
                 let is_quiet = rx[timeline::index(placed.rx)].is_speech == Some(false);
-                Some(Piece { at: cuts.map(at), shape, gap: placed.gap, is_quiet })
+                Piece { at: cuts.map(at), shape, gap: placed.gap, is_quiet }
             })
             .collect();
         let sources = kept.iter().map(|placed: &Placed| placed.rx).collect();
@@ -108,9 +104,9 @@ pub fn arrange(ledger: &Ledger, ai_offset_ms: i64, longest: Duration) -> Arrange
         ArrangedChannel { pieces, sources, counts, drift_ppm: placement.drift_ppm }
     });
     let offset_of = |at: Wall| cuts.map(Samples48k::from_us(at.0.saturating_sub(start.0)).0.max(0));
-    let end = start.plus_us(end.to_us());
+    let end = if begin.is_some() { start.plus_us(end.to_us()) } else { ledger.last_frame };
     let marks = ledger.marks.iter().map(|mark| ArrangedMark {
-        offset: offset_of(mark.at),
+        offset: offset_of(mark.when.at),
         channel: match mark.scope {
             Scope::Channel(channel) => Some(channel),
             Scope::Whole => None,
@@ -135,7 +131,8 @@ fn place(ledger: &Ledger, channel: Channel, origin: Wall, ai_offset_ms: i64) -> 
     match channel {
         Channel::Caller => timeline::place(rx, origin, &[]),
         Channel::Ai => {
-            let mut placement = timeline::place(rx, origin, &ledger.clears);
+            let clears: Vec<Wall> = ledger.clears.iter().map(|clear| clear.at).collect();
+            let mut placement = timeline::place(rx, origin, &clears);
             placement.packets.iter_mut().for_each(|placed| placed.at.0 += ai_offset_ms * 48);
             placement
         }
@@ -159,9 +156,9 @@ fn paused_stretches(ledger: &Ledger, channel: Channel) -> Vec<Stretch> {
             (Some(open), Some(mode)) if open.mode == mode => {}
             (open, mode) => {
                 if let Some(open) = open {
-                    open.to = Some(pause.at);
+                    open.to = Some(pause.when.at);
                 }
-                stretches.extend(mode.map(|mode| Stretch { from: pause.at, to: None, mode }));
+                stretches.extend(mode.map(|mode| Stretch { from: pause.when.at, to: None, mode }));
             }
         }
     }
@@ -317,8 +314,10 @@ mod tests {
     fn a_call_without_audio_is_an_arrangement_without_pieces() {
         let mut ledger = ledger();
         enter(&mut ledger, RecordKind::Tap(3), Scope::Whole, 5, b"{}");
+        enter(&mut ledger, RecordKind::Tap(8), Scope::Whole, 5, br#"{"name":"rang"}"#);
         ledger.close(LONGEST);
         let call = arrange(&ledger, 0, LONGEST);
+        assert_eq!(call.marks.len(), 1, "what was marked is told all the same");
         assert!(call.channels.iter().all(|channel| channel.pieces.is_empty()));
         assert_eq!((call.start, call.end), (OPENED, OPENED.plus_us(5000)));
     }
