@@ -5,14 +5,14 @@
 //! follows tells the two apart. The stages:
 //!
 //! 1. *Delay*: d = arrival − media − duration, where a reordered packet counts as arriving no later than its
-//!    successors, and one odd packet never counts ([`delays`]).
-//! 2. *Barrier*: a gap in the timestamps behind which the delay stays lower: the timestamps had run ahead ([`barriers`]).
+//!    successors, and one odd packet never counts (`delays`).
+//! 2. *Barrier*: a gap in the timestamps behind which the delay stays lower: the timestamps had run ahead (`barriers`).
 //! 3. *Envelope*: the least delay to come, which may fall by 500 ppm: what is left of d without the network, and the
-//!    sender's drift ([`envelope`]).
+//!    sender's drift (`envelope`).
 //! 4. *Mode*: a sender with less than half of its audio near the envelope delivers faster than real time.
 //! 5. *Level*, of a paced sender: follows the envelope at drift's pace, and rises in a step where the envelope jumped by
-//!    more than 60 ms and what follows is a stream and no catch-up burst ([`paced`]). Of a bursting sender: a queue
-//!    that plays out; a step only where the queue had run empty ([`burst`]).
+//!    more than 60 ms and what follows is a stream and no catch-up burst (`paced`). Of a bursting sender: a queue
+//!    that plays out; a step only where the queue had run empty (`burst`).
 //!
 //! The thresholds were found on 36 simulated scenarios with known truth; `tests/placement.rs` runs them.
 
