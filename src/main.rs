@@ -31,21 +31,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let result = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(anyhow::Error::from)
-        .and_then(|runtime| {
-            runtime.block_on(async {
-                match cli.command {
-                    Command::Serve(serve) => serve.run().await,
-                    Command::Demo(demo) => demo.run().await,
-                    Command::Replay(replay) => replay.run().await,
-                    Command::Recover(recover) => recover.run(),
-                    Command::Check(check) => check.run(),
-                }
-            })
-        });
+    let result = run(cli.command);
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is::<Faults>() => {
@@ -57,4 +43,20 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(async {
+        match command {
+            Command::Serve(serve) => serve.run().await,
+            Command::Demo(demo) => demo.run().await,
+            Command::Replay(replay) => replay.run().await,
+            Command::Recover(recover) => recover.run(),
+            Command::Check(check) => check.run(),
+        }
+    });
+    // A disk that hangs must not keep the process: what is cut off here is done again by the next start.
+    runtime.shutdown_background();
+    result
 }
