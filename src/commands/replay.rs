@@ -14,6 +14,7 @@ use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value};
 
+use crate::config::{Settings, resolve};
 use crate::frame::{Message, encode};
 use crate::id::{CONNECTION_ID_MAX_BYTES, Channel, ConnectionId, Scope};
 use crate::io::capture::{RtpStream, read_capture, rtp_streams};
@@ -29,9 +30,10 @@ pub struct Replay {
     /// largest stream of the first and of the second
     #[arg(value_name = "FILE", required = true, num_args = 1..=2)]
     files: Vec<PathBuf>,
-    /// Where the daemon listens: udp:HOST:PORT, unix-dgram:PATH or unix-stream:PATH
-    #[arg(long, value_name = "ENDPOINT", default_value = "udp:127.0.0.1:5055")]
-    to: Endpoint,
+    /// Where the daemon listens: udp:HOST:PORT, unix-dgram:PATH or unix-stream:PATH [default: what AUDIO_UDP_LISTEN,
+    /// AUDIO_UNIX_STREAM or AUDIO_UNIX_DGRAM say, as for the daemon]
+    #[arg(long, value_name = "ENDPOINT")]
+    to: Option<Endpoint>,
     /// The connection id [default: the first file's name and the time]
     #[arg(long, value_name = "ID", value_parser = ConnectionId::new)]
     id: Option<ConnectionId>,
@@ -108,6 +110,7 @@ impl Replay {
     /// # Errors
     /// A file that holds no RTP, an SSRC that is not in it, or a daemon that does not answer.
     pub async fn run(self) -> anyhow::Result<()> {
+        let to = self.to.map_or_else(endpoint_of_environment, Ok)?;
         let files = self.files.iter().map(|path| load(path)).collect::<anyhow::Result<Vec<_>>>()?;
         let start = Clock::start().wall();
         let call = Call {
@@ -122,7 +125,7 @@ impl Replay {
         for stream in &plan.unused {
             eprintln!("not sent: {}; --caller-ssrc and --ai-ssrc choose", describe(stream));
         }
-        let elapsed = send(&plan, &self.to, self.realtime).await?;
+        let elapsed = send(&plan, &to, self.realtime).await?;
         let [caller, ai] = plan.packets;
         println!(
             "connection {}: sent {caller} packets of the caller and {ai} of the ai, {:.1} s of call in {:.1} s",
@@ -176,6 +179,22 @@ pub fn plan(mut captures: Vec<Vec<RtpStream>>, call: &Call) -> anyhow::Result<Pl
     // Stable: frames of one time stay in the order in which they were made.
     frames.sort_by_key(|frame| frame.offset);
     Ok(Plan { frames, packets, span, unused: captures.into_iter().flatten().collect() })
+}
+
+/// Where a daemon with this environment would listen, the first of UDP, byte stream and datagrams.
+fn endpoint_of_environment() -> anyhow::Result<Endpoint> {
+    let variable = |name| std::env::var(name).ok();
+    let settings = Settings {
+        udp_listen: variable("AUDIO_UDP_LISTEN"),
+        unix_stream: variable("AUDIO_UNIX_STREAM"),
+        unix_dgram: variable("AUDIO_UNIX_DGRAM"),
+        allow_remote: variable("AUDIO_ALLOW_REMOTE"),
+        ..Settings::default()
+    };
+    let config = resolve(&settings)?;
+    let udp = config.udp_listen.map(Endpoint::Udp);
+    let endpoint = udp.or(config.unix_stream.map(Endpoint::UnixStream));
+    endpoint.or(config.unix_dgram.map(Endpoint::UnixDatagram)).context("no address to send to")
 }
 
 /// Sends a plan and returns how long that took, once the daemon has read all of it. A progress bar runs on standard
