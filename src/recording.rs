@@ -165,31 +165,51 @@ fn paused_stretches(ledger: &Ledger, channel: Channel) -> Vec<Stretch> {
     stretches
 }
 
-/// The time taken out of a timeline.
-struct Cuts(Vec<(i64, i64)>);
+/// The time taken out of a timeline: stretches in order that do not touch, each with what was taken out before it.
+struct Cuts(Vec<Cut>);
+
+#[derive(Clone, Copy)]
+struct Cut {
+    from: i64,
+    to: i64,
+    removed_before: i64,
+}
 
 impl Cuts {
     /// Brings a position to the timeline without the cuts.
     fn map(&self, at: i64) -> Samples48k {
-        let removed = self.0.iter().map(|(from, to)| at.clamp(*from, *to) - from);
-        Samples48k(at - removed.sum::<i64>())
+        let last = self.0.partition_point(|cut| cut.from <= at).checked_sub(1).map(|last| self.0[last]);
+        let removed = last.map_or(0, |cut| cut.removed_before + at.min(cut.to) - cut.from);
+        Samples48k(at - removed)
     }
 }
 
-/// The stretches that both channels spent in a pause of mode `cut`.
+/// The stretches that both channels spent in a pause of mode `cut`. What is paused to the end is not among them: it has
+/// nothing behind it that could move up.
 fn common_cuts(stretches: &[Vec<Stretch>; 2], start: Wall) -> Cuts {
     let position = |at: Wall| Samples48k::from_us(at.0.saturating_sub(start.0)).0.max(0);
-    let cut = |stretch: &&Stretch| stretch.mode == PauseMode::Cut;
-    let mut cuts = Vec::new();
-    for caller in stretches[0].iter().filter(cut) {
-        for ai in stretches[1].iter().filter(cut) {
-            let from = caller.from.max(ai.from);
-            // What is paused to the end has nothing behind it that could move up.
-            let ends = [caller.to, ai.to].into_iter().flatten().min();
-            if let Some(to) = ends.filter(|to| *to > from) {
-                cuts.push((position(from), position(to)));
-            }
+    let [caller, ai] = stretches.each_ref().map(|stretches| {
+        let cut = stretches.iter().filter(|stretch| stretch.mode == PauseMode::Cut);
+        let ends = cut.map(|cut| (position(cut.from), cut.to.map_or(i64::MAX, position)));
+        let mut ends: Vec<(i64, i64)> = ends.filter(|(from, to)| to > from).collect();
+        ends.sort_unstable();
+        ends
+    });
+    let (mut cuts, mut removed_before, mut reached) = (Vec::new(), 0, 0);
+    let (mut left, mut right) = (caller.into_iter().peekable(), ai.into_iter().peekable());
+    while let (Some(a), Some(b)) = (left.peek(), right.peek()) {
+        let (from, to) = (a.0.max(b.0).max(reached), a.1.min(b.1));
+        let is_left_first = a.1 <= b.1;
+        if to > from && to < i64::MAX {
+            cuts.push(Cut { from, to, removed_before });
+            removed_before += to - from;
+            reached = to;
         }
+        if is_left_first {
+            left.next()
+        } else {
+            right.next()
+        };
     }
     Cuts(cuts)
 }
@@ -287,6 +307,21 @@ mod tests {
         assert_eq!(ms(call.marks[0].offset), 250);
         assert_eq!((ms(call.paused[0].from), ms(call.paused[0].to)), (200, 200));
         assert_eq!(call.end, OPENED.plus_us(600_000));
+    }
+
+    #[test]
+    fn cuts_add_up_and_those_of_one_channel_alone_do_not_count() {
+        let wall = |ms: i64| OPENED.plus_us(ms * 1000);
+        let cut =
+            |from, to: Option<i64>| Stretch { from: wall(from), to: to.map(wall), mode: PauseMode::Cut };
+        let caller = vec![cut(100, Some(200)), cut(300, Some(500)), cut(900, None)];
+        let ai = vec![cut(150, Some(400)), cut(450, Some(460)), cut(950, None)];
+        let cuts = common_cuts(&[caller, ai], OPENED);
+        let mapped = |ms: i64| cuts.map(ms * 48).0 / 48;
+        assert_eq!(
+            [0, 150, 175, 200, 300, 350, 400, 455, 500, 1000].map(mapped),
+            [0, 150, 150, 150, 250, 250, 250, 300, 340, 840]
+        );
     }
 
     #[test]

@@ -131,13 +131,15 @@ pub struct Placement {
 /// dropped what it had queued: what is placed after one and had arrived before it is left out.
 #[must_use]
 pub fn place(packets: &[Rx], origin: Wall, clears: &[Wall]) -> Placement {
+    let mut clears = clears.to_vec();
+    clears.sort_unstable();
     let unwrapped = unwrap::unwrap(packets);
     let mut counts = unwrapped.counts;
     let mut stretches = Vec::new();
     for (epoch_number, epoch) in unwrapped.epochs.iter().enumerate() {
         counts.lost += epoch.lost;
         let tick_hz = tick_rate(&epoch.packets, epoch.clock_hz, packets);
-        for (piece_number, piece) in split_at_clears(epoch, packets, clears).into_iter().enumerate() {
+        for (piece_number, piece) in split_at_clears(epoch, packets, &clears).into_iter().enumerate() {
             let members = gather(piece, tick_hz, packets, origin);
             if !members.is_empty() {
                 let delays = Delays::of(&members);
@@ -160,7 +162,7 @@ pub fn place(packets: &[Rx], origin: Wall, clears: &[Wall]) -> Placement {
         if mode == Mode::Paced && span >= longest {
             (longest, drift_ppm) = (span, drift * 1e6);
         }
-        let context = Context { packets, origin, clears };
+        let context = Context { packets, origin, clears: &clears };
         end = Some(place_stretch(stretch, &levels, end, &context, &mut placed, &mut counts));
     }
     // Epochs follow each other, with an overlap at most where a sender changed over: a stable sort keeps the order
@@ -194,16 +196,18 @@ struct Context<'a> {
 /// Cuts an epoch where the sender's queue was flushed: the level begins anew behind it.
 fn split_at_clears<'e>(epoch: &'e Epoch, packets: &[Rx], clears: &[Wall]) -> Vec<&'e [unwrap::Unwrapped]> {
     let mut pieces = Vec::new();
-    let mut rest = epoch.packets.as_slice();
-    for clear in clears {
-        let is_before = |unwrapped: &unwrap::Unwrapped| packets[index(unwrapped.rx)].arrival < *clear;
-        let cut = rest.iter().position(|unwrapped| !is_before(unwrapped)).unwrap_or(rest.len());
-        let (before, after) = rest.split_at(cut);
-        pieces.push(before);
-        rest = after;
+    let (mut start, mut flushes) = (0, 0);
+    for (at, unwrapped) in epoch.packets.iter().enumerate() {
+        let arrival = packets[index(unwrapped.rx)].arrival;
+        let passed = clears.partition_point(|clear| *clear <= arrival);
+        if passed > flushes {
+            if at > start {
+                pieces.push(&epoch.packets[start..at]);
+            }
+            (start, flushes) = (at, passed);
+        }
     }
-    pieces.push(rest);
-    pieces.retain(|piece| !piece.is_empty());
+    pieces.push(&epoch.packets[start..]);
     pieces
 }
 
@@ -233,9 +237,11 @@ fn place_stretch(
     for (at, member) in members.iter().enumerate() {
         let rx = &context.packets[index(member.rx)];
         let position = to_samples(positions[at]);
-        let is_after = |clear: &Wall| position.0 >= Samples48k::from_us(clear.0 - context.origin.0).0;
-        let is_cleared = context.clears.iter().any(|clear| rx.arrival < *clear && is_after(clear));
-        if is_cleared {
+        // The first flush after its arrival is the one that may have come before it was heard.
+        let flush = context.clears.get(context.clears.partition_point(|clear| *clear <= rx.arrival));
+        let is_cleared =
+            |clear: &Wall| position >= Samples48k::from_us(clear.0.saturating_sub(context.origin.0));
+        if flush.is_some_and(is_cleared) {
             counts.cleared += 1;
             continue;
         }

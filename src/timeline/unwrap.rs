@@ -60,17 +60,16 @@ pub fn unwrap(packets: &[Rx]) -> AllEpochs {
         sources.entry(packet.ssrc).or_default().push(rx);
     }
     let mut all = AllEpochs::default();
-    let mut builders = Vec::new();
+    let mut epochs: Vec<(u32, Epoch)> = Vec::new();
     for source in sources.values() {
-        unwrap_source(source, packets, &mut builders, &mut all.counts);
+        unwrap_source(source, packets, &mut epochs, &mut all.counts);
     }
-    builders.sort_by_key(|builder| builder.first_rx);
-    all.epochs =
-        builders.into_iter().map(Builder::finish).filter(|epoch| !epoch.packets.is_empty()).collect();
+    epochs.sort_by_key(|(first_rx, _)| *first_rx);
+    all.epochs = epochs.into_iter().map(|(_, epoch)| epoch).collect();
     all
 }
 
-fn unwrap_source(source: &[u32], packets: &[Rx], done: &mut Vec<Builder>, counts: &mut Counts) {
+fn unwrap_source(source: &[u32], packets: &[Rx], done: &mut Vec<(u32, Epoch)>, counts: &mut Counts) {
     let mut current: Option<Builder> = None;
     let mut previous: Option<Builder> = None;
     for (position, rx) in source.iter().enumerate() {
@@ -101,13 +100,13 @@ fn unwrap_source(source: &[u32], packets: &[Rx], done: &mut Vec<Builder>, counts
                     epoch.add_beyond_outage(*rx, packet);
                 } else {
                     let restarted = current.replace(Builder::begin(*rx, packet));
-                    done.extend(std::mem::replace(&mut previous, restarted));
+                    done.extend(std::mem::replace(&mut previous, restarted).map(Builder::finish));
                 }
             }
         }
     }
-    done.extend(previous);
-    done.extend(current);
+    done.extend(previous.map(Builder::finish));
+    done.extend(current.map(Builder::finish));
 }
 
 /// Whether more of the next packets go on with the old numbering than with this packet's.
@@ -267,11 +266,13 @@ impl Builder {
         (number == sequence).then_some(timestamp)
     }
 
-    fn finish(mut self) -> Epoch {
+    /// Ends the epoch; with it goes the memory that it took to recognise duplicates.
+    fn finish(mut self) -> (u32, Epoch) {
         self.packets.sort_by_key(|unwrapped| unwrapped.sequence);
         let steps = self.packets.windows(2).map(|pair| pair[1].sequence - pair[0].sequence - 1);
         let lost = steps.map(|missing| u64::try_from(missing).unwrap_or(0)).sum();
-        Epoch { clock_hz: self.clock_hz, packets: self.packets, lost }
+        self.packets.shrink_to_fit();
+        (self.first_rx, Epoch { clock_hz: self.clock_hz, packets: self.packets, lost })
     }
 }
 
