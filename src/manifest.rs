@@ -144,7 +144,7 @@ fn is_first(part: &u16) -> bool {
     *part == 1
 }
 
-/// Makes the manifest of a call. `file` is `None` where there is no audio.
+/// Makes the manifest of a call. It does not name a file yet: what that is called turns out when it is published.
 #[must_use]
 pub fn describe(
     ledger: &Ledger,
@@ -152,7 +152,6 @@ pub fn describe(
     call: &Arrangement,
     muxed: &[Muxed; 2],
     duration: Samples48k,
-    file: Option<File>,
 ) -> Manifest {
     let [caller, ai] = Channel::BOTH.map(|channel| count(ledger, call, channel, muxed[channel.index()]));
     let channels = Channels { caller, ai };
@@ -178,7 +177,7 @@ pub fn describe(
         ended_at: call.end.to_rfc3339(),
         duration_ms: duration.to_ms(),
         part: ledger.header.part,
-        file,
+        file: None,
         channels,
         marks: call.marks.iter().map(mark).collect(),
         paused: paused.collect(),
@@ -323,7 +322,7 @@ mod tests {
     }
 
     fn outcome(ledger: &Ledger, call: &Arrangement) -> (Outcome, Vec<String>) {
-        let manifest = describe(ledger, &WHOLE, call, &Default::default(), Samples48k(960), None);
+        let manifest = describe(ledger, &WHOLE, call, &Default::default(), Samples48k(960));
         (manifest.outcome, manifest.reasons)
     }
 
@@ -358,7 +357,7 @@ mod tests {
     fn the_manifest_has_the_names_of_the_contract() {
         let call = call_with_audio();
         let ledger = ledger(Some(SealCause::Released));
-        let manifest = describe(&ledger, &WHOLE, &call, &Default::default(), Samples48k(960), None);
+        let manifest = describe(&ledger, &WHOLE, &call, &Default::default(), Samples48k(960));
         let json: Value = serde_json::from_str(&serde_json::to_string(&manifest).unwrap()).unwrap();
         for name in [
             "schema",

@@ -20,7 +20,7 @@ use crate::ledger::Ledger;
 use crate::manifest::{self, Manifest, Muxed, Outcome};
 use crate::mux::anew::{AnewError, encode_anew};
 use crate::mux::cells::{NoCommonGrid, Planner};
-use crate::mux::lane::{Lane, Piece};
+use crate::mux::lane::{Lane, Piece, UNIT};
 use crate::mux::lossless::{AssembleError, Assembler};
 use crate::mux::ogg::{Layout, PRE_SKIP, Pages, head, tags};
 use crate::recording::{Arrangement, arrange};
@@ -127,13 +127,11 @@ pub fn render(spool: &Path, options: &Options) -> Result<Rendered, RenderError> 
         Channel::BOTH.into_iter().any(|channel| manifest::has_unusable(&ledger, channel));
     let start = call.start;
     if call.channels.iter().all(|channel| channel.pieces.is_empty()) {
-        let manifest =
-            manifest::describe(&ledger, &tail, &call, &Default::default(), Samples48k::default(), None);
+        let manifest = manifest::describe(&ledger, &tail, &call, &Default::default(), Samples48k::default());
         return Ok(Rendered { manifest, files: Vec::new(), is_spool_worth_keeping, start });
     }
-    let sources = Sources::of(spool, &ledger, &call, options)?;
-    let measured = sources.measure(options)?;
-    let manifest = manifest::describe(&ledger, &tail, &call, &measured.muxed, measured.duration, None);
+    let (sources, measured) = Sources::of(spool, &ledger, &call, options)?;
+    let manifest = manifest::describe(&ledger, &tail, &call, &measured.muxed, measured.duration);
     let mut files = vec![sources.write(spool, None, &ledger, &manifest, measured.duration)?];
     if options.keep_channels {
         for channel in Channel::BOTH {
@@ -150,8 +148,7 @@ pub fn render(spool: &Path, options: &Options) -> Result<Rendered, RenderError> 
 pub fn describe_failure(spool: &Path, options: &Options, reason: &str) -> Result<Rendered, ReadError> {
     let (ledger, tail) = read_ledger(spool, options.longest)?;
     let call = Arrangement { start: ledger.header.opened, end: ledger.last_frame, ..Arrangement::default() };
-    let mut manifest =
-        manifest::describe(&ledger, &tail, &call, &Default::default(), Samples48k::default(), None);
+    let mut manifest = manifest::describe(&ledger, &tail, &call, &Default::default(), Samples48k::default());
     manifest.outcome = Outcome::Failed;
     manifest.reasons.push(reason.to_owned());
     Ok(Rendered { manifest, files: Vec::new(), is_spool_worth_keeping: true, start: call.start })
@@ -177,13 +174,13 @@ struct Measured {
 
 impl<'a> Sources<'a> {
     /// Takes both channels as they were received; where they share no grid, one of them encoded anew: the one with
-    /// less audio if that helps, else the other, else both.
+    /// less audio if that helps, else the other, else both. Finding out measures the call, and that comes along.
     fn of(
         spool: &Path,
         ledger: &'a Ledger,
         call: &'a Arrangement,
         options: &Options,
-    ) -> Result<Self, RenderError> {
+    ) -> Result<(Self, Measured), RenderError> {
         let received = |channel: Channel| {
             let arranged = &call.channels[channel.index()];
             let payloads = &ledger.channels[channel.index()].payloads;
@@ -199,7 +196,10 @@ impl<'a> Sources<'a> {
             }
         };
         let sources = Self { channels: Channel::BOTH.map(received) };
-        let Err(no_grid) = sources.measure(options) else { return Ok(sources) };
+        let no_grid = match sources.measure(options) {
+            Ok(measured) => return Ok((sources, measured)),
+            Err(no_grid) => no_grid,
+        };
         let audio = |channel: &Channel| -> i64 {
             let pieces = &call.channels[channel.index()].pieces;
             pieces.iter().map(|piece| i64::from(piece.shape.samples())).sum()
@@ -213,14 +213,14 @@ impl<'a> Sources<'a> {
                 let source = &mut sources.channels[channel.index()];
                 *source = source.encode_anew(spool, *channel)?;
             }
-            if sources.measure(options).is_ok() {
+            if let Ok(measured) = sources.measure(options) {
                 warn!(
                     connection = ?ledger.header.connection.as_str(),
                     channel = anew.iter().map(|channel| channel.name()).collect::<Vec<_>>().join(" and "),
                     at_ms = no_grid.at_ms,
                     "channel encoded anew, the two share no frame grid"
                 );
-                return Ok(sources);
+                return Ok((sources, measured));
             }
         }
         Err(no_grid.into())
@@ -232,10 +232,10 @@ impl<'a> Sources<'a> {
         while planner.end().is_none_or(|end| planner.position() < end) {
             planner.next_cell()?;
         }
-        let end = planner.end().unwrap_or(0) * 120;
+        let end = planner.end().unwrap_or(0) * UNIT;
         let silent = planner.silent_units();
         let muxed = [0, 1].map(|lane: usize| Muxed {
-            silence: Samples48k(silent[lane] * 120),
+            silence: Samples48k(silent[lane] * UNIT),
             largest_move: planner.lanes()[lane].largest_move(),
             slips: planner.lanes()[lane].slips(),
             is_anew: self.channels[lane].is_anew,
@@ -276,14 +276,14 @@ impl<'a> Sources<'a> {
         let end = duration.0 + i64::from(PRE_SKIP);
         let mut planner = self.planner();
         let mut assembler = Assembler::default();
-        while planner.position() * 120 < end {
+        while planner.position() * UNIT < end {
             let cell = planner.next_cell()?;
             let mut packet = Vec::with_capacity(512);
             match only {
                 None => assembler.stereo_packet(&cell, &mut fetch, &mut packet)?,
                 Some(channel) => assembler.mono_packet(channel.index(), &cell, &mut fetch, &mut packet)?,
             }
-            pages.push(packet, u64::try_from(cell.units * 120).unwrap_or(0));
+            pages.push(packet, u64::try_from(cell.units * UNIT).unwrap_or(0));
             out.write(&pages.take_bytes())?;
         }
         pages.finish(u64::try_from(end).unwrap_or(0));

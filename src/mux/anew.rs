@@ -11,7 +11,7 @@ use crate::opus::packet::{Malformed, parse, shape};
 use crate::time::Samples48k;
 use crate::timeline::Gap;
 
-use super::lane::{Atom, Lane, Piece};
+use super::lane::{Atom, Lane, Piece, STEP_UNITS, UNIT};
 
 /// 20 ms at 48 kHz.
 const BLOCK: usize = 960;
@@ -61,7 +61,7 @@ pub fn encode_anew<E: std::error::Error + 'static>(
             Some(blocks) => blocks,
             None => {
                 let store = store.take().expect("there is one first frame");
-                blocks.insert(Blocks::begin(atom.start.div_euclid(8) * 8 * 120, store)?)
+                blocks.insert(Blocks::begin(atom.start.div_euclid(STEP_UNITS) * STEP_UNITS * UNIT, store)?)
             }
         };
         blocks.fill_gap(&atom, &mut decoder)?;
@@ -122,8 +122,8 @@ impl<S> Blocks<S> {
             Gap::Start => 0,
         };
         let from = self.end;
-        while self.end < atom.start * 120 {
-            let samples = (atom.start * 120 - self.end).min(960);
+        while self.end < atom.start * UNIT {
+            let samples = (atom.start * UNIT - self.end).min(960);
             if self.end - from < concealed && !self.pieces.is_empty() {
                 let samples = u32::try_from(samples).expect("at most 960");
                 self.decode(decoder, &[], samples)?;

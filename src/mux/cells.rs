@@ -21,12 +21,10 @@
 use crate::opus::packet::{Configuration, Mode};
 use crate::timeline::Gap;
 
-use super::lane::{Atom, Lane, MOVE_MAX_UNITS};
+use super::lane::{Atom, Lane, MOVE_MAX_UNITS, STEP_UNITS, UNIT};
 
 /// The longest Opus packet, in units of 2.5 ms.
 const CELL_MAX_UNITS: i64 = 48;
-/// 20 ms.
-const STEP_UNITS: i64 = 8;
 /// Lost packets are concealed this long; what a decoder makes up beyond it is noise. 100 ms.
 const CONCEAL_UNITS: i64 = 40;
 
@@ -185,7 +183,7 @@ impl<'a> Planner<'a> {
         let length = cut - self.at;
         let gap = self.gap_ahead(lane);
         let hole = self.holes[lane];
-        let samples = u32::try_from(length * 120).expect("a cell is at most 120 ms long");
+        let samples = u32::try_from(length * UNIT).expect("a cell is at most 120 ms long");
         if gap != Gap::Loss {
             self.silent_units[lane] += length;
         }
@@ -254,7 +252,7 @@ fn can_fill(lane: &Lane<'_>, at: i64, cut: i64) -> bool {
         configuration = Some(atom.configuration);
         filled = atom.end();
     }
-    let frame_units = configuration.map_or(1, |c| i64::from(c.frame_samples() / 120));
+    let frame_units = configuration.map_or(1, |c| i64::from(c.frame_samples()) / UNIT);
     (cut - filled) % frame_units == 0
 }
 

@@ -15,9 +15,9 @@ use crate::time::Samples48k;
 use crate::timeline::Gap;
 
 /// 20 ms: the step of the grid for frames of at least that size.
-const STEP_UNITS: i64 = 8;
-/// What both the unit and its count are reckoned in.
-const UNIT: i64 = 120;
+pub const STEP_UNITS: i64 = 8;
+/// The samples at 48 kHz in a unit.
+pub const UNIT: i64 = 120;
 /// 30 ms: how far a run may be moved to find a common grid, half of the longest frame. Beyond that the recording
 /// would say that things were heard together that were not.
 pub const MOVE_MAX_UNITS: i64 = 12;

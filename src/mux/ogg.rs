@@ -6,8 +6,6 @@
 //! last one is cut back to where the recording ends. Nothing is written here: [`Pages::take_bytes`] hands out what is
 //! finished, so memory holds a page or two.
 
-use std::io::Write as _;
-
 use ogg::writing::{PacketWriteEndInfo, PacketWriter};
 
 /// Samples that a player drops at the beginning: libopus' look-ahead, with which a sample's place in the file is its
@@ -128,7 +126,6 @@ impl Pages {
 
     fn write(&mut self, packet: Vec<u8>, end: PacketWriteEndInfo, granule: u64) {
         self.writer.write_packet(packet, self.serial, end, granule).expect("writing to memory cannot fail");
-        self.writer.inner_mut().flush().expect("writing to memory cannot fail");
     }
 }
 

@@ -24,7 +24,7 @@ const STEP_S: f64 = 0.060;
 /// An arrival later than its predecessor by this opens a chunk.
 const CHUNK_S: f64 = 0.060;
 /// The fastest that a level follows a clock: two and a half times the worst specified drift.
-const SLEW: f64 = 500e-6;
+pub const SLEW: f64 = 500e-6;
 /// A packet this close to the envelope is one of a sender that keeps to real time.
 const NEAR_S: f64 = 0.100;
 /// Below this share of audio near the envelope a sender delivers in bursts: paced ones measured 0.83 to 1, bursting ones

@@ -18,7 +18,7 @@ pub mod stretch;
 pub mod unwrap;
 
 use crate::time::{Samples48k, Wall};
-use level::{Delays, Levels, Mode, Nearness};
+use level::{Delays, Levels, Mode, Nearness, SLEW};
 use stretch::{Member, gather, tick_rate};
 use unwrap::Epoch;
 
@@ -79,8 +79,6 @@ const SUPPRESSED_MAX_SAMPLES: i64 = 20_160;
 
 /// Two packets closer than this to touching are meant to touch.
 const CONTIGUOUS_S: f64 = 0.030;
-/// How fast the difference between two joined stretches fades: the pace of the worst drift followed.
-const JOIN_SLEW: f64 = 500e-6;
 
 /// The shortest stretch that tells a drift: jitter of a millisecond over it is 17 ppm.
 const DRIFT_SPAN_MIN_S: f64 = 60.0;
@@ -154,6 +152,7 @@ pub fn place(packets: &[Rx], origin: Wall, clears: &[Wall]) -> Placement {
         .fold(Nearness::default(), |sum, stretch| sum.plus(stretch.delays.nearness(&stretch.members)));
     let mode = nearness.mode();
     let mut placed: Vec<Candidate> = Vec::with_capacity(packets.len());
+    let context = Context { packets, origin, clears: &clears };
     let mut end = None;
     let (mut longest, mut drift_ppm) = (DRIFT_SPAN_MIN_S, 0.0);
     for stretch in &stretches {
@@ -162,7 +161,6 @@ pub fn place(packets: &[Rx], origin: Wall, clears: &[Wall]) -> Placement {
         if mode == Mode::Paced && span >= longest {
             (longest, drift_ppm) = (span, drift * 1e6);
         }
-        let context = Context { packets, origin, clears: &clears };
         end = Some(place_stretch(stretch, &levels, end, &context, &mut placed, &mut counts));
     }
     // Epochs follow each other, with an overlap at most where a sender changed over: a stable sort keeps the order
@@ -290,7 +288,7 @@ fn join(members: &[Member], positions: &mut [f64], before: f64) {
     }
     let first = members[0].media;
     for (member, position) in members.iter().zip(positions) {
-        let left = difference.abs() - JOIN_SLEW * (member.media - first);
+        let left = difference.abs() - SLEW * (member.media - first);
         if left <= 0.0 {
             break;
         }

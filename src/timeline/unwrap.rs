@@ -24,8 +24,6 @@ const LOOK_AHEAD: usize = 3;
 pub struct Unwrapped {
     /// Which packet: an index into the slice given to [`unwrap`].
     pub rx: u32,
-    /// Whether its audio was not kept because of a PAUSE.
-    pub is_withheld: bool,
     /// The extended sequence number; the epoch's first packet to arrive has 0.
     pub sequence: i64,
     /// The extended timestamp in ticks; the epoch's first packet to arrive has 0.
@@ -247,8 +245,7 @@ impl Builder {
     }
 
     fn add(&mut self, rx: u32, packet: &Rx, sequence: i64, ticks: i64) {
-        let is_withheld = packet.kind == RxKind::Withheld;
-        self.packets.push(Unwrapped { rx, is_withheld, sequence, ticks });
+        self.packets.push(Unwrapped { rx, sequence, ticks });
         self.seen[slot(sequence)] = (sequence, packet.timestamp);
         self.last_arrival_us = self.last_arrival_us.max(packet.arrival.0);
         if sequence >= self.top {
