@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use super::configure;
 use crate::config::{Config, Settings};
 use crate::io::local::{LocalStore, Put};
-use crate::io::spool_dir::sync_dir;
+use crate::io::spool_dir::{free_bytes, sync_dir};
 
 /// Tries the configuration: the spool is written, a probe object put, read and removed.
 #[derive(clap::Args, Debug)]
@@ -44,8 +44,7 @@ fn check_spool(config: &Config) -> anyhow::Result<()> {
     fs::remove_file(&probe).context("removing a file")?;
     sync_dir(&config.spool_dir).context("syncing the directory")?;
     anyhow::ensure!(read == b"sidetape", "what was written reads back differently");
-    let disk = rustix::fs::statvfs(&config.spool_dir).context("asking for the free space")?;
-    let free_bytes = disk.f_bavail.saturating_mul(disk.f_frsize);
+    let free_bytes = free_bytes(&config.spool_dir).context("asking for the free space")?;
     anyhow::ensure!(
         free_bytes >= config.min_free_bytes,
         "{free_bytes} bytes are free, AUDIO_MIN_FREE_BYTES={} are wanted",

@@ -11,7 +11,6 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, mpsc};
@@ -146,7 +145,7 @@ impl Finisher {
         }
         let published = self.publish(spool, &rendered)?;
         published.log(&rendered, started);
-        self.metrics.published.fetch_add(1, Ordering::Relaxed);
+        Metrics::add(&self.metrics.published);
         self.metrics.finish(manifest.outcome);
         let keep = rendered.is_spool_worth_keeping.then_some(".kept");
         if keep.is_some() {

@@ -8,7 +8,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
@@ -17,7 +17,7 @@ use tracing::{debug, info, warn};
 use super::clock::Clock;
 use super::log::DropLog;
 use super::spool_dir::SpoolDir;
-use super::spool_writer::{BUFFER_MAX_BYTES, Buffer, SpoolFile, SpoolWriter};
+use super::spool_writer::{BUFFER_MAX_BYTES, Buffer, SpoolFile, SpoolWriter, lock};
 use crate::connection::metadata::Metadata;
 use crate::connection::{Connection, End, Keep, Rules, Timeout};
 use crate::frame::{self, Frame, Message};
@@ -70,6 +70,15 @@ struct SlotState {
     metadata: Metadata,
     /// Frames that could not be spooled since the last record that could.
     dropped: u32,
+}
+
+impl SlotState {
+    /// Appends a note of the frames that could not be spooled, if there are any.
+    fn append_dropped(&mut self, at: Mono, out: &mut Vec<u8>) {
+        if self.dropped > 0 {
+            Record::append_dropped(at, std::mem::take(&mut self.dropped), out);
+        }
+    }
 }
 
 /// A deadline of a slot. Ordered by time alone. It does not keep the slot: a call of a minute must not stay in memory
@@ -315,19 +324,22 @@ impl Ingest {
         let mut buffer = lock(&slot.file.buffer);
         let is_room = buffer.bytes.len() + record.body.len() < BUFFER_MAX_BYTES;
         if is_room {
-            if state.dropped > 0 {
-                Record::append_dropped(record.at, std::mem::take(&mut state.dropped), &mut buffer.bytes);
-            }
+            state.append_dropped(record.at, &mut buffer.bytes);
             record.append_to(&mut buffer.bytes);
         } else {
             state.dropped = state.dropped.saturating_add(1);
         }
+        self.note_dirty(slot, buffer);
+        is_room
+    }
+
+    /// Lets the writer know of a buffer, unless it knows already, and lets go of the buffer.
+    fn note_dirty(&self, slot: &Slot, mut buffer: MutexGuard<'_, Buffer>) {
         let is_news = !std::mem::replace(&mut buffer.is_dirty, true);
         drop(buffer);
         if is_news {
             self.writer.note_dirty(Arc::clone(&slot.file));
         }
-        is_room
     }
 
     /// Handles every deadline that has passed. The daemon calls this some fifty times a second.
@@ -438,16 +450,10 @@ impl Ingest {
         self.open.fetch_sub(1, Ordering::Relaxed);
         let mut state = lock(&slot.state);
         let mut buffer = lock(&slot.file.buffer);
-        if state.dropped > 0 {
-            Record::append_dropped(now, std::mem::take(&mut state.dropped), &mut buffer.bytes);
-        }
+        state.append_dropped(now, &mut buffer.bytes);
         Record::append_seal(now, cause_of(end), &mut buffer.bytes);
         buffer.is_sealed = true;
-        let is_news = !std::mem::replace(&mut buffer.is_dirty, true);
-        drop(buffer);
-        if is_news {
-            self.writer.note_dirty(Arc::clone(&slot.file));
-        }
+        self.note_dirty(slot, buffer);
     }
 
     fn begin_next_part(&self, slot: &Slot, now: Mono) {
@@ -479,9 +485,4 @@ fn cause_of(end: End) -> SealCause {
         End::NotResumed => SealCause::NotResumed,
         End::PartFull => SealCause::PartFull,
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A panic while one connection's lock was held must not take the others down with it.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

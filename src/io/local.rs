@@ -129,29 +129,28 @@ fn create_dirs(directory: &Path) -> io::Result<()> {
 fn write_synced(path: &Path, source: &mut dyn Read) -> io::Result<(u64, u32)> {
     let mut file =
         OpenOptions::new().create(true).write(true).truncate(true).mode(RECORDING_MODE).open(path)?;
+    let read = read_through(source, |piece| file.write_all(piece))?;
+    file.sync_all()?;
+    Ok(read)
+}
+
+fn checksum(path: &Path) -> io::Result<(u64, u32)> {
+    read_through(&mut File::open(path)?, |_| Ok(()))
+}
+
+/// Reads to the end, handing each piece to `take`. Returns the length and the CRC-32C of all.
+fn read_through(
+    source: &mut dyn Read,
+    mut take: impl FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<(u64, u32)> {
     let mut piece = vec![0; PIECE_BYTES];
     let (mut bytes, mut sum) = (0, 0);
     loop {
         let length = source.read(&mut piece)?;
         if length == 0 {
-            file.sync_all()?;
             return Ok((bytes, sum));
         }
-        file.write_all(&piece[..length])?;
-        sum = crc32c::crc32c_append(sum, &piece[..length]);
-        bytes += u64::try_from(length).map_err(io::Error::other)?;
-    }
-}
-
-fn checksum(path: &Path) -> io::Result<(u64, u32)> {
-    let mut file = File::open(path)?;
-    let mut piece = vec![0; PIECE_BYTES];
-    let (mut bytes, mut sum) = (0, 0);
-    loop {
-        let length = file.read(&mut piece)?;
-        if length == 0 {
-            return Ok((bytes, sum));
-        }
+        take(&piece[..length])?;
         sum = crc32c::crc32c_append(sum, &piece[..length]);
         bytes += u64::try_from(length).map_err(io::Error::other)?;
     }

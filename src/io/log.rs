@@ -7,6 +7,7 @@ use std::time::Duration;
 use tracing::warn;
 use tracing_subscriber::EnvFilter;
 
+use super::spool_writer::lock;
 use crate::config::{Config, Fault, LogFormat};
 use crate::metrics::DropReason;
 use crate::time::Mono;
@@ -64,7 +65,7 @@ impl DropLog {
         }
         let place = DropReason::ALL.iter().position(|other| *other == reason).unwrap_or(0);
         {
-            let mut last = self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut last = lock(&self.last);
             if last[place].is_some_and(|last| now.since(last) < REPORT_EVERY) {
                 return;
             }

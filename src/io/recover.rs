@@ -1,6 +1,6 @@
 //! What a start finds in the spool: the same steps as ever, taken up where the last process left them.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -140,7 +140,7 @@ fn cut_torn_tail(path: &Path, tail: &Tail) -> io::Result<()> {
         return Ok(());
     }
     warn!(path = %path.display(), bytes = tail.torn_bytes, "torn end of a spool file is cut off");
-    let file: File = OpenOptions::new().write(true).open(path)?;
+    let file = OpenOptions::new().write(true).open(path)?;
     file.set_len(tail.valid_bytes)?;
     file.sync_all()
 }

@@ -129,9 +129,17 @@ impl SpoolDir {
     /// # Errors
     /// Where the system does not say.
     pub fn free_bytes(&self) -> io::Result<u64> {
-        let disk = rustix::fs::statvfs(&self.path)?;
-        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+        free_bytes(&self.path)
     }
+}
+
+/// Free bytes on the disk that holds a path.
+///
+/// # Errors
+/// Where the system does not say.
+pub fn free_bytes(path: &Path) -> io::Result<u64> {
+    let disk = rustix::fs::statvfs(path)?;
+    Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
 /// Reads a spool file from front to back: `begin` makes something of its header, `record` enters each record.
