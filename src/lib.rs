@@ -24,6 +24,7 @@
 //! | [`spool`] | the format of the durable log, and how to read around damage |
 //! | [`timeline`] | sequence numbers and timestamps unwrapped, packets placed on one 48 kHz clock |
 //! | [`opus`] | Opus packets as frames, split and joined without touching one |
+//! | [`codec`] | G.711, G.722, L16 to samples; concealment; resampling to 48 kHz |
 //! | [`ledger`] | everything that a spool file says of its call, except the payloads |
 //! | [`mux`] | the grid, the cells that both channels can fill, the Ogg pages |
 //! | [`recording`] | both channels placed against each other, with marks and pauses |
@@ -46,6 +47,7 @@
 //! - Nothing is dropped without a counter and a reason.
 //! - Nothing received, read or configured can make the daemon panic.
 
+pub mod codec;
 pub mod commands;
 pub mod config;
 pub mod connection;

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The core, in the order of the flow: a module imports only from those before it.
-const CORE: [&str; 16] = [
+const CORE: [&str; 17] = [
     "time",
     "id",
     "frame",
@@ -17,6 +17,7 @@ const CORE: [&str; 16] = [
     "spool",
     "timeline",
     "opus",
+    "codec",
     "ledger",
     "mux",
     "recording",

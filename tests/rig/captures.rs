@@ -34,14 +34,7 @@ const OPUS: [(&str, u64, u64, u64); 7] = [
 
 /// The captures that hold Opus, beginning at `start_us`; or nothing, after saying so, where there is no such folder.
 pub(crate) fn opus_captures(start_us: u64) -> Option<Vec<Capture>> {
-    let folder = std::env::var_os("SIDETAPE_CAPTURES")
-        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/captures"), PathBuf::from);
-    if !folder.is_dir() {
-        let message = format!("no captures in {}: set SIDETAPE_CAPTURES", folder.display());
-        assert!(!super::is_strict(), "{message}");
-        println!("{message}");
-        return None;
-    }
+    let folder = folder()?;
     let read = |(name, packets, lost, reordered)| {
         let bytes = std::fs::read(folder.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
         let streams = rtp_streams(read_capture(&bytes).unwrap_or_else(|error| panic!("{name}: {error}")));
@@ -57,6 +50,30 @@ pub(crate) fn opus_captures(start_us: u64) -> Option<Vec<Capture>> {
         Capture { name, packets, lost, reordered, sent }
     };
     Some(OPUS.map(read).into())
+}
+
+/// The payloads of all packets of one payload type in a capture, stream after stream, in the order in which they were
+/// captured; or nothing, after saying so, where there are no captures.
+pub(crate) fn audio_payloads(name: &str, payload_type: u8) -> Option<Vec<Vec<u8>>> {
+    let bytes = std::fs::read(folder()?.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let streams = rtp_streams(read_capture(&bytes).unwrap_or_else(|error| panic!("{name}: {error}")));
+    let datagrams = streams.into_iter().flat_map(|stream| stream.packets);
+    let packets = datagrams.map(|datagram| Sent { at_us: 0, rtp: datagram.payload }.read());
+    let audio = packets.filter(|packet| packet.header.payload_type == payload_type);
+    Some(audio.map(|packet| packet.payload.to_vec()).collect())
+}
+
+/// The folder of captures; or nothing, after saying so, where there is none and need not be.
+fn folder() -> Option<PathBuf> {
+    let default = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/captures");
+    let folder = std::env::var_os("SIDETAPE_CAPTURES").map_or_else(default, PathBuf::from);
+    if folder.is_dir() {
+        return Some(folder);
+    }
+    let message = format!("no captures in {}: set SIDETAPE_CAPTURES", folder.display());
+    assert!(!super::is_strict(), "{message}");
+    println!("{message}");
+    None
 }
 
 impl Capture {

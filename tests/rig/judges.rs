@@ -37,6 +37,34 @@ pub(crate) fn decode_with_ffmpeg(path: &Path) -> Option<Vec<i16>> {
     Some(samples.iter().map(|sample| i16::from_le_bytes(*sample)).collect())
 }
 
+/// Decodes raw audio, of which `form` are FFmpeg's options, to interleaved samples; nothing where FFmpeg is not
+/// installed.
+pub(crate) fn decode_raw_with_ffmpeg(form: &[String], bytes: &[u8]) -> Option<Vec<i16>> {
+    let out = convert_with_ffmpeg(form, bytes, &["-f", "s16le", "-c:a", "pcm_s16le"])?;
+    let (samples, _) = out.as_chunks();
+    Some(samples.iter().map(|sample| i16::from_le_bytes(*sample)).collect())
+}
+
+/// Encodes samples at 16 kHz as G.722; nothing where FFmpeg is not installed.
+pub(crate) fn encode_g722_with_ffmpeg(samples: &[i16]) -> Option<Vec<u8>> {
+    let bytes: Vec<u8> = samples.iter().flat_map(|sample| sample.to_le_bytes()).collect();
+    let form = ["-f", "s16le", "-ar", "16000", "-ac", "1"].map(str::to_owned);
+    convert_with_ffmpeg(&form, &bytes, &["-c:a", "g722", "-f", "g722"])
+}
+
+fn convert_with_ffmpeg(from: &[String], bytes: &[u8], to: &[&str]) -> Option<Vec<u8>> {
+    let folder = tempfile::tempdir().expect("a folder for a test");
+    let input = folder.path().join("input");
+    std::fs::write(&input, bytes).expect("a file for a test");
+    let mut command = Command::new("ffmpeg");
+    // Raw audio has no header, and FFmpeg always warns that it guesses.
+    command.args(["-nostdin", "-v", "error"]).args(from).arg("-i").arg(&input);
+    let output = run(command.args(to).arg("-"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.is_empty(), "{command:?}: {said}");
+    Some(output.stdout)
+}
+
 /// Runs a judge that says nothing of a good file.
 fn accepts(command: &mut Command) {
     if let Some(output) = run(command) {
