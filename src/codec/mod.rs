@@ -11,3 +11,4 @@
 
 mod g722;
 pub mod pcm;
+pub mod resample;
