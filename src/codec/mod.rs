@@ -9,6 +9,7 @@
 //! Samples are `f32` in −1..1, one channel. Nothing here knows packets, sequence numbers or a clock.
 //! The same input gives the same samples, whatever it is cut into.
 
+pub mod conceal;
 mod g722;
 pub mod pcm;
 pub mod resample;
