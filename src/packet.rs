@@ -1,7 +1,8 @@
 //! RTP and RTCP: bytes of a frame's body in, checked packets out (RFC 3550).
 //!
 //! Parsing is by `rtp-types`, which neither allocates nor panics. Header extensions are skipped: nothing in a
-//! recording depends on them yet. RTCP is checked for its outer form only, so that the spool holds nothing broken.
+//! recording depends on them yet. RTCP is checked for its outer form only, so that the spool holds nothing broken;
+//! of what is in it, sender reports alone are read: they say what a sender's timestamps mean on a clock.
 #![cfg_attr(
     not(test),
     deny(clippy::indexing_slicing, clippy::as_conversions, clippy::arithmetic_side_effects)
@@ -95,6 +96,51 @@ pub fn check_rtcp(bytes: &[u8]) -> Result<(), PacketError> {
     Ok(())
 }
 
+/// What a sender says of its own clocks: the moment `ntp` is the media time `timestamp` (RFC 3550 section 6.4.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SenderReport {
+    /// Whose packets it is about.
+    pub ssrc: u32,
+    /// The moment in units of 2^-32 s, by the sender's wall clock. 0 if it has none.
+    pub ntp: u64,
+    /// The same moment in ticks of the sender's RTP clock, modulo 2^32.
+    pub timestamp: u32,
+}
+
+/// A packet of a compound one that is a sender report.
+const SENDER_REPORT: u8 = 200;
+/// The length of a sender report without report blocks. One that claims less is cut off.
+const SENDER_REPORT_BYTES: usize = 28;
+
+/// Returns the sender reports of a compound RTCP packet, as far as its lengths can be followed.
+pub fn sender_reports(bytes: &[u8]) -> impl Iterator<Item = SenderReport> + '_ {
+    let mut rest = bytes;
+    let packets = std::iter::from_fn(move || {
+        let [first, kind, high, low, ..] = *rest else { return None };
+        let words = usize::from(u16::from_be_bytes([high, low]));
+        let length = words.saturating_add(1).saturating_mul(4);
+        let (packet, behind) = rest.split_at_checked(length)?;
+        rest = behind;
+        (first >> 6 == 2).then_some((kind, packet))
+    });
+    packets.filter(|(kind, _)| *kind == SENDER_REPORT).filter_map(|(_, packet)| sender_report(packet))
+}
+
+fn sender_report(packet: &[u8]) -> Option<SenderReport> {
+    if packet.len() < SENDER_REPORT_BYTES {
+        return None;
+    }
+    let (_, body) = packet.split_first_chunk::<4>()?;
+    let (ssrc, body) = body.split_first_chunk()?;
+    let (ntp, body) = body.split_first_chunk()?;
+    let (timestamp, _) = body.split_first_chunk()?;
+    Some(SenderReport {
+        ssrc: u32::from_be_bytes(*ssrc),
+        ntp: u64::from_be_bytes(*ntp),
+        timestamp: u32::from_be_bytes(*timestamp),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,5 +198,23 @@ mod tests {
         assert_eq!(check_rtcp(&report[..7]), Err(PacketError::Rtcp));
         assert_eq!(check_rtcp(&[]), Err(PacketError::Rtcp));
         assert_eq!(check_rtcp(&[0x80, 111, 0, 0]), Err(PacketError::Rtcp));
+    }
+
+    #[test]
+    fn sender_reports_are_found_wherever_they_stand() {
+        let mut report = vec![0x80, 200, 0, 6, 0, 0, 0, 7];
+        report.extend_from_slice(&0xe000_0001_8000_0000_u64.to_be_bytes());
+        report.extend_from_slice(&960_u32.to_be_bytes());
+        report.extend_from_slice(&[0; 8]);
+        let receiver = [0x80, 201, 0, 1, 0, 0, 0, 1];
+        let expected = SenderReport { ssrc: 7, ntp: 0xe000_0001_8000_0000, timestamp: 960 };
+        let compound = [&receiver[..], &report, &receiver, &report].concat();
+        assert_eq!(sender_reports(&compound).collect::<Vec<_>>(), [expected, expected]);
+        assert_eq!(sender_reports(&compound[..compound.len() - 1]).count(), 1, "cut off");
+        let short = [0x80, 200, 0, 1, 0, 0, 0, 7];
+        assert_eq!(sender_reports(&[&short[..], &report].concat()).count(), 1, "too short for a report");
+        for length in 0..compound.len() {
+            let _ = sender_reports(&compound[length..]).count();
+        }
     }
 }
