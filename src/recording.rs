@@ -127,12 +127,12 @@ pub fn arrange(ledger: &Ledger, ai_offset_ms: i64, longest: Duration) -> Arrange
 }
 
 fn place(ledger: &Ledger, channel: Channel, origin: Wall, ai_offset_ms: i64) -> Placement {
-    let rx = &ledger.channels[channel.index()].rx;
+    let ChannelLedger { rx, reports, .. } = &ledger.channels[channel.index()];
     match channel {
-        Channel::Caller => timeline::place(rx, origin, &[]),
+        Channel::Caller => timeline::place(rx, origin, &[], reports),
         Channel::Ai => {
             let clears: Vec<Wall> = ledger.clears.iter().map(|clear| clear.at).collect();
-            let mut placement = timeline::place(rx, origin, &clears);
+            let mut placement = timeline::place(rx, origin, &clears, reports);
             placement.packets.iter_mut().for_each(|placed| placed.at.0 += ai_offset_ms * 48);
             placement
         }

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::{Ledger, Payload};
-use crate::timeline::Rx;
+use crate::timeline::{Report, Rx};
 
 /// Gateway and daemon clocks that differ by less are taken for one, where only some frames carry a gateway time.
 const SAME_CLOCK_US: i64 = 2_000_000;
@@ -21,6 +21,19 @@ impl Ledger {
     /// from the daemon's clock, is wrong and is replaced. If with that they still spread over longer than a recording
     /// may be, beyond the time in which they came, they are all ignored: no clock fault makes hours of silence.
     pub(super) fn settle_clocks(&mut self, longest: Duration) {
+        self.choose_clock(longest);
+        for ledger in &mut self.channels {
+            let reports = ledger.heard.iter().map(|(when, report)| Report {
+                arrival: when.at,
+                ssrc: report.ssrc,
+                ntp: report.ntp,
+                timestamp: report.timestamp,
+            });
+            ledger.reports = reports.collect();
+        }
+    }
+
+    fn choose_clock(&mut self, longest: Duration) {
         let mut offsets = Vec::new();
         for ledger in &mut self.channels {
             repair_lone_times(&mut ledger.rx, &ledger.payloads);
@@ -52,7 +65,9 @@ impl Ledger {
         }
         let marks = self.marks.iter_mut().map(|mark| &mut mark.when);
         let pauses = self.pauses.iter_mut().map(|pause| &mut pause.when);
-        for when in marks.chain(pauses).chain(&mut self.clears) {
+        let reports =
+            self.channels.iter_mut().flat_map(|ledger| ledger.heard.iter_mut().map(|(when, _)| when));
+        for when in marks.chain(pauses).chain(&mut self.clears).chain(reports) {
             when.at = when.gateway.unwrap_or(when.received.plus_us(offset));
         }
     }

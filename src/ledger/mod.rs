@@ -15,12 +15,12 @@ use crate::connection::metadata::Metadata;
 use crate::frame::{Message, PauseMode, parse_body};
 use crate::id::{Channel, Scope};
 use crate::opus::packet::{self, Shape};
-use crate::packet::parse_rtp;
+use crate::packet::{SenderReport, parse_rtp, sender_reports};
 use crate::rtpmap::{Codec, Rtpmap};
 use crate::spool::scan::Located;
 use crate::spool::{Header, RecordKind, SealCause};
 use crate::time::{Mono, Wall};
-use crate::timeline::{Rx, RxKind};
+use crate::timeline::{Report, Rx, RxKind};
 
 /// SSRCs listed in a manifest. A call has a few; a hostile sender may use a new one for each packet.
 const SSRCS_MAX: usize = 64;
@@ -76,6 +76,9 @@ pub struct ChannelLedger {
     pub first_last: Option<(Wall, Wall)>,
     /// Codecs of the audio packets, in the order of their appearance.
     pub codecs: Vec<Codec>,
+    /// What the senders said of their clocks, in the order of receipt. Complete after [`Ledger::close`].
+    pub reports: Vec<Report>,
+    heard: Vec<(Moment, SenderReport)>,
     dtmf: Option<(u32, u32)>,
 }
 
@@ -167,6 +170,7 @@ impl Ledger {
             RecordKind::Tap(kind) => {
                 let when = Moment { at: received, received, gateway: record.gateway };
                 match parse_body(kind, record.body) {
+                    Ok(Message::Rtcp) => self.rtcp(record.scope, when, record.body),
                     Ok(message) => self.message(record.scope, when, message),
                     Err(_) => self.unreadable += 1,
                 }
@@ -238,6 +242,12 @@ impl Ledger {
         {
             let when = Moment { at: arrival, received, gateway: record.gateway };
             self.marks.push(Mark { when, scope: record.scope, fields: dtmf_mark(event) });
+        }
+    }
+
+    fn rtcp(&mut self, scope: Scope, when: Moment, body: &[u8]) {
+        for channel in Channel::BOTH.into_iter().filter(|own| scope.covers(*own)) {
+            self.channels[channel.index()].heard.extend(sender_reports(body).map(|report| (when, report)));
         }
     }
 
@@ -415,6 +425,21 @@ mod tests {
         assert_eq!(ledger.marks.len(), 1);
         assert_eq!(ledger.marks[0].fields["event"], "#");
         assert_eq!(ledger.channels[0].rx[0].kind, RxKind::Beside);
+    }
+
+    #[test]
+    fn sender_reports_arrive_by_the_same_clock_as_the_packets() {
+        let hour = 3_600_000_000;
+        let mut ledger = ledger();
+        enter(&mut ledger, 1, 600, Some(Wall(5 * hour)), &rtp(111, 1, &[0xf8]));
+        let mut report = vec![0x80, 200, 0, 6, 0, 0, 0, 5];
+        report.extend_from_slice(&[1, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0]);
+        enter(&mut ledger, 10, 700, None, &report);
+        ledger.close(LONGEST);
+        let arrival = Wall(5 * hour + 100);
+        let expected = Report { arrival, ssrc: 5, ntp: (1 << 56) + 2, timestamp: 3 };
+        assert_eq!(ledger.channels[0].reports, [expected]);
+        assert!(ledger.channels[1].reports.is_empty());
     }
 
     #[test]

@@ -14,8 +14,12 @@
 //!    more than 60 ms and what follows is a stream and no catch-up burst (`paced`). Of a bursting sender: a queue
 //!    that plays out; a step only where the queue had run empty (`burst`).
 //!
+//! Where sender reports bound the level, the envelope is kept within them, and a step makes up what is left between
+//! two of them (`known_step`).
+//!
 //! The thresholds were found on 36 simulated scenarios with known truth; `tests/placement.rs` runs them.
 
+use super::reports::{Bounds, Knot, bounds};
 use super::stretch::Member;
 
 /// A jump of the envelope by more than this is a pause: three frames, far below the gap between two turns. 40 ms would
@@ -43,6 +47,9 @@ const GRADUAL_S: f64 = 0.5;
 const DROP_S: f64 = 0.150;
 const DROP_AT_ONCE_S: f64 = 1.0;
 
+/// Reports correct the envelope where it is off by more than this: their own jitter, by a sender's timers.
+const BOUND_JITTER_S: f64 = 0.020;
+
 /// How a sender delivers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -60,6 +67,8 @@ pub struct Delays {
     delay: Vec<f64>,
     is_barrier: Vec<bool>,
     envelope: Vec<f64>,
+    /// What sender reports say of each packet's level.
+    bounds: Vec<Bounds>,
     /// Whether the packet begins a chunk: it comes later than its predecessor by more than 60 ms.
     begins_chunk: Vec<bool>,
 }
@@ -101,7 +110,13 @@ impl Delays {
             (0..delay.len()).map(|at| at == 0 || delay[at] - delay[at - 1] > CHUNK_S).collect();
         let is_barrier = barriers(members, &delay);
         let envelope = envelope(members, &delay, &is_barrier);
-        Self { arrival, delay, is_barrier, envelope, begins_chunk }
+        let bounds = vec![Bounds::NONE; members.len()];
+        Self { arrival, delay, is_barrier, envelope, bounds, begins_chunk }
+    }
+
+    /// Takes in what the sender's reports say.
+    pub fn bound(&mut self, knots: &[Knot]) {
+        self.bounds = bounds(knots, &self.envelope, &self.is_barrier);
     }
 
     /// How much of a stretch is near its envelope.
@@ -265,7 +280,7 @@ fn chunks(members: &[Member], delays: &Delays) -> Vec<Chunk> {
 
 fn paced(members: &[Member], delays: &Delays) -> Levels {
     let chunks = chunks(members, delays);
-    let envelope = &delays.envelope;
+    let envelope = bounded(delays);
     let mut levels = Levels { level: Vec::with_capacity(members.len()), is_step: vec![false; members.len()] };
     let Some(mut level) = envelope.first().copied() else { return levels };
     // How much of the envelope's rise came in jumps: stalls make jumps, a queue that builds up does not.
@@ -283,8 +298,13 @@ fn paced(members: &[Member], delays: &Delays) -> Levels {
                 (level, jumped) = (envelope[at], 0.0);
                 levels.is_step[at] = true;
             } else if ahead > STEP_S {
-                if may_step(members, &chunks[chunk], at, ahead, jumped) {
-                    (level, jumped) = (envelope[at], 0.0);
+                let to = if delays.bounds[at].are_closed() {
+                    known_step(delays, &chunks[chunk], at, level, envelope[at])
+                } else {
+                    may_step(members, &chunks[chunk], at, ahead, jumped).then_some(envelope[at])
+                };
+                if let Some(to) = to {
+                    (level, jumped) = (to, 0.0);
                     levels.is_step[at] = true;
                 }
             } else {
@@ -297,6 +317,39 @@ fn paced(members: &[Member], delays: &Delays) -> Levels {
     }
     add_lead(members, delays, &mut levels);
     levels
+}
+
+/// The envelope as far as sender reports allow it. Jitter is left to the envelope, which knows more of it.
+fn bounded(delays: &Delays) -> Vec<f64> {
+    let bound = |(envelope, known): (&f64, &Bounds)| {
+        if *envelope > known.high + BOUND_JITTER_S {
+            known.high
+        } else if *envelope < known.low - BOUND_JITTER_S {
+            known.low
+        } else {
+            *envelope
+        }
+    };
+    delays.envelope.iter().zip(&delays.bounds).map(bound).collect()
+}
+
+/// Where a level steps to that reports bound on both sides: to the upper bound, if the envelope reaches it. Below it
+/// there may be a pause, with another to come, or the end of an utterance that a stall held up.
+fn known_step(delays: &Delays, chunk: &Chunk, at: usize, level: f64, envelope: f64) -> Option<f64> {
+    let known = &delays.bounds[at];
+    if known.high - level <= STEP_S {
+        return None;
+    }
+    if envelope >= known.high - STEP_S {
+        return Some(envelope);
+    }
+    // A queue that was there before and behind is there now.
+    let before = delays.delay[at.saturating_sub(5)..at].iter().map(|delay| delay - level);
+    let queue = before.fold(f64::INFINITY, f64::min).max(known.queues[0]).min(known.queues[1]);
+    let to = if queue > STEP_S { envelope - queue } else { envelope };
+    // Behind a chunk's beginning nothing new has come: there the bounds have changed, not the delay.
+    let is_at_start = at < chunk.start + 3 && chunk.end - chunk.start > 1;
+    (is_at_start && chunk.is_settled && to - level > STEP_S).then_some(to)
 }
 
 /// Whether a rise of the envelope is a pause that the timestamps do not show.

@@ -7,18 +7,22 @@
 //! 2. [`stretch`]: media time and arrival time in seconds, by the sender's true tick rate.
 //! 3. [`level`]: how far media time lies from arrival time: the one thing that arrival is asked for. It tells a burst
 //!    and a delay spike (timestamps are right) from a pause that timestamps do not show (arrival is right).
-//! 4. [`place`], here: positions, joins, and the kind of gap in front of each packet.
+//! 4. [`reports`]: between which bounds the level lies, where the sender said what its clock was.
+//! 5. [`place`], here: positions, joins, and the kind of gap in front of each packet.
 //!
-//! The mux then brings positions to the grid of Opus frames. Steps of the gateway's clock are not looked for yet.
+//! The mux then brings positions to the grid of Opus frames. Steps of the gateway's clock are taken out before.
 //!
 //! Invariants: positions of a channel only grow; no packet is placed twice; what is not placed is counted.
 
 pub mod level;
+pub mod reports;
 pub mod stretch;
 pub mod unwrap;
 
 use crate::time::{Samples48k, Wall};
 use level::{Delays, Levels, Mode, Nearness, SLEW};
+pub use reports::Report;
+use reports::Reports;
 use stretch::{Member, gather, tick_rate};
 use unwrap::Epoch;
 
@@ -126,21 +130,27 @@ pub struct Placement {
 /// Places the packets of one channel, given in the order of their receipt.
 ///
 /// `origin` is the wall time that position 0 stands for. `clears` are the moments, in order, at which the gateway
-/// dropped what it had queued: what is placed after one and had arrived before it is left out.
+/// dropped what it had queued: what is placed after one and had arrived before it is left out. `reports` are the
+/// senders' reports of the channel, in any order.
 #[must_use]
-pub fn place(packets: &[Rx], origin: Wall, clears: &[Wall]) -> Placement {
+pub fn place(packets: &[Rx], origin: Wall, clears: &[Wall], reports: &[Report]) -> Placement {
     let mut clears = clears.to_vec();
     clears.sort_unstable();
     let unwrapped = unwrap::unwrap(packets);
     let mut counts = unwrapped.counts;
     let mut stretches = Vec::new();
+    let mut reports = Reports::of(reports, origin);
     for (epoch_number, epoch) in unwrapped.epochs.iter().enumerate() {
         counts.lost += epoch.lost;
         let tick_hz = tick_rate(&epoch.packets, epoch.clock_hz, packets);
         for (piece_number, piece) in split_at_clears(epoch, packets, &clears).into_iter().enumerate() {
             let members = gather(piece, tick_hz, packets, origin);
             if !members.is_empty() {
-                let delays = Delays::of(&members);
+                let mut delays = Delays::of(&members);
+                if let Some(hz) = tick_hz {
+                    let knots = reports.knots(&members, hz, packets);
+                    delays.bound(&knots);
+                }
                 let is_behind_clear = piece_number > 0;
                 stretches.push(Stretch { epoch_number, is_behind_clear, members, delays });
             }
@@ -374,7 +384,7 @@ mod tests {
     #[test]
     fn jitter_does_not_move_audio_and_the_fastest_packet_sets_the_level() {
         let packets: Vec<_> = (0..100).map(|n| rx(n, if n == 50 || n == 51 { 10 } else { 35 })).collect();
-        let placement = place(&packets, ORIGIN, &[]);
+        let placement = place(&packets, ORIGIN, &[], &[]);
         assert_eq!(positions(&placement), (0..100).map(|n| 10 + n * 20).collect::<Vec<_>>());
         assert_eq!(placement.counts, Counts::default());
         assert!(placement.packets[1..].iter().all(|placed| placed.gap == Gap::None));
@@ -388,7 +398,7 @@ mod tests {
         packets.remove(15);
         packets.swap(4, 5);
         packets.insert(9, packets[8]);
-        let placement = place(&packets, ORIGIN, &[]);
+        let placement = place(&packets, ORIGIN, &[], &[]);
         let expected = Counts { lost: 2, duplicate: 1, reordered: 1, ..Counts::default() };
         assert_eq!(placement.counts, expected);
         assert_eq!(placement.packets.len(), 18);
@@ -407,7 +417,7 @@ mod tests {
             packet.timestamp = packet.timestamp.wrapping_add(48_000);
             packet.arrival = packet.arrival.plus_us(1_000_000);
         }
-        let placement = place(&packets, ORIGIN, &[]);
+        let placement = place(&packets, ORIGIN, &[], &[]);
         assert_eq!(placement.counts.lost, 0);
         assert_eq!((placement.packets[5].gap, positions(&placement)[5]), (Gap::Silence, 510));
         assert_eq!((placement.packets[8].gap, positions(&placement)[8]), (Gap::Pause, 1570));
@@ -418,7 +428,7 @@ mod tests {
         let mut packets: Vec<_> = (0..10).map(|n| rx(n, 10)).collect();
         packets[4].kind = RxKind::Beside;
         packets[4].timestamp = packets[2].timestamp;
-        let placement = place(&packets, ORIGIN, &[]);
+        let placement = place(&packets, ORIGIN, &[], &[]);
         assert_eq!(placement.counts.lost, 0);
         assert_eq!((placement.packets[4].gap, positions(&placement)[4]), (Gap::Silence, 110));
     }
@@ -432,7 +442,7 @@ mod tests {
             packet.sequence = 7 + u16::try_from(n).unwrap();
             packet.arrival = packet.arrival.plus_us(500_000);
         }
-        let placement = place(&packets, ORIGIN, &[]);
+        let placement = place(&packets, ORIGIN, &[], &[]);
         assert_eq!((placement.packets[5].gap, positions(&placement)[5]), (Gap::Pause, 610));
         assert_eq!(placement.counts, Counts::default());
     }
@@ -444,7 +454,7 @@ mod tests {
             packets.push(rx(n, 10));
             packets.push(Rx { ssrc: 2, ..rx(n, 12) });
         }
-        let placement = place(&packets, ORIGIN, &[]);
+        let placement = place(&packets, ORIGIN, &[], &[]);
         assert_eq!(placement.packets.len(), 100);
         assert_eq!(placement.counts.overlapping, 100);
     }
@@ -453,7 +463,7 @@ mod tests {
     fn one_bad_timestamp_makes_no_silence() {
         let mut packets: Vec<_> = (0..100).map(|n| rx(n, 10)).collect();
         packets[40].timestamp = packets[40].timestamp.wrapping_add(0x7000_0000);
-        let placement = place(&packets, ORIGIN, &[]);
+        let placement = place(&packets, ORIGIN, &[], &[]);
         assert_eq!(positions(&placement).last(), Some(&1990));
         assert_eq!(placement.counts.stray, 1);
     }
@@ -465,7 +475,7 @@ mod tests {
         let mut packets: Vec<_> =
             (0..100).map(|n| Rx { arrival: at(20_000 + i64::from(n)), ..rx(n, 0) }).collect();
         packets.extend((100..150).map(|n| Rx { arrival: at(800_000 + i64::from(n) * 20_000), ..rx(n, 0) }));
-        let placement = place(&packets, ORIGIN, &[at(500_000)]);
+        let placement = place(&packets, ORIGIN, &[at(500_000)], &[]);
         assert_eq!(placement.counts.cleared, 75);
         let after = placement.packets.iter().find(|placed| placed.rx >= 100).unwrap();
         assert_eq!((after.gap, after.at.0 / 48), (Gap::Pause, 2780));
@@ -473,6 +483,6 @@ mod tests {
 
     #[test]
     fn an_empty_channel_has_no_placement() {
-        assert_eq!(place(&[], ORIGIN, &[]), Placement::default());
+        assert_eq!(place(&[], ORIGIN, &[], &[]), Placement::default());
     }
 }

@@ -6,6 +6,7 @@ use std::fmt;
 use sidetape::time::Samples48k;
 use sidetape::timeline::Placement;
 
+use super::reports::Style;
 use super::{Call, Channel, Packet, Role};
 
 /// A neighbour that is off by more than this is heard as a click or as a gap.
@@ -169,6 +170,16 @@ impl Figures {
     pub(crate) fn of_checked_placement(call: &Call) -> Self {
         Self::of(&call.channels().map(|channel| {
             let placement = channel.place();
+            let track = Track::placed(channel, &placement);
+            track.check(&placement);
+            track
+        }))
+    }
+
+    /// The figures of a call as the program places it, with reports of this style.
+    pub(crate) fn of_placement_with_reports(call: &Call, style: Style) -> Self {
+        Self::of(&call.channels().map(|channel| {
+            let placement = channel.place_with_reports(style);
             let track = Track::placed(channel, &placement);
             track.check(&placement);
             track

@@ -12,13 +12,16 @@
 pub(crate) mod figures;
 pub(crate) mod network;
 pub(crate) mod random;
+pub(crate) mod reports;
 pub(crate) mod scenarios;
 pub(crate) mod senders;
 
 use std::collections::HashSet;
 
 use sidetape::time::{Samples48k, Wall};
-use sidetape::timeline::{self, Placement, Rx, RxKind};
+use sidetape::timeline::{self, Placement, Report, Rx, RxKind};
+
+use reports::{SentReport, Style};
 
 /// The least time that a packet takes over the network.
 pub(crate) const WAY_S: f64 = 0.030;
@@ -39,6 +42,8 @@ pub(crate) enum Role {
     Cleared,
     /// No audio: comfort noise, DTMF or padding.
     Beside,
+    /// No RTP at all: a sender report.
+    Report,
 }
 
 /// A packet, and beside it what a receiver cannot know.
@@ -55,6 +60,8 @@ pub(crate) struct Packet {
     pub(crate) bytes: u16,
     pub(crate) is_speech: bool,
     pub(crate) role: Role,
+    /// What it is a report of, if it is one.
+    pub(crate) report: Option<SentReport>,
 }
 
 impl Packet {
@@ -86,19 +93,32 @@ pub(crate) struct Channel {
     pub(crate) packets: Vec<Packet>,
     /// When the gateway dropped what it had queued.
     pub(crate) clears_s: Vec<f64>,
+    /// The sender reports, which only a placement with reports looks at.
+    pub(crate) reports: Vec<Packet>,
 }
 
 impl Channel {
     /// A channel of what came over the network.
     pub(crate) fn of(mut packets: Vec<Packet>) -> Self {
         packets.sort_by(|a, b| a.arrival_s.total_cmp(&b.arrival_s));
-        Self { packets, clears_s: Vec::new() }
+        let (reports, packets) = packets.into_iter().partition(|packet| packet.role == Role::Report);
+        Self { packets, clears_s: Vec::new(), reports }
     }
 
+    /// Places the channel by its packets alone.
     pub(crate) fn place(&self) -> Placement {
+        self.place_with(&[])
+    }
+
+    /// Places the channel by its packets, and by the reports of a sender of this style.
+    pub(crate) fn place_with_reports(&self, style: Style) -> Placement {
+        self.place_with(&reports::of(&self.reports, style))
+    }
+
+    fn place_with(&self, reports: &[Report]) -> Placement {
         let packets: Vec<Rx> = self.packets.iter().map(Packet::rx).collect();
         let clears: Vec<Wall> = self.clears_s.iter().map(|clear| ORIGIN.plus_us(us(*clear))).collect();
-        timeline::place(&packets, ORIGIN, &clears)
+        timeline::place(&packets, ORIGIN, &clears, reports)
     }
 
     /// Whether each packet repeats one that arrived before it.

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::random::Random;
-use super::{Packet, WAY_S};
+use super::{Packet, Role, WAY_S, reports};
 
 /// The shape of jitter: most packets are hardly delayed, few are delayed much.
 const JITTER_SHAPE: f64 = 1.5;
@@ -44,18 +44,18 @@ impl Network {
         let mut arrived = Vec::with_capacity(sent.len());
         let mut last_s = f64::MIN;
         let mut is_in_burst = false;
-        for packet in sent {
-            is_in_burst = random.chance(if is_in_burst { BURST_GOES_ON } else { self.burst_loss });
-            let is_out = self.outages.iter().any(|outage| outage.contains(&packet.sent_s));
-            if is_out || is_in_burst || random.chance(self.loss) {
+        // Reports draw from numbers of their own, so that a call is the same with them and without.
+        let mut aside = Random::seeded(u64::try_from(sent.len()).unwrap());
+        for packet in &reports::among(sent, &mut aside) {
+            if packet.role == Role::Report {
+                arrived.extend(self.carry_report(packet, last_s, &mut aside));
                 continue;
             }
-            let mut arrival_s = packet.sent_s + self.delay_s(packet.sent_s, random);
-            for freeze in &self.freezes {
-                if freeze.contains(&(packet.sent_s + WAY_S)) {
-                    arrival_s = arrival_s.max(freeze.end + random.within(0.0..0.0005));
-                }
+            is_in_burst = random.chance(if is_in_burst { BURST_GOES_ON } else { self.burst_loss });
+            if self.is_out(packet.sent_s) || is_in_burst || random.chance(self.loss) {
+                continue;
             }
+            let mut arrival_s = self.arrival_s(packet.sent_s, random);
             if random.chance(self.reordering) {
                 arrival_s += random.within(0.02..0.09);
             } else {
@@ -69,6 +69,27 @@ impl Network {
             }
         }
         arrived
+    }
+
+    /// A report takes the same way behind what was sent before it, and is as easily lost.
+    fn carry_report(&self, report: &Packet, last_s: f64, random: &mut Random) -> Option<Packet> {
+        let arrival_s = self.arrival_s(report.sent_s, random).max(last_s);
+        let is_lost = self.is_out(report.sent_s) || random.chance(self.loss);
+        (!is_lost).then_some(Packet { arrival_s, ..*report })
+    }
+
+    fn is_out(&self, sent_s: f64) -> bool {
+        self.outages.iter().any(|outage| outage.contains(&sent_s))
+    }
+
+    fn arrival_s(&self, sent_s: f64, random: &mut Random) -> f64 {
+        let mut arrival_s = sent_s + self.delay_s(sent_s, random);
+        for freeze in &self.freezes {
+            if freeze.contains(&(sent_s + WAY_S)) {
+                arrival_s = arrival_s.max(freeze.end + random.within(0.0..0.0005));
+            }
+        }
+        arrival_s
     }
 
     fn delay_s(&self, sent_s: f64, random: &mut Random) -> f64 {
