@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use sidetape::config::RecordingFormat;
 use sidetape::id::{Channel, ConnectionId, Scope};
 use sidetape::io::capture::{read_capture, rtp_streams};
 use sidetape::io::render::{Options, render};
@@ -32,6 +33,8 @@ fn main() {
         ai_offset_ms: 0,
         keep_channels,
         longest: Duration::from_secs(14_400),
+        format: RecordingFormat::Lossless,
+        gains_db: [0.0; 2],
     };
     let rendered = render(&spool, &options(true)).unwrap();
     let call_s = rendered.manifest.duration_ms / 1000;

@@ -82,6 +82,8 @@ pub fn finisher(config: &Config, metrics: Arc<Metrics>) -> Finisher {
         ai_offset_ms: config.ai_offset_ms,
         keep_channels: config.keep_channels,
         longest: config.max_duration,
+        format: config.format,
+        gains_db: [config.left_gain_db, config.right_gain_db],
     };
     let store = LocalStore::new(Path::new(&config.storage_path));
     Finisher::new(store, config.object_key.clone(), options, metrics)

@@ -1,6 +1,6 @@
 //! sidetape records calls. A voice gateway hands it a copy of every RTP packet of both directions over a local
 //! socket; it leaves one stereo Ogg Opus file per call (left = caller, right = AI) and a manifest that says how far
-//! to trust it. No Opus audio is decoded on the way.
+//! to trust it. In the format `lossless` no Opus audio is decoded on the way.
 //!
 //! # The way of a packet
 //! ```text
@@ -19,12 +19,13 @@
 //! | module | what is in it |
 //! | --- | --- |
 //! | [`time`], [`id`] | units of time; connection ids and channels |
-//! | [`frame`], [`packet`], [`rtpmap`] | bytes off the wire become types, once: the tap protocol, RTP, payload types |
+//! | [`frame`], [`packet`], [`red`], [`rtpmap`] | bytes off the wire become types, once: the tap protocol, RTP, copies in it, payload types |
 //! | [`connection`] | one call's life as a state machine, and its metadata |
 //! | [`spool`] | the format of the durable log, and how to read around damage |
 //! | [`timeline`] | sequence numbers and timestamps unwrapped, packets placed on one 48 kHz clock |
 //! | [`opus`] | Opus packets as frames, split and joined without touching one |
 //! | [`codec`] | G.711, G.722, L16 to samples; concealment; resampling to 48 kHz |
+//! | [`sound`] | a channel as samples: decoded, concealed, resampled, each in its place |
 //! | [`ledger`] | everything that a spool file says of its call, except the payloads |
 //! | [`mux`] | the grid, the cells that both channels can fill, the Ogg pages |
 //! | [`recording`] | both channels placed against each other, with marks and pauses |
@@ -63,7 +64,9 @@ pub mod opus;
 pub mod packet;
 pub mod publish;
 pub mod recording;
+pub mod red;
 pub mod rtpmap;
+pub mod sound;
 pub mod spool;
 pub mod time;
 pub mod timeline;

@@ -1,6 +1,6 @@
 //! The manifest: what a recording holds and how far to trust it, as JSON with the names of contract section 5.
 //!
-//! Beyond the contract it has, for each channel, `transcoded` (whether the channel had to be encoded), `stray`,
+//! Beyond the contract it has, for each channel, `transcoded` (whether the channel was encoded), `holes` (where there is no audio), `stray`,
 //! `overlapping` and `cleared` (packets left out, and why), and `part` where a long call goes on in another file.
 //! The same spool gives the same manifest: nothing in it is about when or where it was made.
 
@@ -97,6 +97,8 @@ pub struct Channels {
 pub struct ChannelCounts {
     pub codec: Option<String>,
     pub transcoded: bool,
+    #[serde(skip)]
+    pub is_anew: bool,
     pub ssrcs: Vec<u32>,
     pub packets: u64,
     pub bytes: u64,
@@ -115,6 +117,16 @@ pub struct ChannelCounts {
     pub max_shift_ms: f64,
     pub first_packet_at: Option<String>,
     pub last_packet_at: Option<String>,
+    pub holes: Vec<Hole>,
+}
+
+/// A stretch of a channel without audio: a loss of any length, or silence of a second and more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[expect(missing_docs, reason = "the names are the manifest's")]
+pub struct Hole {
+    pub lost: bool,
+    pub from_ms: u64,
+    pub to_ms: u64,
 }
 
 /// A stretch that was not kept.
@@ -129,13 +141,15 @@ pub struct Paused {
 /// What the mux measured of one channel.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Muxed {
-    /// Time without audio that was not lost, up to the end of the conversation.
-    pub silence: Samples48k,
+    /// Lost packets that in-band FEC brought back.
+    pub recovered: u64,
     /// The greatest distance between where a packet should be and where it is.
     pub largest_move: Samples48k,
     /// How often a frame was left out or put in to follow the sender's clock.
     pub slips: u64,
-    /// Whether the channel had to be encoded anew.
+    /// Whether the channel was encoded.
+    pub is_transcoded: bool,
+    /// Whether it was encoded although it came as Opus and the format is `lossless`.
     pub is_anew: bool,
 }
 
@@ -220,13 +234,13 @@ pub fn judge(
             (counts.stray > 0, "stray_packets", true),
             (counts.overlapping > 0, "overlapping_sources", true),
             (unusable, "packets_not_decodable", true),
-            (counts.transcoded, "encoded_anew", false),
+            (counts.is_anew, "encoded_anew", false),
         ];
         for (is_so, reason, is_loss) in facts {
             is_short |= say(is_so, &format!("{channel}_{reason}")) && is_loss;
         }
     }
-    let has_audio = call.channels.iter().any(|channel| !channel.pieces.is_empty());
+    let has_audio = call.channels.iter().any(|channel| !channel.packets.is_empty());
     let outcome = if !has_audio {
         Outcome::Absent
     } else if is_stale {
@@ -252,28 +266,44 @@ pub fn has_unusable(ledger: &Ledger, channel: Channel) -> bool {
 #[must_use]
 pub fn count(ledger: &Ledger, call: &Arrangement, channel: Channel, muxed: Muxed) -> ChannelCounts {
     let received = &ledger.channels[channel.index()];
-    let counts = call.channels[channel.index()].counts;
+    let arranged = &call.channels[channel.index()];
+    let counts = arranged.counts;
     let names: Vec<&str> = received.codecs.iter().copied().map(Codec::name).collect();
     ChannelCounts {
         codec: (!names.is_empty()).then(|| names.join("+")),
-        transcoded: muxed.is_anew,
+        transcoded: muxed.is_transcoded,
+        is_anew: muxed.is_anew,
         ssrcs: received.ssrcs.clone(),
         packets: received.packets,
         bytes: received.bytes,
         lost: counts.lost,
+        recovered: arranged.recovered + muxed.recovered,
         duplicate: counts.duplicate,
         reordered: counts.reordered,
         socket_lost: received.declared.map_or(0, |sent| sent.saturating_sub(received.packets)),
         stray: counts.stray,
         overlapping: counts.overlapping,
         cleared: counts.cleared,
-        silence_ms: muxed.silence.to_ms(),
+        silence_ms: arranged.silence.to_ms(),
         slips: muxed.slips,
-        drift_ppm: to_tenths(call.channels[channel.index()].drift_ppm),
+        drift_ppm: to_tenths(arranged.drift_ppm),
         max_shift_ms: as_ms(muxed.largest_move),
         first_packet_at: received.first_last.map(|(first, _)| first.to_rfc3339()),
         last_packet_at: received.first_last.map(|(_, last)| last.to_rfc3339()),
+        holes: arranged.holes.iter().map(hole).collect(),
         ..ChannelCounts::default()
+    }
+}
+
+fn hole(hole: &crate::recording::Hole) -> Hole {
+    Hole { lost: hole.is_loss, from_ms: hole.from.to_ms(), to_ms: hole.to.to_ms() }
+}
+
+impl ChannelCounts {
+    /// Enters what only the finished file could tell.
+    pub fn enter(&mut self, muxed: &Muxed) {
+        self.recovered += muxed.recovered;
+        self.max_shift_ms = as_ms(muxed.largest_move);
     }
 }
 
@@ -310,14 +340,17 @@ mod tests {
 
     fn call_with_audio() -> Arrangement {
         let configuration = crate::opus::packet::Configuration::CELT_FULL_BAND_20_MS;
-        let piece = crate::mux::lane::Piece {
+        let shape = crate::opus::packet::Shape { configuration, frames: 1 };
+        let piece = crate::sound::Audio {
             at: Samples48k(0),
-            shape: crate::opus::packet::Shape { configuration, frames: 1 },
+            samples: 960,
+            format: crate::sound::Format::Opus(shape),
             gap: crate::timeline::Gap::Start,
+            noise: None,
             is_quiet: false,
         };
         let mut call = Arrangement::default();
-        call.channels[0].pieces.push(piece);
+        call.channels[0].packets.push(piece);
         call
     }
 

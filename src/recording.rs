@@ -10,13 +10,18 @@ use serde_json::{Map, Value};
 
 use crate::frame::PauseMode;
 use crate::id::{Channel, Scope};
-use crate::ledger::{ChannelLedger, Ledger, Pause};
-use crate::mux::lane::Piece;
+use crate::ledger::{ChannelLedger, Ledger, Pause, format_of};
+use crate::sound::Audio;
 use crate::time::{Samples48k, Wall};
-use crate::timeline::{self, Counts, Placed, Placement};
+use crate::timeline::{self, Counts, Gap, Placed, Placement};
 
 /// How far beyond the longest recording audio may still lie: jitter, stragglers, and a generous offset of the AI.
 const SLACK: Duration = Duration::from_secs(120);
+
+/// Stretches without audio that are told one by one: a call that loses more is judged by its counts.
+pub const HOLES_MAX: usize = 2000;
+/// A stretch of silence shorter than this is the breath between two words: 1 s. A loss is told at any length.
+const HOLE_MIN_SAMPLES: i64 = 48_000;
 
 /// A call, arranged.
 #[derive(Clone, Debug, Default)]
@@ -37,13 +42,30 @@ pub struct Arrangement {
 #[derive(Clone, Debug, Default)]
 pub struct ArrangedChannel {
     /// The packets with audio, in order.
-    pub pieces: Vec<Piece>,
-    /// Which packet of the ledger each piece is.
+    pub packets: Vec<Audio>,
+    /// Which packet of the ledger each of them is.
     pub sources: Vec<u32>,
+    /// Time without audio that was not lost, up to the end of the conversation.
+    pub silence: Samples48k,
+    /// Lost packets that came as copies in later ones.
+    pub recovered: u64,
+    /// The stretches without audio, in order, the first [`HOLES_MAX`].
+    pub holes: Vec<Hole>,
     /// What became of the others.
     pub counts: Counts,
     /// How fast the sender's clock runs, in parts per million.
     pub drift_ppm: f64,
+}
+
+/// A stretch of a channel without audio.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hole {
+    /// Whether what was there was sent and got lost.
+    pub is_loss: bool,
+    /// Where it begins.
+    pub from: Samples48k,
+    /// Where it ends.
+    pub to: Samples48k,
 }
 
 /// A named moment with its place in the recording.
@@ -87,22 +109,33 @@ pub fn arrange(ledger: &Ledger, ai_offset_ms: i64, longest: Duration) -> Arrange
         let (kept, beyond) =
             placement.packets.split_at(placement.packets.partition_point(|p| p.at.0 <= last));
         let ChannelLedger { payloads, rx, .. } = &ledger.channels[channel.index()];
-        let pieces: Vec<Piece> = kept
+        let packets: Vec<Audio> = kept
             .iter()
             .map(|placed| {
-                let shape = payloads[timeline::index(placed.rx)].shape;
-                let shape = shape.expect("only packets with a shape are audio to the timeline");
+                let payload = &payloads[timeline::index(placed.rx)];
+                let rx = &rx[timeline::index(placed.rx)];
+                let rtpmap = ledger.metadata.rtpmap(channel, payload.payload_type);
+                let format =
+                    format_of(rtpmap, payload).expect("only what has a format is audio to the timeline");
                 let at = placed.at.0 - zero.0;
-                end = end.max(Samples48k(at + i64::from(shape.samples())));
-                let is_quiet = rx[timeline::index(placed.rx)].is_speech == Some(false);
-                Piece { at: cuts.map(at), shape, gap: placed.gap, is_quiet }
+                end = end.max(Samples48k(at + i64::from(rx.samples)));
+                let is_quiet = rx.is_speech == Some(false);
+                let (at, samples) = (cuts.map(at), rx.samples);
+                Audio { at, samples, format, gap: placed.gap, noise: payload.noise, is_quiet }
             })
             .collect();
-        let sources = kept.iter().map(|placed: &Placed| placed.rx).collect();
+        let sources: Vec<u32> = kept.iter().map(|placed: &Placed| placed.rx).collect();
         let mut counts = placement.counts;
         counts.stray += u64::try_from(beyond.len()).unwrap_or(0);
-        ArrangedChannel { pieces, sources, counts, drift_ppm: placement.drift_ppm }
+        let copies = sources.iter().filter(|rx| payloads[timeline::index(**rx)].is_copy).count();
+        let recovered = u64::try_from(copies).unwrap_or(u64::MAX);
+        // What came as a copy never came by itself.
+        counts.lost += recovered;
+        let drift_ppm = placement.drift_ppm;
+        ArrangedChannel { packets, sources, counts, drift_ppm, recovered, ..ArrangedChannel::default() }
     });
+    let last_audio = cuts.map(end.0);
+    let channels = channels.map(|channel| with_holes(channel, last_audio));
     let offset_of = |at: Wall| cuts.map(Samples48k::from_us(at.0.saturating_sub(start.0)).0.max(0));
     let end = if begin.is_some() { start.plus_us(end.to_us()) } else { ledger.last_frame };
     let marks = ledger.marks.iter().map(|mark| ArrangedMark {
@@ -124,6 +157,24 @@ pub fn arrange(ledger: &Ledger, ai_offset_ms: i64, longest: Duration) -> Arrange
         to: offset_of(to.max(from)),
     });
     Arrangement { start, end, marks: marks.collect(), paused: paused.collect(), channels }
+}
+
+/// Measures the time of a channel without audio, up to the end of the conversation.
+fn with_holes(mut channel: ArrangedChannel, end: Samples48k) -> ArrangedChannel {
+    let mut reached = 0;
+    let behind = channel.packets.iter().map(|packet| (packet.at.0, packet.gap, packet.samples));
+    for (at, gap, samples) in behind.chain([(end.0, Gap::Pause, 0)]) {
+        let length = at - reached;
+        let is_loss = gap == Gap::Loss;
+        if length > 0 {
+            channel.silence.0 += if is_loss { 0 } else { length };
+            if (is_loss || length >= HOLE_MIN_SAMPLES) && channel.holes.len() < HOLES_MAX {
+                channel.holes.push(Hole { is_loss, from: Samples48k(reached), to: Samples48k(at) });
+            }
+        }
+        reached = reached.max(at + i64::from(samples));
+    }
+    channel
 }
 
 fn place(ledger: &Ledger, channel: Channel, origin: Wall, ai_offset_ms: i64) -> Placement {
@@ -268,12 +319,12 @@ mod tests {
         ledger.close(LONGEST);
         let call = arrange(&ledger, 0, LONGEST);
         assert_eq!(call.start, OPENED.plus_us(500_000));
-        assert_eq!(ms(call.channels[0].pieces[0].at), 2000);
-        assert_eq!(ms(call.channels[1].pieces[0].at), 0);
+        assert_eq!(ms(call.channels[0].packets[0].at), 2000);
+        assert_eq!(ms(call.channels[1].packets[0].at), 0);
         assert_eq!(ms(call.marks[0].offset), 1000);
         assert_eq!(call.end, OPENED.plus_us(2_600_000));
         let shifted = arrange(&ledger, 250, LONGEST);
-        assert_eq!(ms(shifted.channels[0].pieces[0].at), 1750);
+        assert_eq!(ms(shifted.channels[0].packets[0].at), 1750);
     }
 
     #[test]
@@ -287,7 +338,7 @@ mod tests {
         ledger.close(LONGEST);
         let call = arrange(&ledger, 0, LONGEST);
         assert_eq!(call.channels[0].counts.lost, 0);
-        assert_eq!(ms(call.channels[0].pieces[10].at), 400);
+        assert_eq!(ms(call.channels[0].packets[10].at), 400);
         assert_eq!((ms(call.paused[0].from), ms(call.paused[0].to)), (220, 420));
         assert_eq!(call.paused.len(), 2, "one for each channel");
     }
@@ -303,7 +354,7 @@ mod tests {
         talk(&mut ledger, Channel::Caller, 400, 10, RecordKind::Tap(1));
         ledger.close(LONGEST);
         let call = arrange(&ledger, 0, LONGEST);
-        assert_eq!(ms(call.channels[0].pieces[10].at), 200);
+        assert_eq!(ms(call.channels[0].packets[10].at), 200);
         assert_eq!(ms(call.marks[0].offset), 250);
         assert_eq!((ms(call.paused[0].from), ms(call.paused[0].to)), (200, 200));
         assert_eq!(call.end, OPENED.plus_us(600_000));
@@ -342,7 +393,7 @@ mod tests {
         }
         ledger.close(LONGEST);
         let call = arrange(&ledger, 0, Duration::from_secs(3600));
-        assert_eq!((call.channels[0].pieces.len(), call.channels[0].counts.stray), (10, 5));
+        assert_eq!((call.channels[0].packets.len(), call.channels[0].counts.stray), (10, 5));
     }
 
     #[test]
@@ -353,7 +404,7 @@ mod tests {
         ledger.close(LONGEST);
         let call = arrange(&ledger, 0, LONGEST);
         assert_eq!(call.marks.len(), 1, "what was marked is told all the same");
-        assert!(call.channels.iter().all(|channel| channel.pieces.is_empty()));
+        assert!(call.channels.iter().all(|channel| channel.packets.is_empty()));
         assert_eq!((call.start, call.end), (OPENED, OPENED.plus_us(5000)));
     }
 }

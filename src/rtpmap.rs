@@ -23,6 +23,8 @@ pub enum Codec {
     ComfortNoise,
     /// DTMF and other events (RFC 4733): never audio.
     TelephoneEvent,
+    /// Redundant audio (RFC 2198): packets with copies of earlier ones, of other payload types.
+    Red,
     /// Anything else: kept in the spool, its time is silence.
     Unknown,
 }
@@ -39,6 +41,7 @@ impl Codec {
             Self::L16 => "L16",
             Self::ComfortNoise => "CN",
             Self::TelephoneEvent => "telephone-event",
+            Self::Red => "red",
             Self::Unknown => "unknown",
         }
     }
@@ -95,6 +98,8 @@ impl Rtpmap {
             Codec::ComfortNoise
         } else if named("telephone-event") {
             Codec::TelephoneEvent
+        } else if named("red") {
+            Codec::Red
         } else {
             Codec::Unknown
         };

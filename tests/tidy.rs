@@ -7,17 +7,19 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The core, in the order of the flow: a module imports only from those before it.
-const CORE: [&str; 17] = [
+const CORE: [&str; 19] = [
     "time",
     "id",
     "frame",
     "packet",
+    "red",
     "rtpmap",
     "connection",
     "spool",
     "timeline",
     "opus",
     "codec",
+    "sound",
     "ledger",
     "mux",
     "recording",

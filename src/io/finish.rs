@@ -262,7 +262,7 @@ fn to_json(manifest: &Manifest, rendered: &Rendered, audio_key: &str) -> Vec<u8>
         bytes: file.bytes,
         sha256: file.sha256.clone(),
         crc32c: format!("{:08x}", file.crc32c),
-        format: "lossless",
+        format: rendered.format,
     });
     let manifest = Manifest { file, ..manifest.clone() };
     let mut json = serde_json::to_vec_pretty(&manifest).expect("a manifest has only keys of text");

@@ -6,6 +6,7 @@ pub mod finish;
 pub mod ingest;
 pub mod local;
 pub mod log;
+mod payloads;
 pub mod recover;
 pub mod render;
 pub mod spool_dir;

@@ -7,16 +7,20 @@
 
 mod clock;
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use crate::codec::pcm::{PcmFormat, energy_dbov};
 use crate::connection::metadata::Metadata;
 use crate::frame::{Message, PauseMode, parse_body};
 use crate::id::{Channel, Scope};
 use crate::opus::packet::{self, Shape};
-use crate::packet::{SenderReport, parse_rtp, sender_reports};
+use crate::packet::{Rtp, SenderReport, parse_rtp, sender_reports};
+use crate::red::{self, Block};
 use crate::rtpmap::{Codec, Rtpmap};
+use crate::sound::Format;
 use crate::spool::scan::Located;
 use crate::spool::{Header, RecordKind, SealCause};
 use crate::time::{Mono, Wall};
@@ -24,6 +28,11 @@ use crate::timeline::{Report, Rx, RxKind};
 
 /// SSRCs listed in a manifest. A call has a few; a hostile sender may use a new one for each packet.
 const SSRCS_MAX: usize = 64;
+
+/// Louder than this is speech: -45 dB of full scale. A quiet line has -60 and less.
+const SPEECH_DBOV: f32 = -45.0;
+/// A sequence number comes again after 65,536 packets; a copy is of one no farther away than this.
+const COPY_REACH: usize = 4096;
 
 /// A call as its spool tells it.
 #[derive(Clone, Debug)]
@@ -80,6 +89,19 @@ pub struct ChannelLedger {
     pub reports: Vec<Report>,
     heard: Vec<(Moment, SenderReport)>,
     dtmf: Option<(u32, u32)>,
+    /// The level of a comfort noise packet that no audio has followed yet.
+    noise: Option<u8>,
+    /// Copies of earlier packets that came in redundant ones, until it is known which of them are needed.
+    copies: Vec<Copy>,
+}
+
+/// A copy of a packet, found in a later one.
+#[derive(Clone, Copy, Debug)]
+struct Copy {
+    /// The packet that carried it: an index into `rx`.
+    carrier: usize,
+    rx: Rx,
+    payload: Payload,
 }
 
 /// Where a payload stands in the spool, and what is known of it.
@@ -93,8 +115,12 @@ pub struct Payload {
     pub payload_type: u8,
     /// Its frames, if it is an Opus packet by its form.
     pub shape: Option<Shape>,
-    /// Whether somebody speaks in it, if it is an Opus packet that says so.
+    /// Whether somebody speaks in it, if it is an Opus packet that says so, or by its level.
     pub is_speech: Option<bool>,
+    /// The level of the comfort noise packet in front of it, in −dBov.
+    pub noise: Option<u8>,
+    /// Whether it did not come by itself but as a copy in a later packet (RFC 2198).
+    pub is_copy: bool,
     /// When it was received, by the daemon's clock.
     received: Wall,
     has_gateway_time: bool,
@@ -186,6 +212,7 @@ impl Ledger {
         self.settle_clocks(longest);
         for channel in Channel::BOTH {
             let ledger = &mut self.channels[channel.index()];
+            ledger.restore_lost();
             for (rx, payload) in ledger.rx.iter_mut().zip(&ledger.payloads) {
                 settle(rx, payload, self.metadata.rtpmap(channel, payload.payload_type));
                 let codec = self.metadata.rtpmap(channel, payload.payload_type).codec;
@@ -205,35 +232,40 @@ impl Ledger {
             return;
         };
         let arrival = record.gateway.unwrap_or(received);
-        let rtpmap = self.metadata.rtpmap(channel, packet.payload_type);
+        let carried = self.metadata.rtpmap(channel, packet.payload_type);
+        let before_payload = packet.payload.as_ptr().addr() - record.body.as_ptr().addr();
+        let payload_at = located.body_offset + u64::try_from(before_payload).unwrap_or(0);
+        let blocks = (carried.codec == Codec::Red).then(|| red::blocks(packet.payload)).flatten();
+        let blocks = blocks.unwrap_or_else(|| {
+            vec![Block { payload_type: packet.payload_type, age: 0, older_ticks: 0, payload: packet.payload }]
+        });
+        let metadata = &self.metadata;
         let ledger = &mut self.channels[channel.index()];
         ledger.packets += 1;
         ledger.bytes += u64::try_from(packet.payload.len()).unwrap_or(0);
         if ledger.ssrcs.len() < SSRCS_MAX && !ledger.ssrcs.contains(&packet.ssrc) {
             ledger.ssrcs.push(packet.ssrc);
         }
-        let before_payload = packet.payload.as_ptr().addr() - record.body.as_ptr().addr();
-        ledger.payloads.push(Payload {
-            offset: located.body_offset + u64::try_from(before_payload).unwrap_or(0),
-            length: u16::try_from(packet.payload.len()).unwrap_or(u16::MAX),
-            payload_type: packet.payload_type,
-            shape: packet::shape(packet.payload).ok(),
-            is_speech: packet::is_speech(packet.payload),
-            received,
-            has_gateway_time: record.gateway.is_some(),
-            is_withheld,
-        });
-        ledger.rx.push(Rx {
-            arrival,
-            ssrc: packet.ssrc,
-            timestamp: packet.timestamp,
-            clock_hz: rtpmap.clock_hz,
-            samples: 0,
-            sequence: packet.sequence,
-            bytes: u16::try_from(packet.payload.len()).unwrap_or(u16::MAX),
-            kind: RxKind::Unusable,
-            is_speech: None,
-        });
+        let mut rtpmap = carried;
+        for block in blocks {
+            rtpmap = metadata.rtpmap(channel, block.payload_type);
+            let before_block = block.payload.as_ptr().addr() - packet.payload.as_ptr().addr();
+            let offset = payload_at + u64::try_from(before_block).unwrap_or(0);
+            let times = (arrival, received, record.gateway.is_some());
+            let (rx, payload) = enter_block(&packet, &block, rtpmap, offset, times, is_withheld);
+            if block.age > 0 {
+                if !block.payload.is_empty() && !is_withheld {
+                    ledger.copies.push(Copy { carrier: ledger.rx.len(), rx, payload });
+                }
+                continue;
+            }
+            if rtpmap.codec == Codec::ComfortNoise {
+                ledger.noise = block.payload.first().map(|level| level & 0x7f);
+            }
+            let noise = if rtpmap.codec.is_beside_audio() { None } else { ledger.noise.take() };
+            ledger.rx.push(rx);
+            ledger.payloads.push(Payload { noise, ..payload });
+        }
         // The three last packets of a key press are alike, and the first says all: the key, and when.
         if rtpmap.codec == Codec::TelephoneEvent
             && !is_withheld
@@ -285,6 +317,80 @@ impl Ledger {
     }
 }
 
+impl ChannelLedger {
+    /// Puts copies in the places of packets that never came, in front of the packets that carried them.
+    fn restore_lost(&mut self) {
+        if self.copies.is_empty() {
+            return;
+        }
+        let mut present: HashMap<(u32, u16), Vec<usize>> = HashMap::new();
+        for (at, rx) in self.rx.iter().enumerate() {
+            present.entry((rx.ssrc, rx.sequence)).or_default().push(at);
+        }
+        let (mut rx, mut payloads) = (std::mem::take(&mut self.rx), std::mem::take(&mut self.payloads));
+        let mut copies = std::mem::take(&mut self.copies).into_iter().peekable();
+        for (at, own) in rx.drain(..).zip(payloads.drain(..)).enumerate() {
+            while let Some(copy) = copies.next_if(|copy| copy.carrier == at) {
+                let known = present.entry((copy.rx.ssrc, copy.rx.sequence)).or_default();
+                if known.iter().all(|known| known.abs_diff(at) > COPY_REACH) {
+                    known.push(at);
+                    self.rx.push(copy.rx);
+                    self.payloads.push(copy.payload);
+                }
+            }
+            self.rx.push(own.0);
+            self.payloads.push(own.1);
+        }
+    }
+}
+
+/// What a packet, or a copy in it, is in the books.
+fn enter_block(
+    packet: &Rtp<'_>,
+    block: &Block<'_>,
+    rtpmap: Rtpmap,
+    offset: u64,
+    (arrival, received, has_gateway_time): (Wall, Wall, bool),
+    is_withheld: bool,
+) -> (Rx, Payload) {
+    let bytes = u16::try_from(block.payload.len()).unwrap_or(u16::MAX);
+    let is_loud = |format| energy_dbov(format, block.payload).map(|level| level > SPEECH_DBOV);
+    let payload = Payload {
+        offset,
+        length: bytes,
+        payload_type: block.payload_type,
+        shape: packet::shape(block.payload).ok(),
+        is_speech: PcmFormat::of(rtpmap).map_or_else(|| packet::is_speech(block.payload), is_loud),
+        noise: None,
+        is_copy: block.age > 0,
+        received,
+        has_gateway_time,
+        is_withheld,
+    };
+    let rx = Rx {
+        arrival,
+        ssrc: packet.ssrc,
+        timestamp: packet.timestamp.wrapping_sub(block.older_ticks),
+        clock_hz: rtpmap.clock_hz,
+        samples: 0,
+        sequence: packet.sequence.wrapping_sub(block.age),
+        bytes,
+        kind: RxKind::Unusable,
+        is_speech: None,
+    };
+    (rx, payload)
+}
+
+/// How a payload is coded, if it is audio that can be decoded.
+#[must_use]
+pub fn format_of(rtpmap: Rtpmap, payload: &Payload) -> Option<Format> {
+    if rtpmap.codec == Codec::Opus {
+        return payload.shape.map(Format::Opus);
+    }
+    let format = PcmFormat::of(rtpmap)?;
+    (format.samples(usize::from(payload.length)) > 0).then_some(Format::Pcm(format))
+}
+
 /// Decides what a packet is to the timeline.
 fn settle(rx: &mut Rx, payload: &Payload, rtpmap: Rtpmap) {
     // RFC 7587 section 4.1: the RTP clock of Opus is 48000 whatever an rtpmap says.
@@ -293,8 +399,11 @@ fn settle(rx: &mut Rx, payload: &Payload, rtpmap: Rtpmap) {
         RxKind::Withheld
     } else if rtpmap.codec.is_beside_audio() || payload.length == 0 {
         RxKind::Beside
-    } else if let (Codec::Opus, Some(shape)) = (rtpmap.codec, payload.shape) {
-        rx.samples = shape.samples();
+    } else if let Some(format) = format_of(rtpmap, payload) {
+        rx.samples = match format {
+            Format::Opus(shape) => shape.samples(),
+            Format::Pcm(format) => format.samples_48k(usize::from(payload.length)),
+        };
         rx.is_speech = payload.is_speech;
         RxKind::Audio
     } else {

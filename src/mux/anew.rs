@@ -1,191 +1,147 @@
-//! Encodes one channel anew, where the two share no grid: the exception, and the manifest says so.
+//! Encodes audio of a channel that cannot go into the file as it came: it is no Opus, or shares no grid with the other.
 //!
-//! The channel is decoded as a player would decode it and encoded once, in 20 ms frames of one configuration on the
-//! 20 ms grid, which fit beside whatever the other channel holds. Encoder and decoder delay by the same 312 samples
-//! that the file's pre-skip drops, so the input is taken 312 samples ahead: what is heard stays where it was.
-//! Memory: a few frames.
+//! Such audio is decoded as a player would decode it and encoded once, alone, in 20 ms frames of one configuration on
+//! the 20 ms grid, which fit beside whatever the other channel holds. [`spans`] tells which stretches these are: around
+//! them, and in long pauses, everything stays as it came. The encoder delays by the 312 samples that the file's
+//! pre-skip drops, so what is heard stays where it was, to the sample.
 
-use opus::{Application, Bandwidth, Bitrate, Channels, Decoder, Encoder, Signal};
+use std::ops::Range;
 
-use crate::opus::packet::{Malformed, parse, shape};
+use opus::{Application, Bandwidth, Bitrate, Channels, Encoder, Signal};
+
+use crate::opus::packet::{Malformed, shape};
+use crate::sound::{Audio, Format, Sound, SoundError};
 use crate::time::Samples48k;
 use crate::timeline::Gap;
 
-use super::lane::{Atom, Lane, Piece, STEP_UNITS, UNIT};
+use super::lane::Piece;
 
 /// 20 ms at 48 kHz.
-const BLOCK: usize = 960;
-/// The delay of libopus' encoder for speech at 48 kHz: what [`super::ogg::PRE_SKIP`] drops.
-const LOOK_AHEAD: usize = 312;
+pub const BLOCK: usize = 960;
+const BLOCK_SAMPLES: i64 = 960;
 /// Ample for one voice; below libopus' threshold for changing to CELT, so that the configuration stays the same.
 const BITS_PER_SECOND: i32 = 40_000;
-/// Concealment of a loss is decoded this long; then silence. 100 ms.
-const CONCEAL_SAMPLES: i64 = 4800;
+/// A pause of a second ends a span: the file holds silence for it, not encoded silence.
+const PAUSE_SAMPLES: i64 = 48_000;
 
 /// The channel could not be encoded.
 #[derive(Debug, thiserror::Error)]
 pub enum AnewError<E: std::error::Error + 'static> {
-    /// A payload could not be read, or a packet not be stored.
-    #[error("reading or storing a packet while a channel is encoded anew")]
-    Io(#[source] E),
+    /// It could not be decoded.
+    #[error(transparent)]
+    Sound(#[from] SoundError<E>),
+    /// A packet could not be stored.
+    #[error("storing a packet while a channel is encoded")]
+    Store(#[source] E),
     /// libopus refused.
-    #[error("libopus, while a channel is encoded anew")]
+    #[error("libopus, while a channel is encoded")]
     Codec(#[from] opus::Error),
     /// The encoder wrote what is no packet.
     #[error("the encoder's packet")]
     Malformed(#[from] Malformed),
 }
 
-/// Decodes the packets of a channel and encodes them anew. `fetch` reads the payload of a piece into an empty buffer;
-/// `store` takes each new packet. Returns the pieces of the new packets, in order.
-///
-/// # Errors
-/// [`AnewError`]; a packet that cannot be decoded is no error, it is concealed.
-pub fn encode_anew<E: std::error::Error + 'static>(
-    pieces: &[Piece],
-    mut fetch: impl FnMut(usize, &mut Vec<u8>) -> Result<(), E>,
-    store: impl FnMut(&[u8]) -> Result<(), E>,
-) -> Result<Vec<Piece>, AnewError<E>> {
-    let mut lane = Lane::new(pieces);
-    let mut decoder = Decoder::new(48_000, Channels::Mono)?;
-    let mut blocks: Option<Blocks<_>> = None;
-    let mut store = Some(store);
-    let (mut loaded, mut payload) = (None, Vec::new());
-    while let Some(atom) = next_atom(&mut lane) {
-        if loaded != Some(atom.piece) {
-            payload.clear();
-            fetch(atom.piece, &mut payload).map_err(AnewError::Io)?;
-            loaded = Some(atom.piece);
+/// A stretch of a channel to be encoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// Which packets it holds.
+    pub packets: Range<usize>,
+    /// Where it begins, on the 20 ms grid.
+    pub from: Samples48k,
+    /// Where it ends, on the 20 ms grid.
+    pub to: Samples48k,
+}
+
+/// Finds the stretches of a channel that have to be encoded: those that are no Opus, or with `is_all` all of it.
+#[must_use]
+pub fn spans(packets: &[Audio], is_all: bool) -> Vec<Span> {
+    let is_encoded = |packet: &Audio| is_all || !matches!(packet.format, Format::Opus(_));
+    let mut spans: Vec<Range<usize>> = Vec::new();
+    for (at, packet) in packets.iter().enumerate().filter(|(_, packet)| is_encoded(packet)) {
+        match spans.last_mut() {
+            Some(span) if span.end == at && !is_pause(&packets[at - 1], packet) => span.end = at + 1,
+            _ => spans.push(at..at + 1),
         }
-        let blocks = match &mut blocks {
-            Some(blocks) => blocks,
-            None => {
-                let store = store.take().expect("there is one first frame");
-                blocks.insert(Blocks::begin(atom.start.div_euclid(STEP_UNITS) * STEP_UNITS * UNIT, store)?)
-            }
-        };
-        blocks.fill_gap(&atom, &mut decoder)?;
-        let packet = parse(&payload)?;
-        let mut alone = vec![packet.configuration.toc()];
-        alone.extend_from_slice(packet.frames.get(usize::from(atom.frame)).ok_or(Malformed)?);
-        blocks.decode(&mut decoder, &alone, packet.configuration.frame_samples())?;
     }
-    blocks.map_or(Ok(Vec::new()), Blocks::finish)
+    let mut reached = 0;
+    let on_grid = |range: Range<usize>| {
+        let (first, last) = (packets[range.start].at.0, end_of(&packets[range.end - 1]));
+        let before = range.start.checked_sub(1).map_or(0, |before| end_of(&packets[before]));
+        // Beside a packet that stays as it is, whose grid was rounded, this one's is rounded likewise.
+        let from = if before > floor(first) { floor(first + BLOCK_SAMPLES / 2) } else { floor(first) };
+        let from = from.max(reached);
+        let ceiling = floor(last + BLOCK_SAMPLES - 1);
+        let following = packets.get(range.end).map_or(i64::MAX, |next| floor(next.at.0 + BLOCK_SAMPLES / 2));
+        let to = ceiling.min(following).max(from + BLOCK_SAMPLES);
+        reached = to;
+        Span { packets: range, from: Samples48k(from), to: Samples48k(to) }
+    };
+    spans.into_iter().map(on_grid).collect()
 }
 
-fn next_atom(lane: &mut Lane<'_>) -> Option<Atom> {
-    while lane.window().is_empty() && !lane.is_exhausted() {
-        lane.fill_to(lane.end());
-    }
-    lane.take()
+fn is_pause(before: &Audio, packet: &Audio) -> bool {
+    packet.noise.is_none() && packet.at.0 - end_of(before) >= PAUSE_SAMPLES
 }
 
-/// Decoded sound on its way into the encoder, 20 ms at a time.
-struct Blocks<S> {
+fn end_of(packet: &Audio) -> i64 {
+    packet.at.0 + i64::from(packet.samples)
+}
+
+fn floor(at: i64) -> i64 {
+    at.max(0) / BLOCK_SAMPLES * BLOCK_SAMPLES
+}
+
+/// An encoder of one channel.
+pub struct Anew {
     encoder: Encoder,
-    store: S,
-    pieces: Vec<Piece>,
-    /// Where the next block begins in the recording.
-    at: i64,
-    /// Sound that has been decoded and not yet encoded, from `at` + 312 on.
-    pcm: Vec<i16>,
-    /// Samples still to be dropped at the beginning.
-    skip: usize,
-    /// Where the sound decoded so far ends.
-    end: i64,
 }
 
-impl<S> Blocks<S> {
-    fn begin<E: std::error::Error + 'static>(at: i64, store: S) -> Result<Self, AnewError<E>>
-    where
-        S: FnMut(&[u8]) -> Result<(), E>,
-    {
+impl Anew {
+    /// Sets the encoder up.
+    ///
+    /// # Errors
+    /// Where libopus has no memory.
+    pub fn new() -> Result<Self, opus::Error> {
         let mut encoder = Encoder::new(48_000, Channels::Mono, Application::Voip)?;
         encoder.set_bitrate(Bitrate::Bits(BITS_PER_SECOND))?;
         encoder.set_signal(Signal::Voice)?;
         encoder.set_bandwidth(Bandwidth::Fullband)?;
-        Ok(Self { encoder, store, pieces: Vec::new(), at, pcm: Vec::new(), skip: LOOK_AHEAD, end: at })
+        Ok(Self { encoder })
     }
 
-    fn fill_gap<E: std::error::Error + 'static>(
+    /// Encodes a span out of the sound of its packets, which begins where the span does. `store` takes each packet.
+    /// Appends the pieces of the new packets to `pieces`.
+    ///
+    /// # Errors
+    /// [`AnewError`].
+    pub fn encode<E, F>(
         &mut self,
-        atom: &Atom,
-        decoder: &mut Decoder,
+        span: &Span,
+        sound: &mut Sound<'_, F>,
+        mut store: impl FnMut(&[u8]) -> Result<(), E>,
+        pieces: &mut Vec<Piece>,
     ) -> Result<(), AnewError<E>>
     where
-        S: FnMut(&[u8]) -> Result<(), E>,
+        E: std::error::Error + 'static,
+        F: FnMut(usize, &mut Vec<u8>) -> Result<(), E>,
     {
-        let concealed = match atom.gap {
-            Gap::Silence => i64::MAX,
-            Gap::Loss | Gap::None => CONCEAL_SAMPLES,
-            Gap::Pause => 960,
-            Gap::Start => 0,
-        };
-        let from = self.end;
-        while self.end < atom.start * UNIT {
-            let samples = (atom.start * UNIT - self.end).min(960);
-            if self.end - from < concealed && !self.pieces.is_empty() {
-                let samples = u32::try_from(samples).expect("at most 960");
-                self.decode(decoder, &[], samples)?;
-            } else {
-                let silence = vec![0; usize::try_from(samples).expect("at most 960")];
-                self.push(&silence)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Decodes a packet of one frame, or conceals its time if libopus will not have it.
-    fn decode<E: std::error::Error + 'static>(
-        &mut self,
-        decoder: &mut Decoder,
-        packet: &[u8],
-        samples: u32,
-    ) -> Result<(), AnewError<E>>
-    where
-        S: FnMut(&[u8]) -> Result<(), E>,
-    {
-        let mut pcm = vec![0; usize::try_from(samples).expect("at most 2880")];
-        if decoder.decode(packet, &mut pcm, false).is_err() {
-            decoder.decode(&[], &mut pcm, false)?;
-        }
-        self.push(&pcm)
-    }
-
-    fn push<E: std::error::Error + 'static>(&mut self, pcm: &[i16]) -> Result<(), AnewError<E>>
-    where
-        S: FnMut(&[u8]) -> Result<(), E>,
-    {
-        let skipped = self.skip.min(pcm.len());
-        self.skip -= skipped;
-        self.pcm.extend_from_slice(&pcm[skipped..]);
-        self.end += i64::try_from(pcm.len()).expect("a frame is short");
+        self.encoder.reset_state()?;
+        let mut block = [0.0; BLOCK];
         let mut packet = [0; 1500];
-        while self.pcm.len() >= BLOCK {
-            let length = self.encoder.encode(&self.pcm[..BLOCK], &mut packet)?;
-            self.pcm.drain(..BLOCK);
-            (self.store)(&packet[..length]).map_err(AnewError::Io)?;
-            let gap = if self.pieces.is_empty() { Gap::Start } else { Gap::None };
-            self.pieces.push(Piece {
-                at: Samples48k(self.at),
-                shape: shape(&packet[..length])?,
-                gap,
-                is_quiet: false,
-            });
-            self.at += i64::try_from(BLOCK).expect("a constant");
+        let mut at = span.from;
+        while at < span.to {
+            sound.read(&mut block)?;
+            let length = self.encoder.encode_float(&block, &mut packet)?;
+            store(&packet[..length]).map_err(AnewError::Store)?;
+            let gap = match at == span.from {
+                true if pieces.is_empty() => Gap::Start,
+                true => Gap::Pause,
+                false => Gap::None,
+            };
+            pieces.push(Piece { at, shape: shape(&packet[..length])?, gap, is_quiet: false });
+            at.0 += BLOCK_SAMPLES;
         }
         Ok(())
-    }
-
-    fn finish<E: std::error::Error + 'static>(mut self) -> Result<Vec<Piece>, AnewError<E>>
-    where
-        S: FnMut(&[u8]) -> Result<(), E>,
-    {
-        let end = self.end;
-        while self.at < end {
-            self.push(&[0; 120])?;
-        }
-        Ok(self.pieces)
     }
 }
 
@@ -193,16 +149,18 @@ impl<S> Blocks<S> {
 #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "sound made for a test")]
 mod tests {
     use super::*;
+    use crate::codec::pcm::PcmFormat;
+    use opus::Decoder;
     use std::convert::Infallible;
 
     /// A second of a chirp in 60 ms SILK frames, beginning at 100 ms.
-    fn chirp() -> (Vec<Vec<u8>>, Vec<Piece>) {
+    fn chirp() -> (Vec<Vec<u8>>, Vec<Audio>) {
         let mut encoder = Encoder::new(48_000, Channels::Mono, Application::Voip).unwrap();
         encoder.set_bitrate(Bitrate::Bits(20_000)).unwrap();
         encoder.set_bandwidth(Bandwidth::Wideband).unwrap();
         encoder.set_signal(Signal::Voice).unwrap();
         let mut packets = Vec::new();
-        let mut pieces = Vec::new();
+        let mut placed = Vec::new();
         for n in 0..17i64 {
             let pcm: Vec<i16> = (0..2880)
                 .map(|i| {
@@ -213,29 +171,36 @@ mod tests {
             packets.push(encoder.encode_vec(&pcm, 1500).unwrap());
             let shape = shape(packets.last().unwrap()).unwrap();
             let gap = if n == 0 { Gap::Start } else { Gap::None };
-            pieces.push(Piece { at: Samples48k(4800 + n * 2880), shape, gap, is_quiet: false });
+            placed.push(audio(4800 + n * 2880, shape.samples(), Format::Opus(shape), gap));
         }
-        (packets, pieces)
+        (packets, placed)
+    }
+
+    fn audio(at: i64, samples: u32, format: Format, gap: Gap) -> Audio {
+        Audio { at: Samples48k(at), samples, format, gap, noise: None, is_quiet: false }
     }
 
     #[test]
     fn what_is_encoded_anew_is_heard_where_it_was_in_frames_of_one_configuration() {
-        let (packets, pieces) = chirp();
-        let mut anew = Vec::new();
+        let (packets, placed) = chirp();
         let fetch = |piece: usize, out: &mut Vec<u8>| -> Result<(), Infallible> {
             out.extend_from_slice(&packets[piece]);
             Ok(())
         };
-        let new_pieces = encode_anew(&pieces, fetch, |packet| {
+        let found = spans(&placed, true);
+        assert_eq!(found, [Span { packets: 0..17, from: Samples48k(4800), to: Samples48k(53_760) }]);
+        let mut sound = Sound::new(&placed, found[0].from, fetch).unwrap();
+        let (mut anew, mut pieces) = (Vec::new(), Vec::new());
+        let store = |packet: &[u8]| {
             anew.push(packet.to_vec());
             Ok(())
-        })
-        .unwrap();
-        assert_eq!(new_pieces.len(), 51);
-        assert_eq!(new_pieces[0].at, Samples48k(4800));
-        let first = new_pieces[0].shape;
+        };
+        Anew::new().unwrap().encode(&found[0], &mut sound, store, &mut pieces).unwrap();
+        assert_eq!(pieces.len(), 51);
+        assert_eq!(pieces[0].at, Samples48k(4800));
+        let first = pieces[0].shape;
         assert_eq!((first.samples(), first.frames), (960, 1));
-        assert!(new_pieces.iter().all(|piece| piece.shape == first), "one configuration");
+        assert!(pieces.iter().all(|piece| piece.shape == first), "one configuration");
 
         let decode = |packets: &[Vec<u8>]| {
             let mut decoder = Decoder::new(48_000, Channels::Mono).unwrap();
@@ -255,5 +220,23 @@ mod tests {
         let best = (-400..400).max_by(|a, b| likeness(*a).total_cmp(&likeness(*b))).unwrap();
         // SILK's own resampler moves the sound by a few samples (0.1 ms).
         assert!(best.abs() <= 5, "lag of {best} samples");
+    }
+
+    #[test]
+    fn opus_stays_as_it_came_beside_what_is_encoded_and_long_pauses_are_left_out() {
+        let opus = Format::Opus(shape(&[0x78, 1, 2]).unwrap());
+        let pcm = Format::Pcm(PcmFormat::Pcmu);
+        let call = [
+            audio(100, 960, opus, Gap::Start),
+            audio(1060, 960, pcm, Gap::None),
+            audio(2020, 960, pcm, Gap::None),
+            audio(2980, 960, opus, Gap::None),
+            audio(60_000, 960, pcm, Gap::Pause),
+            audio(120_000, 960, pcm, Gap::Pause),
+        ];
+        let found = spans(&call, false);
+        let told: Vec<_> = found.iter().map(|s| (s.packets.clone(), s.from.0, s.to.0)).collect();
+        assert_eq!(told, [(1..3, 960, 2880), (4..5, 59_520, 61_440), (5..6, 120_000, 120_960)]);
+        assert_eq!(spans(&call[..1], false), []);
     }
 }

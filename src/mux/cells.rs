@@ -71,7 +71,6 @@ pub struct Planner<'a> {
     lanes: [Lane<'a>; 2],
     holes: [Hole; 2],
     at: i64,
-    silent_units: [i64; 2],
 }
 
 /// What a lane's time without frames is.
@@ -93,7 +92,7 @@ impl<'a> Planner<'a> {
             configuration: lanes[lane].first_configuration().unwrap_or(Configuration::CELT_FULL_BAND_20_MS),
             has_begun: false,
         });
-        Self { lanes, holes, at: 0, silent_units: [0; 2] }
+        Self { lanes, holes, at: 0 }
     }
 
     /// How far cells have been cut, in units.
@@ -107,12 +106,6 @@ impl<'a> Planner<'a> {
     pub fn end(&self) -> Option<i64> {
         let [caller, ai] = &self.lanes;
         (caller.is_exhausted() && ai.is_exhausted()).then(|| caller.end().max(ai.end()))
-    }
-
-    /// The time without audio that was not lost so far, in units, for each channel.
-    #[must_use]
-    pub fn silent_units(&self) -> [i64; 2] {
-        self.silent_units
     }
 
     /// The lanes, for what they measured.
@@ -184,9 +177,6 @@ impl<'a> Planner<'a> {
         let gap = self.gap_ahead(lane);
         let hole = self.holes[lane];
         let samples = u32::try_from(length * UNIT).expect("a cell is at most 120 ms long");
-        if gap != Gap::Loss {
-            self.silent_units[lane] += length;
-        }
         let slot = filler(gap, self.at - hole.from, hole.has_begun);
         let configuration = match slot {
             Slot::Silence => Configuration::celt_dividing(samples),
@@ -199,9 +189,6 @@ impl<'a> Planner<'a> {
     /// Fills a hole beside frames in their own configuration.
     fn fill_hole(&mut self, lane: usize, from: i64, to: i64, like: Atom, slots: &mut Vec<Slot>) {
         let gap = if self.holes[lane].has_begun { like.gap } else { Gap::Start };
-        if gap != Gap::Loss {
-            self.silent_units[lane] += to - from;
-        }
         let mut at = from;
         while at < to {
             let wanted = filler(gap, at - self.holes[lane].from, self.holes[lane].has_begun);

@@ -2,10 +2,11 @@
 //!
 //! [`lane`] brings one channel's packets to the grid, [`cells`] cuts the time into cells that both channels can fill,
 //! [`lossless`] writes each cell as one Ogg packet, [`ogg`] makes pages of them. Where the channels share no grid,
-//! [`anew`] encodes one of them again.
+//! or a channel is no Opus, [`anew`] encodes it. [`compat`] is the other format.
 
 pub mod anew;
 pub mod cells;
+pub mod compat;
 pub mod lane;
 pub mod lossless;
 pub mod ogg;

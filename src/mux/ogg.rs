@@ -26,24 +26,26 @@ pub enum Layout {
     TwoMonoStreams,
     /// Mapping family 0: one mono stream.
     Mono,
+    /// Mapping family 0: one stream of two coupled channels.
+    Stereo,
 }
 
-/// Makes the identification header, "OpusHead".
+/// Makes the identification header, "OpusHead". Players drop `pre_skip` samples at the beginning.
 #[must_use]
-pub fn head(layout: Layout) -> Vec<u8> {
+pub fn head(layout: Layout, pre_skip: u16) -> Vec<u8> {
     let channels = match layout {
-        Layout::TwoMonoStreams => 2,
+        Layout::TwoMonoStreams | Layout::Stereo => 2,
         Layout::Mono => 1,
     };
     let mut head = b"OpusHead".to_vec();
     head.extend_from_slice(&[1, channels]);
-    head.extend_from_slice(&PRE_SKIP.to_le_bytes());
+    head.extend_from_slice(&pre_skip.to_le_bytes());
     head.extend_from_slice(&48_000u32.to_le_bytes());
     head.extend_from_slice(&0i16.to_le_bytes());
     match layout {
         // Family, streams, coupled streams, and the stream of each channel.
         Layout::TwoMonoStreams => head.extend_from_slice(&[1, 2, 0, 0, 1]),
-        Layout::Mono => head.push(0),
+        Layout::Mono | Layout::Stereo => head.push(0),
     }
     head
 }
@@ -136,7 +138,8 @@ mod tests {
 
     #[test]
     fn pages_hold_a_second_each_and_the_last_one_ends_the_stream_with_audio() {
-        let mut pages = Pages::new(7, head(Layout::TwoMonoStreams), tags("test", &[("A", "b".to_owned())]));
+        let mut pages =
+            Pages::new(7, head(Layout::TwoMonoStreams, PRE_SKIP), tags("test", &[("A", "b".to_owned())]));
         for n in 0..120u8 {
             pages.push(vec![n; 300], 960);
         }
@@ -158,7 +161,7 @@ mod tests {
 
     #[test]
     fn large_packets_end_a_page_before_its_table_is_full() {
-        let mut pages = Pages::new(7, head(Layout::Mono), tags("test", &[]));
+        let mut pages = Pages::new(7, head(Layout::Mono, PRE_SKIP), tags("test", &[]));
         for _ in 0..20 {
             pages.push(vec![1; 20_000], 960);
         }

@@ -216,6 +216,19 @@ pub fn is_speech(bytes: &[u8]) -> Option<bool> {
     Some(packet.frames.iter().any(is_active))
 }
 
+/// Whether a packet's first frame carries a copy of the frame before it, at a lower rate: in-band FEC, by the LBRR
+/// flags of its SILK frames (RFC 6716 section 4.2.3), which stand behind the voice activity flags of each channel.
+#[must_use]
+pub fn has_redundancy(bytes: &[u8]) -> bool {
+    let Ok(packet) = parse(bytes) else { return false };
+    let Some(first) = packet.frames.first().and_then(|frame| frame.first()) else { return false };
+    let is_stereo = packet.configuration.toc() & 4 != 0;
+    let flags = packet.configuration.frame_samples().div_ceil(960);
+    let bit = |number: u32| first & 0x80u8.checked_shr(number).unwrap_or(0) != 0;
+    packet.configuration.mode() != Mode::Celt
+        && (bit(flags) || (is_stereo && bit(flags.saturating_mul(2).saturating_add(1))))
+}
+
 fn parse_code_3(configuration: Configuration, rest: &[u8]) -> Result<Vec<&[u8]>, Malformed> {
     let (header, mut rest) = rest.split_first().ok_or(Malformed)?;
     let count = usize::from(header & 0x3f);
