@@ -1,10 +1,15 @@
 //! Which clock the arrivals of a call are by: the gateway's times where they can be believed, else the daemon's.
 //!
-//! The gateway's times are better, because no socket lies between them and the network; the daemon's cannot step.
+//! The gateway's times are better, because no socket lies between them and the network; the daemon's cannot step. Where
+//! the gateway's clock was set in mid-call, the time from its stamp to receipt changes at one packet and stays changed:
+//! such steps are taken out again (`find_steps`). They are not looked for where one of the clocks is not that of real
+//! time, as in a capture that is replayed fast, nor across a restart of the daemon. Limit: two steps within a second are
+//! not told apart, nor is one seen that is followed by less than half a second.
 
 use std::time::Duration;
 
-use super::{Ledger, Payload};
+use super::{Ledger, Moment, Payload};
+use crate::time::Wall;
 use crate::timeline::{Report, Rx};
 
 /// Gateway and daemon clocks that differ by less are taken for one, where only some frames carry a gateway time.
@@ -14,6 +19,46 @@ const SAME_CLOCK_US: i64 = 2_000_000;
 /// replayed fast moves by a few packets' lengths from one to the next.
 const LONE_TIME_US: i64 = 60_000_000;
 
+/// A change of the least latency by less is jitter, or a slower socket.
+const STEP_US: i64 = 60_000;
+/// So much more for each second without a packet, in millionths: one clock may run faster than the other.
+const STEP_PPM: i64 = 20_000;
+/// Latencies of neighbours closer than this have no step between them.
+const NEIGHBOURS_US: i64 = 30_000;
+/// The stretch on both sides that a step is judged by: so many packets, and so long. A socket that stalls for longer is
+/// not taken for a step either, because all that it held up comes at once.
+const WINDOW_PACKETS: usize = 50;
+const WINDOW_US: i64 = 2_000_000;
+/// More packets than this are not looked at.
+const WINDOW_PACKETS_MAX: usize = 400;
+/// What is enough at the ends of a call.
+const END_PACKETS: usize = 20;
+const END_US: i64 = 500_000;
+/// The least latencies of both halves of such a stretch differ by less where both clocks are those of real time.
+const HALVES_US: i64 = 20_000;
+/// So close to a step, a stamp may be by the clock from before it or after it, whatever the order of receipt.
+const NEAR_STEP_US: i64 = 500_000;
+
+/// A packet with a time of the gateway's.
+#[derive(Clone, Copy)]
+struct Stamp {
+    /// Its place in the file: the order of receipt over both channels.
+    offset: u64,
+    received: i64,
+    /// From the gateway's time to receipt, plus what the clocks differ by.
+    latency: i64,
+}
+
+/// The gateway's clock was set.
+struct Step {
+    /// When the first packet stamped after it was received.
+    received: i64,
+    /// What is to be added to the gateway's times from there on.
+    shift_us: i64,
+    /// The least latency around it, by the clock as it was at first.
+    least_us: i64,
+}
+
 impl Ledger {
     /// Decides which clock the arrivals are by.
     ///
@@ -21,6 +66,7 @@ impl Ledger {
     /// from the daemon's clock, is wrong and is replaced. If with that they still spread over longer than a recording
     /// may be, beyond the time in which they came, they are all ignored: no clock fault makes hours of silence.
     pub(super) fn settle_clocks(&mut self, longest: Duration) {
+        self.undo_steps();
         self.choose_clock(longest);
         for ledger in &mut self.channels {
             let reports = ledger.heard.iter().map(|(when, report)| Report {
@@ -31,6 +77,44 @@ impl Ledger {
             });
             ledger.reports = reports.collect();
         }
+    }
+
+    /// Brings the gateway's times to what its clock showed at first.
+    fn undo_steps(&mut self) {
+        let mut stamps = Vec::new();
+        for ledger in &self.channels {
+            let both = ledger.rx.iter().zip(&ledger.payloads);
+            let stamped = both.filter(|(_, payload)| payload.has_gateway_time);
+            stamps.extend(stamped.map(|(rx, payload)| Stamp {
+                offset: payload.offset,
+                received: payload.received.0,
+                latency: payload.received.0.saturating_sub(rx.arrival.0),
+            }));
+        }
+        stamps.sort_by_key(|stamp| stamp.offset);
+        let steps = find_steps(&stamps, &self.restarted_at);
+        if steps.is_empty() {
+            return;
+        }
+        self.clock_steps = u32::try_from(steps.len()).unwrap_or(u32::MAX);
+        for ledger in &mut self.channels {
+            let both = ledger.rx.iter_mut().zip(&ledger.payloads);
+            for (rx, payload) in both.filter(|(_, payload)| payload.has_gateway_time) {
+                rx.arrival = rx.arrival.plus_us(shift_us(&steps, payload.received, rx.arrival));
+            }
+        }
+        for when in self.moments() {
+            when.gateway =
+                when.gateway.map(|gateway| gateway.plus_us(shift_us(&steps, when.received, gateway)));
+        }
+    }
+
+    /// All that happened beside audio.
+    fn moments(&mut self) -> impl Iterator<Item = &mut Moment> {
+        let marks = self.marks.iter_mut().map(|mark| &mut mark.when);
+        let pauses = self.pauses.iter_mut().map(|pause| &mut pause.when);
+        let heard = self.channels.iter_mut().flat_map(|ledger| &mut ledger.heard);
+        marks.chain(pauses).chain(&mut self.clears).chain(heard.map(|(when, _)| when))
     }
 
     fn choose_clock(&mut self, longest: Duration) {
@@ -63,14 +147,99 @@ impl Ledger {
             both.filter(|(_, payload)| !payload.has_gateway_time)
                 .for_each(|(rx, payload)| rx.arrival = payload.received.plus_us(offset));
         }
-        let marks = self.marks.iter_mut().map(|mark| &mut mark.when);
-        let pauses = self.pauses.iter_mut().map(|pause| &mut pause.when);
-        let reports =
-            self.channels.iter_mut().flat_map(|ledger| ledger.heard.iter_mut().map(|(when, _)| when));
-        for when in marks.chain(pauses).chain(&mut self.clears).chain(reports) {
+        for when in self.moments() {
             when.at = when.gateway.unwrap_or(when.received.plus_us(offset));
         }
     }
+}
+
+/// Finds where the gateway's clock was set, in packets in the order of receipt.
+fn find_steps(stamps: &[Stamp], restarted_at: &[u64]) -> Vec<Step> {
+    let mut steps: Vec<Step> = Vec::new();
+    let mut latencies: Vec<i64> = stamps.iter().map(|stamp| stamp.latency).collect();
+    let mut start = 0;
+    let mut shift_us: i64 = 0;
+    let ends = restarted_at.iter().map(|offset| stamps.partition_point(|stamp| stamp.offset < *offset));
+    for end in ends.chain([stamps.len()]) {
+        let (own, run) = (&mut latencies[start..end], &stamps[start..end]);
+        // Shifted no farther ahead than one looks, so that many steps do not each go through the whole call.
+        let mut shifted = 0;
+        for at in 1..run.len() {
+            let ahead = run.len().min(at + WINDOW_PACKETS_MAX);
+            own[shifted..ahead].iter_mut().for_each(|latency| *latency = latency.saturating_sub(shift_us));
+            shifted = ahead;
+            if own[at].saturating_sub(own[at - 1]).saturating_abs() <= NEIGHBOURS_US {
+                continue;
+            }
+            let Some((least_us, change_us)) = step_at(run, own, at) else { continue };
+            shift_us = shift_us.saturating_add(change_us);
+            own[at..shifted].iter_mut().for_each(|latency| *latency = latency.saturating_sub(change_us));
+            steps.push(Step { received: run[at].received, shift_us, least_us });
+        }
+        start = end;
+    }
+    steps
+}
+
+/// The least latency in front of a packet, and by how much it is another from there on, if it is.
+fn step_at(run: &[Stamp], latencies: &[i64], at: usize) -> Option<(i64, i64)> {
+    let first = run[..at].iter().rev().take(WINDOW_PACKETS_MAX);
+    let before = at - window(run[at - 1].received, first)?;
+    let behind = at + window(run[at].received, run[at..].iter().take(WINDOW_PACKETS_MAX))?;
+    let least_us = steady_least(&latencies[before..at])?;
+    let change_us = steady_least(&latencies[at..behind])?.saturating_sub(least_us);
+    let gap_us = run[at].received.saturating_sub(run[at - 1].received).saturating_abs();
+    if change_us.saturating_abs() <= STEP_US + gap_us / 1_000_000 * STEP_PPM {
+        return None;
+    }
+    let middle_us = least_us.saturating_add(change_us / 2);
+    let is_above = |latency: &i64| *latency > middle_us;
+    let next = &latencies[at..behind.min(at + 8)];
+    let above = next.iter().filter(|latency| is_above(latency)).count();
+    // A latency may be far above the least, but not below it: a fall shows at once, a rise when no more are below.
+    let is_here = if change_us > 0 {
+        above + 1 >= next.len() && is_above(&next[0]) && !is_above(&latencies[at - 1])
+    } else {
+        above * 2 < next.len() && !is_above(&next[0]) && is_above(&latencies[at - 1])
+    };
+    is_here.then_some((least_us, change_us))
+}
+
+/// How many of these packets it takes to judge by, or none if they are too few or come too fast.
+fn window<'s>(from: i64, stamps: impl Iterator<Item = &'s Stamp>) -> Option<usize> {
+    let (mut count, mut span_us) = (0, 0);
+    for stamp in stamps {
+        (count, span_us) = (count + 1, stamp.received.saturating_sub(from).saturating_abs());
+        if count >= WINDOW_PACKETS && span_us >= WINDOW_US {
+            return Some(count);
+        }
+    }
+    let is_at_end = (END_PACKETS..WINDOW_PACKETS_MAX).contains(&count) && span_us >= END_US;
+    is_at_end.then_some(count)
+}
+
+/// The least of latencies, two odd ones left out; none if it is another in the second half of them.
+fn steady_least(latencies: &[i64]) -> Option<i64> {
+    let (first, second) = latencies.split_at(latencies.len() / 2);
+    let least = |half: &[i64]| {
+        let mut half = half.to_vec();
+        (half.len() > 2).then(|| *half.select_nth_unstable(2).1)
+    };
+    let (first, second) = (least(first)?, least(second)?);
+    (first.saturating_sub(second).saturating_abs() <= HALVES_US).then_some(first.min(second))
+}
+
+/// What to add to a time of the gateway's.
+fn shift_us(steps: &[Step], received: Wall, gateway: Wall) -> i64 {
+    let passed = steps.partition_point(|step| step.received <= received.0);
+    let shift_us = |passed: usize| passed.checked_sub(1).map_or(0, |last| steps[last].shift_us);
+    let is_near = |step: &Step| step.received.saturating_sub(received.0).saturating_abs() < NEAR_STEP_US;
+    let near: Vec<usize> = (0..steps.len()).filter(|at| is_near(&steps[*at])).collect();
+    let [at] = near[..] else { return shift_us(passed) };
+    let latency_us = |shift_us: i64| received.0.saturating_sub(gateway.0.saturating_add(shift_us));
+    let possible = [shift_us(at), shift_us(at + 1)].into_iter();
+    let possible = possible.filter(|shift_us| latency_us(*shift_us) >= steps[at].least_us - HALVES_US);
+    possible.min_by_key(|shift_us| latency_us(*shift_us)).unwrap_or(shift_us(passed))
 }
 
 /// Replaces each gateway time that is alone in being far off: by the daemon's clock and its neighbour's difference.
@@ -94,5 +263,196 @@ fn repair_lone_times(rx: &mut [Rx], payloads: &[Payload]) {
         if is_far(own, neighbour) {
             rx[at].arrival = payloads[at].received.plus_us(neighbour);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{Channel, ConnectionId, Scope};
+    use crate::spool::scan::Located;
+    use crate::spool::{Header, Record, RecordKind};
+    use crate::time::Mono;
+    use crate::timeline::place;
+
+    const LONGEST: Duration = Duration::from_secs(14_400);
+    const HOUR_US: i64 = 3_600_000_000;
+    /// The gateway's clock when a call begins, by which the truth is told.
+    const BEGIN: Wall = Wall(1_767_323_045_000_000);
+    const LENGTH_US: i64 = 60_000_000;
+
+    /// A call as a socket delivers it.
+    struct Delivery {
+        /// When the gateway's clock is set, and by how much.
+        steps: Vec<(i64, i64)>,
+        /// How many times faster than real time frames come.
+        speed: i64,
+        /// When the socket stalls, and for how long.
+        stalls: Vec<(i64, i64)>,
+        /// When a single packet has a wrong time.
+        wrong: Option<i64>,
+        /// Whether nothing at all is sent for two seconds of ten.
+        has_pauses: bool,
+        restart_us: Option<i64>,
+    }
+
+    impl Default for Delivery {
+        fn default() -> Self {
+            let (steps, stalls) = (Vec::new(), Vec::new());
+            Self { steps, speed: 1, stalls, wrong: None, has_pauses: false, restart_us: None }
+        }
+    }
+
+    /// Numbers that look random: jitter of up to 8 ms, and now and then of 70 ms.
+    fn jitter_us(seed: &mut u64) -> i64 {
+        *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let drawn = i64::try_from(*seed >> 40).unwrap();
+        if drawn.rem_euclid(200) == 0 { 70_000 } else { drawn % 8000 }
+    }
+
+    impl Delivery {
+        fn play(&self, seed: u64) -> Ledger {
+            let mut seed = seed;
+            let mut frames: Vec<(i64, u8, Channel, Vec<u8>)> = Vec::new();
+            let (mut sent, mut spoken) = (0_u16, 0_u16);
+            for n in 0..LENGTH_US / 20_000 {
+                let at_us = n * 20_000;
+                if self.has_pauses && at_us % 10_000_000 >= 8_000_000 {
+                    continue;
+                }
+                frames.push((at_us + jitter_us(&mut seed), 1, Channel::Caller, rtp(1, sent, sent)));
+                sent += 1;
+                // The AI speaks for three seconds of five, and its timestamps do not show the rest.
+                if at_us % 5_000_000 < 3_000_000 {
+                    frames.push((at_us + jitter_us(&mut seed), 1, Channel::Ai, rtp(2, spoken, spoken)));
+                    spoken += 1;
+                }
+                if n % 250 == 100 {
+                    frames.push((at_us, 8, Channel::Caller, br#"{"name":"m"}"#.to_vec()));
+                }
+            }
+            frames.sort_by_key(|frame| frame.0);
+            let mut ledger = ledger();
+            let (mut received, mut base, mut offset) = (0, 0, 1000);
+            for (at_us, kind, channel, body) in frames {
+                offset += 100;
+                if self.restart_us.is_some_and(|restart_us| base == 0 && at_us >= restart_us) {
+                    let wall = (BEGIN.0 + at_us + 700_000).to_be_bytes();
+                    let record = Record::resumed(Mono(0), &wall);
+                    ledger.record(&Located { record, body_offset: offset });
+                    (base, received) = (at_us, 0);
+                }
+                let stall = self.stalls.iter().find(|(from, length)| (*from..from + length).contains(&at_us));
+                let held_us = stall.map_or(0, |(from, length)| from + length - at_us);
+                let latency_us = 200 + jitter_us(&mut seed) / 2 + held_us;
+                received = received.max((at_us - base) / self.speed + latency_us);
+                let set_us: i64 =
+                    self.steps.iter().filter(|(from, _)| at_us >= *from).map(|(_, by)| by).sum();
+                let wrong_us = self.wrong.filter(|wrong| (*wrong..wrong + 10_000).contains(&at_us));
+                let gateway = BEGIN.plus_us(at_us + set_us + wrong_us.map_or(0, |_| HOUR_US));
+                let record = Record {
+                    kind: RecordKind::Tap(kind),
+                    scope: Scope::Channel(channel),
+                    at: Mono(u64::try_from(received).unwrap()),
+                    gateway: Some(gateway),
+                    body: &body,
+                };
+                ledger.record(&Located { record, body_offset: offset });
+            }
+            ledger.close(LONGEST);
+            ledger
+        }
+    }
+
+    fn ledger() -> Ledger {
+        let connection = ConnectionId::new("c").unwrap();
+        Ledger::new(Header { connection, opened: BEGIN.plus_us(40_000), opened_mono: Mono(0), part: 1 })
+    }
+
+    fn rtp(ssrc: u8, sequence: u16, packets: u16) -> Vec<u8> {
+        let [high, low] = sequence.to_be_bytes();
+        let mut packet = vec![0x80, 111, high, low];
+        packet.extend_from_slice(&(u32::from(packets) * 960).to_be_bytes());
+        packet.extend_from_slice(&[0, 0, 0, ssrc, 0xf8, 1, 2]);
+        packet
+    }
+
+    /// The greatest difference of two ledgers in the places of their packets, and in their marks.
+    fn difference_us(one: &Ledger, other: &Ledger) -> (i64, i64) {
+        let mut packets = 0;
+        for channel in Channel::BOTH {
+            let placed = [one, other].map(|ledger| {
+                let ledger = &ledger.channels[channel.index()];
+                place(&ledger.rx, BEGIN, &[], &[]).packets
+            });
+            assert_eq!(placed[0].len(), placed[1].len());
+            for (a, b) in placed[0].iter().zip(&placed[1]) {
+                assert_eq!(a.rx, b.rx);
+                packets = packets.max((a.at.to_us() - b.at.to_us()).abs());
+            }
+        }
+        let pairs = one.marks.iter().zip(&other.marks);
+        let marks = pairs.map(|(a, b)| (a.when.at.0 - b.when.at.0).abs()).max().unwrap_or(0);
+        (packets, marks)
+    }
+
+    #[test]
+    fn steps_of_the_gateways_clock_are_taken_out() {
+        let cases: [&[(i64, i64)]; 10] = [
+            &[(20_000_000, 400_000)],
+            &[(33_333_000, 3_000_000)],
+            &[(20_010_000, -300_000)],
+            &[(44_000_000, -2_000_000)],
+            &[(10_000_000, 1_500_000), (25_000_000, -700_000), (43_210_000, 2_500_000)],
+            &[(30_000_000, 2 * HOUR_US)],
+            &[(30_000_000, -2 * HOUR_US)],
+            &[(30_000_000, 90_000)],
+            &[(4_000_000, -90_000)],
+            &[(58_500_000, 500_000)],
+        ];
+        println!("worst difference in microseconds of packets and marks");
+        for steps in cases {
+            for seed in 1..4 {
+                let straight = Delivery::default().play(seed);
+                assert_eq!(straight.clock_steps, 0);
+                let stepped = Delivery { steps: steps.to_vec(), ..Delivery::default() }.play(seed);
+                let (packets, marks) = difference_us(&straight, &stepped);
+                println!("{steps:?} {seed}: {packets} {marks}");
+                assert_eq!(usize::try_from(stepped.clock_steps).unwrap(), steps.len(), "{steps:?}");
+                assert!(packets <= 10_000 && marks <= 10_000, "{steps:?}: {packets} {marks}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_step_is_not_taken_for_one() {
+        let stalls = vec![(10_000_000, 800_000), (20_000_000, 3_000_000), (40_000_000, 6_000_000)];
+        for seed in 1..4 {
+            for stalls in [Vec::new(), stalls.clone()] {
+                let delivery = Delivery { stalls, ..Delivery::default() };
+                assert_eq!(delivery.play(seed).clock_steps, 0);
+            }
+            for (speed, has_pauses) in
+                [1, 2, 10, 1_000, 1_000_000].map(|speed| [(speed, false), (speed, true)]).concat()
+            {
+                let delivery = Delivery { speed, has_pauses, ..Delivery::default() };
+                assert_eq!(delivery.play(seed).clock_steps, 0, "{speed} times as fast");
+            }
+            let wrong = Delivery { wrong: Some(30_000_000), ..Delivery::default() }.play(seed);
+            assert_eq!(wrong.clock_steps, 0);
+            let restarted = Delivery { restart_us: Some(30_000_000), ..Delivery::default() }.play(seed);
+            assert_eq!((restarted.clock_steps, restarted.restarts), (0, 1));
+        }
+    }
+
+    #[test]
+    fn a_step_before_a_restart_is_still_one_behind_it() {
+        let steps = vec![(15_000_000, -HOUR_US), (45_000_000, 400_000)];
+        let straight = Delivery { restart_us: Some(30_000_000), ..Delivery::default() }.play(1);
+        let delivery = Delivery { restart_us: Some(30_000_000), steps, ..Delivery::default() };
+        let stepped = delivery.play(1);
+        assert_eq!(stepped.clock_steps, 2);
+        let (packets, marks) = difference_us(&straight, &stepped);
+        assert!(packets <= 10_000 && marks <= 10_000, "{packets} {marks}");
     }
 }

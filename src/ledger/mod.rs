@@ -63,6 +63,10 @@ pub struct Ledger {
     pub unreadable: u64,
     /// Whether the gateway's times could not be believed, and the daemon's are used.
     pub is_gateway_ignored: bool,
+    /// How often the gateway's clock was set in mid-call. The times are brought to what it showed at first.
+    pub clock_steps: u32,
+    /// Where in the file the daemon was started again: its own clock is another one there.
+    restarted_at: Vec<u64>,
     anchor: (Mono, Wall),
 }
 
@@ -177,6 +181,8 @@ impl Ledger {
             dropped: 0,
             unreadable: 0,
             is_gateway_ignored: false,
+            clock_steps: 0,
+            restarted_at: Vec::new(),
         }
     }
 
@@ -185,7 +191,10 @@ impl Ledger {
         let record = &located.record;
         let received = self.wall_of(record.at);
         match record.kind {
-            RecordKind::Resumed => self.resume(record.at, record.body),
+            RecordKind::Resumed => {
+                self.restarted_at.push(located.body_offset);
+                self.resume(record.at, record.body);
+            }
             RecordKind::Seal => self.seal = SealCause::from_body(record.body).or(self.seal),
             RecordKind::Dropped => match <[u8; 4]>::try_from(record.body) {
                 Ok(count) => self.dropped += u64::from(u32::from_be_bytes(count)),
