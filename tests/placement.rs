@@ -10,7 +10,7 @@ mod simulated;
 
 use sidetape::timeline::Gap;
 
-use simulated::figures::Figures;
+use simulated::figures::{Figures, Track};
 use simulated::random::Random;
 use simulated::reports::Style;
 use simulated::senders::{PACKET_S, Silence};
@@ -362,4 +362,47 @@ fn reports_that_say_nothing_or_lie_cost_nothing() {
         println!("{:24} {:6.0}/{:<4.0} {row}", scenario.name, without.max_ms, without.p95_ms);
     }
     assert!(worse.is_empty(), "worse with reports: {worse:?}");
+}
+
+/// Each channel says itself how far it may be off. It must not claim to be better than it is, nor to be much worse.
+#[test]
+fn a_channel_knows_how_far_it_may_be_off() {
+    const SEEDS: u64 = 3;
+    let (mut calls, mut over, mut under) = (0, 0, 0);
+    println!(
+        "Errors of 95 of 100 packets in milliseconds, true and as estimated: caller and AI of each call"
+    );
+    for scenario in scenarios::ALL {
+        let mut row = String::new();
+        for seed in 0..SEEDS {
+            let call = (scenario.play)(&mut Random::seeded(seed));
+            for channel in call.channels().into_iter().filter(|channel| !channel.packets.is_empty()) {
+                let placement = channel.place();
+                let true_ms = Track::placed(channel, &placement).p95_ms();
+                let estimate_ms = f64::from(i32::try_from(placement.error_us).unwrap()) / 1e3;
+                calls += 1;
+                over += usize::from(estimate_ms > 3.0 * true_ms + 20.0);
+                under += usize::from(true_ms > estimate_ms + 10.0);
+                row += &format!("{true_ms:7.1}/{estimate_ms:<6.1}");
+            }
+        }
+        println!("{:24}{row}", scenario.name);
+    }
+    println!("{calls} channels: {under} worse than they say, {over} much better");
+    assert!(under * 10 <= calls && over * 10 <= calls, "{under} and {over} of {calls}");
+}
+
+#[test]
+fn a_bad_network_and_a_bad_pacer_show_in_the_estimate() {
+    for seed in 0..3 {
+        let estimates = |play: fn(&mut Random) -> Call| {
+            play(&mut Random::seeded(seed)).channels().map(|channel| channel.place().error_us)
+        };
+        let clean = estimates(scenarios::jitter);
+        let bloated = estimates(scenarios::bufferbloat);
+        let slow = estimates(scenarios::slow_pacing);
+        println!("seed {seed}: clean {clean:?}, bufferbloat {bloated:?}, slow pacing {slow:?} us");
+        assert!(bloated[0] > 2 * clean[0], "seed {seed}: a queue of a second does not show");
+        assert!(slow[1] > 5 * clean[1], "seed {seed}: a sender that is late does not show");
+    }
 }

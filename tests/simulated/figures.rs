@@ -50,6 +50,13 @@ impl<'c> Track<'c> {
         Self::of(channel, audio.map(|packet| (packet, packet.arrival_s - packet.length_s)))
     }
 
+    /// How far nineteen of twenty packets are off at most, in milliseconds.
+    pub(crate) fn p95_ms(&self) -> f64 {
+        let mut errors_s: Vec<f64> = self.errors_s().map(f64::abs).collect();
+        errors_s.sort_by(f64::total_cmp);
+        errors_s.get(errors_s.len() * 95 / 100).map_or(0.0, |error_s| error_s * 1e3)
+    }
+
     fn errors_s(&self) -> impl Iterator<Item = f64> {
         self.placed.iter().map(|(packet, at_s)| at_s - packet.truth_s)
     }
