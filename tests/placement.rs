@@ -8,13 +8,16 @@
 
 mod simulated;
 
-use sidetape::timeline::Gap;
+use sidetape::mux::lane::{Lane, Piece};
+use sidetape::opus::packet::{Configuration, Shape};
+use sidetape::time::Samples48k;
+use sidetape::timeline::{Gap, Placement};
 
 use simulated::figures::{Figures, Track};
 use simulated::random::Random;
 use simulated::reports::Style;
 use simulated::senders::{PACKET_S, Silence};
-use simulated::{Call, Channel, scenarios};
+use simulated::{Call, Channel, scenarios, us};
 
 /// Plays a scenario with several seeds and holds each call to its marks.
 fn within(marks: Figures, seeds: u64, scenario: impl Fn(&mut Random) -> Call) {
@@ -404,5 +407,94 @@ fn a_bad_network_and_a_bad_pacer_show_in_the_estimate() {
         println!("seed {seed}: clean {clean:?}, bufferbloat {bloated:?}, slow pacing {slow:?} us");
         assert!(bloated[0] > 2 * clean[0], "seed {seed}: a queue of a second does not show");
         assert!(slow[1] > 5 * clean[1], "seed {seed}: a sender that is late does not show");
+    }
+}
+
+/// The packets of a channel of 20 ms packets as the mux takes them, counted from `zero`.
+fn pieces(channel: &Channel, placement: &Placement, zero: Samples48k) -> Vec<Piece> {
+    let shape = Shape { configuration: Configuration::of_toc(9 << 3), frames: 1 };
+    let piece = |placed: &sidetape::timeline::Placed| Piece {
+        at: Samples48k(placed.at.0 - zero.0),
+        shape,
+        gap: placed.gap,
+        is_quiet: !channel.packets[usize::try_from(placed.rx).unwrap()].is_speech,
+    };
+    placement.packets.iter().map(piece).collect()
+}
+
+/// How far the grid is from where each packet of a call was placed, at most, and how many frames slipped in it.
+fn on_the_grid(call: &Call) -> Option<[(f64, u64); 2]> {
+    let channels = call.channels();
+    if channels.iter().any(|channel| channel.packets.iter().any(|packet| packet.length_s != PACKET_S)) {
+        return None;
+    }
+    let placements = channels.map(Channel::place);
+    let zero =
+        placements.iter().filter_map(|placement| placement.packets.first()).map(|first| first.at).min()?;
+    let grid = |at: usize| {
+        let pieces = pieces(channels[at], &placements[at], zero);
+        let mut lane = Lane::new(&pieces);
+        lane.fill_to(i64::MAX);
+        let us = i32::try_from(lane.largest_move().to_us()).unwrap();
+        (f64::from(us) / 1e3, lane.slips())
+    };
+    Some([grid(0), grid(1)])
+}
+
+#[test]
+fn the_grid_stays_within_15_ms_of_the_placement() {
+    println!("Distance of the grid from the placement in milliseconds / slips, caller and AI");
+    let mut beyond = Vec::new();
+    for scenario in scenarios::ALL {
+        for seed in 0..2 {
+            let Some(grid) = on_the_grid(&(scenario.play)(&mut Random::seeded(seed))) else { continue };
+            println!("{:24} {grid:?}", scenario.name);
+            if grid.iter().any(|(distance_ms, _)| *distance_ms > 15.0) {
+                beyond.push((scenario.name, seed, grid));
+            }
+        }
+    }
+    assert!(beyond.is_empty(), "beyond 15 ms: {beyond:?}");
+}
+
+#[test]
+fn a_drift_costs_one_slip_for_each_frame_of_it() {
+    for ppm in [[200.0, -200.0], [-20.0, 100.0], [50.0, -50.0]] {
+        let grid = on_the_grid(&scenarios::drift(ppm, &mut Random::seeded(0))).unwrap();
+        println!("{ppm:?} ppm for an hour: {grid:?}");
+        for (ppm, (_, slips)) in ppm.into_iter().zip(grid) {
+            let slips = f64::from(u32::try_from(slips).unwrap());
+            assert!(slips <= ppm.abs() * 1e-6 * 3600.0 / PACKET_S + 2.0, "{ppm} ppm took {slips} slips");
+        }
+    }
+}
+
+/// A capture with coarse times tells nothing of the order of packets that came within one tick of its clock.
+#[test]
+fn the_order_of_packets_that_came_at_once_changes_nothing() {
+    const TICK_US: i64 = 10_000;
+    let scenarios = [scenarios::jitter, scenarios::delay_spikes, scenarios::hidden_pauses, scenarios::loss];
+    for (scenario, seed) in scenarios.into_iter().zip(0..) {
+        let mut random = Random::seeded(seed);
+        let call = scenario(&mut random);
+        for channel in call.channels() {
+            let tick = |arrival_s: f64| f64::from(i32::try_from(us(arrival_s) / TICK_US).unwrap()) / 100.0;
+            let mut packets = channel.packets.clone();
+            packets.iter_mut().for_each(|packet| packet.arrival_s = tick(packet.arrival_s));
+            let mut shuffled: Vec<_> = packets.iter().map(|packet| (random.bits(), *packet)).collect();
+            shuffled.sort_by(|(a, one), (b, other)| one.arrival_s.total_cmp(&other.arrival_s).then(a.cmp(b)));
+            let shuffled = shuffled.into_iter().map(|(_, packet)| packet).collect();
+            let [before, after] = [packets, shuffled].map(|packets| {
+                let channel = Channel { packets, clears_s: Vec::new(), reports: Vec::new() };
+                let placed = channel.place().packets;
+                let sequence = |rx: u32| channel.packets[usize::try_from(rx).unwrap()].sequence;
+                placed.iter().map(|placed| (sequence(placed.rx), placed.at.0)).collect::<Vec<_>>()
+            });
+            assert_eq!(before.len(), after.len(), "seed {seed}");
+            for (one, other) in before.iter().zip(&after) {
+                assert_eq!(one.0, other.0, "seed {seed}");
+                assert!((one.1 - other.1).abs() <= 1, "seed {seed}: {one:?} became {other:?}");
+            }
+        }
     }
 }
