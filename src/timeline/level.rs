@@ -47,6 +47,8 @@ const GRADUAL_S: f64 = 0.5;
 const DROP_S: f64 = 0.150;
 const DROP_AT_ONCE_S: f64 = 1.0;
 
+/// A stall that holds up the end of an utterance is shorter; beyond it, a catch-up burst is what follows a pause.
+const STALL_S: f64 = 2.1;
 /// Reports correct the envelope where it is off by more than this: their own jitter, by a sender's timers.
 const BOUND_JITTER_S: f64 = 0.020;
 
@@ -389,7 +391,8 @@ fn known_step(delays: &Delays, chunk: &Chunk, at: usize, level: f64, envelope: f
     let to = if queue > STEP_S { envelope - queue } else { envelope };
     // Behind a chunk's beginning nothing new has come: there the bounds have changed, not the delay.
     let is_at_start = at < chunk.start + 3 && chunk.end - chunk.start > 1;
-    (is_at_start && chunk.is_settled && to - level > STEP_S).then_some(to)
+    let is_pause = chunk.is_settled || to - level > STALL_S;
+    (is_at_start && is_pause && to - level > STEP_S).then_some(to)
 }
 
 /// Whether a rise of the envelope is a pause that the timestamps do not show.
