@@ -1,6 +1,7 @@
 //! The manifest: what a recording holds and how far to trust it, as JSON with the names of contract section 5.
 //!
-//! Beyond the contract it has, for each channel, `transcoded` (whether the channel was encoded), `holes` (where there is no audio), `stray`,
+//! Beyond the contract it has, for each channel, `transcoded` (whether the channel was encoded), `error_ms` (how far
+//! nineteen of twenty packets may be off), `holes` (where there is no audio), `stray`,
 //! `overlapping` and `cleared` (packets left out, and why), and `part` where a long call goes on in another file.
 //! The same spool gives the same manifest: nothing in it is about when or where it was made.
 
@@ -9,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::id::Channel;
 use crate::ledger::Ledger;
-use crate::recording::Arrangement;
+use crate::recording::{ArrangedChannel, Arrangement};
 use crate::rtpmap::Codec;
 use crate::spool::SealCause;
 use crate::spool::scan::Tail;
@@ -115,6 +116,7 @@ pub struct ChannelCounts {
     pub slips: u64,
     pub drift_ppm: f64,
     pub max_shift_ms: f64,
+    pub error_ms: f64,
     pub first_packet_at: Option<String>,
     pub last_packet_at: Option<String>,
     pub holes: Vec<Hole>,
@@ -224,6 +226,7 @@ pub fn judge(
     is_short |= say(tail.damaged_bytes > 0 || ledger.unreadable > 0, "spool_damaged");
     is_short |= say(ledger.dropped > 0, "spool_overflow");
     is_short |= say(ledger.is_gateway_ignored, "gateway_clock_ignored");
+    say(ledger.clock_steps > 0, "gateway_clock_stepped");
     let received = channels.caller.packets + channels.ai.packets;
     is_short |= say(ledger.declared_together.is_some_and(|sent| sent > received), "socket_lost");
     for (channel, counts) in Channel::BOTH.into_iter().zip([&channels.caller, &channels.ai]) {
@@ -288,11 +291,18 @@ pub fn count(ledger: &Ledger, call: &Arrangement, channel: Channel, muxed: Muxed
         slips: muxed.slips,
         drift_ppm: to_tenths(arranged.drift_ppm),
         max_shift_ms: as_ms(muxed.largest_move),
+        error_ms: error_ms(arranged, muxed.largest_move),
         first_packet_at: received.first_last.map(|(first, _)| first.to_rfc3339()),
         last_packet_at: received.first_last.map(|(_, last)| last.to_rfc3339()),
         holes: arranged.holes.iter().map(hole).collect(),
         ..ChannelCounts::default()
     }
+}
+
+/// The error of the placement and, at its worst, that of the format.
+#[expect(clippy::cast_precision_loss, reason = "far below 2^52 microseconds")]
+fn error_ms(arranged: &ArrangedChannel, largest_move: Samples48k) -> f64 {
+    to_tenths((arranged.error_us + largest_move.to_us()) as f64 / 1000.0)
 }
 
 fn hole(hole: &crate::recording::Hole) -> Hole {
@@ -301,7 +311,8 @@ fn hole(hole: &crate::recording::Hole) -> Hole {
 
 impl ChannelCounts {
     /// Enters what only the finished file could tell.
-    pub fn enter(&mut self, muxed: &Muxed) {
+    pub fn enter(&mut self, muxed: &Muxed, arranged: &ArrangedChannel) {
+        self.error_ms = error_ms(arranged, muxed.largest_move);
         self.recovered += muxed.recovered;
         self.max_shift_ms = as_ms(muxed.largest_move);
     }

@@ -55,6 +55,8 @@ pub struct ArrangedChannel {
     pub counts: Counts,
     /// How fast the sender's clock runs, in parts per million.
     pub drift_ppm: f64,
+    /// How far nineteen of twenty packets are off at most, as far as the evidence tells: microseconds.
+    pub error_us: i64,
 }
 
 /// A stretch of a channel without audio.
@@ -131,8 +133,9 @@ pub fn arrange(ledger: &Ledger, ai_offset_ms: i64, longest: Duration) -> Arrange
         let recovered = u64::try_from(copies).unwrap_or(u64::MAX);
         // What came as a copy never came by itself.
         counts.lost += recovered;
-        let drift_ppm = placement.drift_ppm;
-        ArrangedChannel { packets, sources, counts, drift_ppm, recovered, ..ArrangedChannel::default() }
+        let (drift_ppm, error_us) = (placement.drift_ppm, placement.error_us);
+        let measured = ArrangedChannel { counts, drift_ppm, error_us, recovered, ..Default::default() };
+        ArrangedChannel { packets, sources, ..measured }
     });
     let last_audio = cuts.map(end.0);
     let channels = channels.map(|channel| with_holes(channel, last_audio));

@@ -175,8 +175,8 @@ pub fn render(spool: &Path, options: &Options) -> Result<Rendered, RenderError> 
                 let (file, heard) =
                     write_compat(spool, *side, &ledger, &manifest, &channels, extent, options.gains_db)?;
                 if side.is_none() {
-                    manifest.channels.caller.enter(&heard[0]);
-                    manifest.channels.ai.enter(&heard[1]);
+                    manifest.channels.caller.enter(&heard[0], &call.channels[0]);
+                    manifest.channels.ai.enter(&heard[1], &call.channels[1]);
                 }
                 files.push(file);
             }

@@ -63,6 +63,20 @@ pub(crate) fn audio_payloads(name: &str, payload_type: u8) -> Option<Vec<Vec<u8>
     Some(audio.map(|packet| packet.payload.to_vec()).collect())
 }
 
+/// Each stream of a capture: its SSRC, and its packets with times from 1 s after the epoch on.
+pub(crate) fn streams(name: &str) -> Option<Vec<(u32, Vec<Sent>)>> {
+    let bytes = std::fs::read(folder()?.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let streams = rtp_streams(read_capture(&bytes).unwrap_or_else(|error| panic!("{name}: {error}")));
+    let first_us = streams.iter().flat_map(|stream| &stream.packets).map(|packet| packet.at_us).min()?;
+    let since_first = |at_us: i64| u64::try_from(at_us - first_us).expect("not before the first") + 1_000_000;
+    let sent = streams.iter().map(|stream| {
+        let packets = stream.packets.iter();
+        let sent = packets.map(|p| Sent { at_us: since_first(p.at_us), rtp: p.payload.clone() });
+        (stream.ssrc, sent.collect())
+    });
+    Some(sent.collect())
+}
+
 /// The folder of captures; or nothing, after saying so, where there is none and need not be.
 fn folder() -> Option<PathBuf> {
     let default = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/captures");

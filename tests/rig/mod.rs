@@ -2,7 +2,7 @@
 //!
 //! [`place`] is a folder with a daemon's settings, [`daemon`] the running program, [`gateway`] a sender over one of
 //! its sockets, [`media`] what is sent, [`captures`] real calls, [`recording`] the reader of finished files, and
-//! [`judges`] the other programs that have to accept them. Nothing here uses the project's own parsers, except
+//! [`judges`] the other programs that have to accept them. [`spool`] does without the daemon. Nothing here uses the project's own parsers, except
 //! for opening captures.
 #![allow(dead_code, reason = "each file of tests takes what it needs")]
 
@@ -13,6 +13,7 @@ pub(crate) mod judges;
 pub(crate) mod media;
 pub(crate) mod place;
 pub(crate) mod recording;
+pub(crate) mod spool;
 
 use std::time::{Duration, Instant};
 
