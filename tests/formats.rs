@@ -10,6 +10,8 @@ use sidetape::config::RecordingFormat::{self, Compat, Lossless};
 
 use rig::captures::streams;
 use rig::judges::judge;
+use rig::media::{SPEECH, Sender, Sent, voice};
+use rig::recording::{Recording, sounds_in};
 use rig::spool::{options, record};
 
 /// File; for each of its streams the codec, the packets that were lost, and seconds from first to last as tshark
@@ -163,4 +165,128 @@ fn one_prompt_in_every_codec_lines_up() {
             }
         }
     }
+}
+
+#[test]
+fn copies_in_redundant_packets_take_the_places_of_lost_ones() {
+    let place = tempfile::tempdir().unwrap();
+    let payloads = voice(SPEECH, 140.0, 100);
+    let mut sender = Sender { payload_type: 63, ..Sender::new(7) };
+    let mut sent = Vec::new();
+    for (n, payload) in payloads.iter().enumerate() {
+        let mut redundant = Vec::new();
+        let copy = n.checked_sub(1).map(|before| &payloads[before]);
+        if let Some(copy) = copy {
+            // F and payload type 111, 14 bits of timestamp offset, 10 bits of length.
+            let bits = 960 << 10 | u32::try_from(copy.len()).unwrap();
+            redundant.push(0x80 | 111);
+            redundant.extend_from_slice(&bits.to_be_bytes()[1..]);
+        }
+        redundant.push(111);
+        redundant.extend(copy.into_iter().flatten());
+        redundant.extend_from_slice(payload);
+        sent.push(sender.packet(&redundant, 960));
+    }
+    let kept: Vec<Sent> =
+        sent.into_iter().enumerate().filter(|(n, _)| n % 9 != 4).map(|(_, sent)| sent).collect();
+    let maps = json!({"63": "red/48000/2", "111": "opus/48000/2"});
+    let (rendered, _) = record(place.path(), [&maps, &json!({})], [&kept, &[]], &options(Lossless));
+    let caller = &rendered.manifest.channels.caller;
+    assert_eq!((caller.lost, caller.recovered), (11, 11));
+    assert_eq!((caller.duplicate, caller.reordered, caller.stray), (0, 0, 0), "copies are no duplicates");
+    assert_eq!(caller.codec.as_deref(), Some("opus"));
+    let recording = Recording::read(&rendered.files[0].path);
+    let heard: Vec<_> = recording.heard(0).map(|placed| placed.sound.clone()).collect();
+    assert!(heard == sounds_in(&payloads), "every frame, byte for byte");
+}
+
+#[test]
+fn opus_behind_another_codec_stays_as_it_came() {
+    let place = tempfile::tempdir().unwrap();
+    let payloads = voice(SPEECH, 140.0, 100);
+    let mut sender = Sender { payload_type: 0, ..Sender::new(7) };
+    // A second of A-law would be another second; mu-law has 160 bytes in 20 ms of its clock of 8000 Hz.
+    let mut sent = Vec::new();
+    for n in 0..50u32 {
+        let tone: Vec<u8> = (0..160).map(|i| if (i / 10 + n) % 2 == 0 { 0x90 } else { 0x10 }).collect();
+        sender.timestamp = n * 160;
+        sent.push(sender.packet(&tone, 960));
+    }
+    sender.payload_type = 111;
+    sender.timestamp = 8_000_000;
+    sent.extend(sender.packets(&payloads));
+    let none = json!({});
+    let (rendered, decoded) = record(place.path(), [&none, &none], [&sent, &[]], &options(Lossless));
+    let caller = &rendered.manifest.channels.caller;
+    assert_eq!(caller.codec.as_deref(), Some("PCMU+opus"));
+    assert_eq!((caller.lost, caller.transcoded, rendered.manifest.duration_ms), (0, true, 3000));
+    let recording = Recording::read(&rendered.files[0].path);
+    let heard: Vec<_> = recording.heard(0).map(|placed| placed.sound.clone()).collect();
+    assert_eq!(heard.len(), 150);
+    assert!(heard[50..] == sounds_in(&payloads), "every Opus frame, byte for byte");
+    let loud = decoded[0].iter().filter(|sample| sample.abs() > 0.05).count();
+    assert!(loud > 100_000, "both codecs are heard");
+}
+
+/// What is said `time_s` into a call: each second a sweep of its own, so that one second is like no other.
+fn sweep(time_s: f64) -> f64 {
+    let (second, within) = (time_s.floor(), time_s.fract());
+    let from_hz = 300.0 + 37.0 * (second % 11.0);
+    0.4 * (std::f64::consts::TAU * (from_hz * within + 1300.0 * within * within)).sin()
+}
+
+/// A sender of L16 at 8 kHz whose clock is off by so many ppm.
+fn drifting(ssrc: u32, ppm: f64, seconds: u32) -> Vec<Sent> {
+    let pace = 1.0 / (1.0 + ppm * 1e-6);
+    let mut sender = Sender { payload_type: 96, ..Sender::new(ssrc) };
+    (0..seconds * 50)
+        .map(|n| {
+            let payload: Vec<u8> = (0..160)
+                .flat_map(|i| {
+                    let spoken_s = f64::from(n * 160 + i) / 8000.0 * pace;
+                    ((sweep(spoken_s) * 32_000.0) as i16).to_be_bytes()
+                })
+                .collect();
+            sender.timestamp = n * 160;
+            let mut sent = sender.packet(&payload, 960);
+            // It leaves when it has been spoken, and the network takes 5 to 12 ms.
+            let jitter_us = u64::from(n.wrapping_mul(2_654_435_761) >> 16) % 7000;
+            sent.at_us = 1_000_000 + (f64::from(n + 1) * 20_000.0 * pace) as u64 + 5000 + jitter_us;
+            sent
+        })
+        .collect()
+}
+
+#[test]
+fn a_drifting_clock_moves_nothing_in_compat() {
+    // Two hours are `SIDETAPE_DRIFT_SECONDS=7200`, best with --release.
+    let seconds = std::env::var("SIDETAPE_DRIFT_SECONDS").map_or(180, |text| text.parse().unwrap());
+    let place = tempfile::tempdir().unwrap();
+    let maps = json!({"96": "L16/8000"});
+    let sent = [drifting(1, 100.0, seconds), drifting(2, -100.0, seconds)];
+    let (rendered, decoded) = record(place.path(), [&maps, &maps], [&sent[0], &sent[1]], &options(Compat));
+    let channels = &rendered.manifest.channels;
+    for (channel, (decoded, counts)) in decoded.iter().zip([&channels.caller, &channels.ai]).enumerate() {
+        assert_eq!(counts.lost, 0);
+        let lags: Vec<f64> = (1..seconds - 2).map(|second| lag_at(decoded, second)).collect();
+        let least = lags.iter().copied().fold(f64::MAX, f64::min);
+        let most = lags.iter().copied().fold(f64::MIN, f64::max);
+        println!("channel {channel}: {:.1} ppm, lag {least:.2} to {most:.2} ms", counts.drift_ppm);
+        assert!(most - least <= 1.0, "channel {channel}: lag from {least} to {most} ms");
+        assert!(most.abs() <= 15.0 && least.abs() <= 15.0, "channel {channel}");
+    }
+}
+
+/// How far a second of a recording is behind what was said, in milliseconds, to a twelfth.
+fn lag_at(decoded: &[f32], second: u32) -> f64 {
+    let start = usize::try_from(second).unwrap() * 48_000 + 9600;
+    // Half a second at 12 kHz, in which the sweep runs through 1.3 kHz.
+    let said: Vec<f64> =
+        (0..6000).map(|i| sweep(f64::from(second) + 0.2 + f64::from(i) / 12_000.0)).collect();
+    let likeness = |lag: i64| -> f64 {
+        let from = usize::try_from(start as i64 + lag).unwrap();
+        said.iter().enumerate().map(|(i, said)| said * f64::from(decoded[from + 4 * i])).sum()
+    };
+    let lags = (-360..=720).step_by(4);
+    lags.max_by(|a, b| likeness(*a).total_cmp(&likeness(*b))).unwrap() as f64 / 48.0
 }
