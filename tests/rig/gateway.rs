@@ -2,7 +2,7 @@
 //!
 //! Nothing is lost on the way to the daemon: after every few frames a PING is sent and its answer awaited.
 
-use std::io::{Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::UdpSocket;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 
@@ -176,8 +176,8 @@ impl Gateway {
     fn read(&mut self) -> Vec<u8> {
         let mut answer = vec![0; 2048];
         let length = match &mut self.link {
-            Link::Udp(udp) => udp.recv(&mut answer).expect("an answer over udp"),
-            Link::UnixDgram(dgram, _) => dgram.recv(&mut answer).expect("an answer in a datagram"),
+            Link::Udp(udp) => again(|| udp.recv(&mut answer)).expect("an answer over udp"),
+            Link::UnixDgram(dgram, _) => again(|| dgram.recv(&mut answer)).expect("an answer in a datagram"),
             Link::UnixStream(stream) => {
                 let mut length = [0; 2];
                 stream.read_exact(&mut length).expect("an answer on the stream");
@@ -188,5 +188,15 @@ impl Gateway {
         };
         answer.truncate(length);
         answer
+    }
+}
+
+/// Does it again as long as it is interrupted, which a machine that was halted does to a read with a time limit.
+fn again(mut read: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    loop {
+        match read() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
     }
 }
