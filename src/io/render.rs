@@ -2,8 +2,8 @@
 //!
 //! Rendering is a function of the spool file and the options alone: the same file gives the same bytes, so it may be
 //! done again after any crash or failure. Two passes over the file: the first reads it from front to back and keeps
-//! metadata only, the second fetches payloads in the order of the recording. Memory: some 145 bytes a
-//! packet at the most, measured: 208 MB for a call of four hours in 20 ms packets, which is 1.44 million of them.
+//! metadata only, the second fetches payloads in the order of the recording. Memory: some 220 bytes a
+//! packet, measured: 123 MB for four hours of the demo's call, which are 586,320 packets, in either format.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
