@@ -236,23 +236,19 @@ impl Received {
         Self { packets: arranged.packets.clone(), places: arranged.sources.iter().map(place).collect() }
     }
 
-    fn has_all_opus(&self) -> bool {
-        self.packets.iter().all(|packet| matches!(packet.format, Format::Opus(_)))
-    }
-
     /// The packets as pieces for the grid: those of Opus as they are, the others, or with `is_all` all of them,
     /// encoded into a file beside the spool.
     fn to_source(&self, spool: &Path, channel: Channel, is_all: bool) -> Result<Source, RenderError> {
         let path = beside(spool, &format!(".{channel}.anew"));
+        let spans = spans(&self.packets, is_all);
         let mut source = Source {
             pieces: Vec::with_capacity(self.packets.len()),
             places: Vec::with_capacity(self.packets.len()),
             encoded: path.clone(),
-            is_transcoded: is_all || !self.has_all_opus(),
+            is_transcoded: !spans.is_empty(),
             is_anew: is_all,
         };
         let mut next = 0;
-        let spans = spans(&self.packets, is_all);
         if !spans.is_empty() {
             let mut out = BufWriter::new(create_private(&path)?);
             let mut window = Window::open(spool)?;

@@ -65,8 +65,8 @@ pub fn spans(packets: &[Audio], is_all: bool) -> Vec<Span> {
     }
     let mut reached = 0;
     let on_grid = |range: Range<usize>| {
-        let (first, last) = (packets[range.start].at.0, end_of(&packets[range.end - 1]));
-        let before = range.start.checked_sub(1).map_or(0, |before| end_of(&packets[before]));
+        let (first, last) = (packets[range.start].at.0, packets[range.end - 1].end());
+        let before = range.start.checked_sub(1).map_or(0, |before| packets[before].end());
         // Beside a packet that stays as it is, whose grid was rounded, this one's is rounded likewise.
         let from = if before > floor(first) { floor(first + BLOCK_SAMPLES / 2) } else { floor(first) };
         let from = from.max(reached);
@@ -80,11 +80,7 @@ pub fn spans(packets: &[Audio], is_all: bool) -> Vec<Span> {
 }
 
 fn is_pause(before: &Audio, packet: &Audio) -> bool {
-    packet.noise.is_none() && packet.at.0 - end_of(before) >= PAUSE_SAMPLES
-}
-
-fn end_of(packet: &Audio) -> i64 {
-    packet.at.0 + i64::from(packet.samples)
+    packet.noise.is_none() && packet.at.0 - before.end() >= PAUSE_SAMPLES
 }
 
 fn floor(at: i64) -> i64 {

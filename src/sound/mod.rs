@@ -18,7 +18,7 @@ use opus::{Channels, Decoder};
 use crate::codec::conceal::{ComfortNoise, Concealer};
 use crate::codec::pcm::{PcmDecoder, PcmFormat};
 use crate::codec::resample::Resampler;
-use crate::opus::packet::{Mode, Shape, has_redundancy};
+use crate::opus::packet::{Shape, has_redundancy};
 use crate::time::Samples48k;
 use crate::timeline::Gap;
 
@@ -77,7 +77,9 @@ impl Audio {
         self.at.0 - self.delay()
     }
 
-    fn end(&self) -> i64 {
+    /// Where it ends.
+    #[must_use]
+    pub fn end(&self) -> i64 {
         self.at.0 + i64::from(self.samples)
     }
 }
@@ -292,8 +294,7 @@ where
         };
         let frame = i64::from(shape.configuration.frame_samples());
         let missing = (gap + 60) / 120 * 120;
-        let is_redundant =
-            shape.configuration.mode() != Mode::Celt && has_redundancy(payload) && frame <= missing;
+        let is_redundant = has_redundancy(payload) && frame <= missing;
         self.heard.recovered += u64::from(is_redundant);
         let redundant = if is_redundant { frame } else { 0 };
         let mut sound = Vec::new();
