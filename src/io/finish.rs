@@ -272,7 +272,7 @@ fn to_json(manifest: &Manifest, rendered: &Rendered, audio_key: &str) -> Vec<u8>
 
 /// Removes what rendering left beside a spool file, and the file itself, or renames it if it is to be kept.
 fn retire(spool: &Path, keep: Option<&str>) -> io::Result<()> {
-    for suffix in [".opus", ".left", ".right", ".caller.anew", ".ai.anew"] {
+    for suffix in [".opus", ".left", ".right"] {
         match fs::remove_file(beside(spool, suffix)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}

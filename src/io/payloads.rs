@@ -26,7 +26,11 @@ pub(crate) struct Window {
 
 impl Window {
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self { file: File::open(path)?, start: 0, bytes: Vec::new() })
+        Ok(Self::on(File::open(path)?))
+    }
+
+    pub(crate) fn on(file: File) -> Self {
+        Self { file, start: 0, bytes: Vec::new() }
     }
 
     /// Appends the payload at a place to `out`.

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `lock` | held by the one process that works on the directory |
 //! | `TIME-ID-SUM.spool` | one connection, open or sealed |
-//! | `….spool.opus`, `….left`, `….right`, `….anew` | a recording while it is rendered; rendered again after a crash |
+//! | `….spool.opus`, `….left`, `….right` | a recording while it is rendered; rendered again after a crash |
 //! | `….spool.kept` | published, but with audio that this program could not decode: kept for one that can |
 //! | `….spool.failed` | no recording could be made of it: kept for a person to look at |
 
@@ -194,6 +194,15 @@ pub fn beside(spool: &Path, suffix: &str) -> PathBuf {
     let mut name = spool.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)
+}
+
+/// Makes a file in the directory of a spool file that has no name, and is gone when it is closed, whatever happens.
+///
+/// # Errors
+/// Where the disk says no.
+pub fn nameless_beside(spool: &Path) -> io::Result<File> {
+    let directory = spool.parent().filter(|parent| !parent.as_os_str().is_empty());
+    tempfile::tempfile_in(directory.unwrap_or(Path::new(".")))
 }
 
 #[cfg(test)]
