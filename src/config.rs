@@ -83,7 +83,7 @@ settings! {
     unix_stream "AUDIO_UNIX_STREAM" "unix-stream" "PATH" "unset"
         "Unix stream socket for frames, each behind its length as u16"
     http_listen "AUDIO_HTTP_LISTEN" "http-listen" "ADDRESS" "unset"
-        "health, metrics and control: host:port or unix:/path"
+        "health and stretches of live calls over HTTP: host:port or unix:/path"
     format "AUDIO_FORMAT" "format" "FORMAT" "lossless"
         "lossless (received Opus is kept as it is) or compat (one coupled stereo encoding)"
     tail_ms "AUDIO_TAIL_MS" "tail-ms" "MS" "2000"
@@ -298,9 +298,6 @@ pub fn not_built(config: &Config) -> Vec<Fault> {
     if config.storage != StorageKind::Local {
         let name = name_of(&config.storage);
         refuse("AUDIO_STORAGE_TYPE", name.clone(), format!("local: this build has no {name}"));
-    }
-    if let Some(address) = &config.http_listen {
-        refuse("AUDIO_HTTP_LISTEN", address.clone(), "nothing yet: this build has no http".to_owned());
     }
     faults
 }
@@ -585,15 +582,8 @@ mod tests {
 
     #[test]
     fn what_is_known_but_not_built_stops_the_start_too() {
-        let flags =
-            ["--storage-type=gcs", "--format=compat", "--left-gain-db=3", "--http-listen=localhost:1"];
-        assert_eq!(
-            faults(&flags),
-            [
-                "AUDIO_STORAGE_TYPE=\"gcs\": takes local: this build has no gcs",
-                "AUDIO_HTTP_LISTEN=\"127.0.0.1:1\": takes nothing yet: this build has no http",
-            ]
-        );
+        let flags = ["--storage-type=gcs", "--format=compat", "--left-gain-db=3"];
+        assert_eq!(faults(&flags), ["AUDIO_STORAGE_TYPE=\"gcs\": takes local: this build has no gcs"]);
         assert!(faults(&["--right-gain-db=-0.5"])[0].ends_with("takes 0 unless AUDIO_FORMAT=compat"));
     }
 }

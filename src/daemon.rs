@@ -26,7 +26,7 @@ use crate::io::recover::{Found, look_through};
 use crate::io::render::Options;
 use crate::io::spool_dir::SpoolDir;
 use crate::io::spool_writer::SpoolWriter;
-use crate::io::{udp, unix};
+use crate::io::{http, udp, unix};
 use crate::metrics::Metrics;
 
 /// How often deadlines are looked at.
@@ -47,6 +47,8 @@ pub struct Bound {
     pub unix_dgram: Option<PathBuf>,
     /// Unix byte streams.
     pub unix_stream: Option<PathBuf>,
+    /// HTTP over TCP.
+    pub http: Option<SocketAddr>,
 }
 
 /// A running daemon.
@@ -74,19 +76,24 @@ pub fn rules(config: &Config) -> Rules {
     }
 }
 
-/// The finisher that a configuration asks for.
+/// What a configuration says of recordings.
 #[must_use]
-pub fn finisher(config: &Config, metrics: Arc<Metrics>) -> Finisher {
-    let options = Options {
+pub fn options(config: &Config) -> Options {
+    Options {
         tail: config.tail,
         ai_offset_ms: config.ai_offset_ms,
         keep_channels: config.keep_channels,
         longest: config.max_duration,
         format: config.format,
         gains_db: [config.left_gain_db, config.right_gain_db],
-    };
+    }
+}
+
+/// The finisher that a configuration asks for.
+#[must_use]
+pub fn finisher(config: &Config, metrics: Arc<Metrics>) -> Finisher {
     let store = LocalStore::new(Path::new(&config.storage_path));
-    Finisher::new(store, config.object_key.clone(), options, metrics)
+    Finisher::new(store, config.object_key.clone(), options(config), metrics)
 }
 
 impl Daemon {
@@ -111,7 +118,7 @@ impl Daemon {
         let found = look_through(&spool, limits.rules)
             .with_context(|| format!("looking through the spool {}", spool.path().display()))?;
         ingest.watch_disk(config.min_free_bytes);
-        let (sockets, bound) = Sockets::bind(&config)?;
+        let (sockets, bound) = Sockets::bind(&config).await?;
 
         let give_up = CancellationToken::new();
         let finisher = Arc::new(finisher(&config, metrics));
@@ -120,7 +127,7 @@ impl Daemon {
 
         let stop = CancellationToken::new();
         let receivers = TaskTracker::new();
-        sockets.serve(&ingest, &stop, &receivers);
+        sockets.serve(&ingest, options(&config), &stop, &receivers);
         receivers.spawn(keep_time(
             Arc::clone(&ingest),
             stop.clone(),
@@ -149,10 +156,8 @@ impl Daemon {
         let closed = self.ingest.shut_down();
         info!(connections = closed, "stopping, open connections are finalised");
         let metrics_summary = self.ingest.metrics().dropped_summary();
-        // All tasks that shared it have ended, so this is the last.
-        if let Some(ingest) = Arc::into_inner(self.ingest) {
-            tokio::task::spawn_blocking(move || ingest.stop_writer()).await.context("stopping the spool")?;
-        }
+        let ingest = self.ingest;
+        tokio::task::spawn_blocking(move || ingest.stop_writer()).await.context("stopping the spool")?;
         let mut finisher = self.finisher;
         if tokio::time::timeout_at(deadline, &mut finisher).await.is_err() {
             warn!("time is up, what is not published stays in the spool for the next start");
@@ -169,12 +174,13 @@ struct Sockets {
     udp: Option<tokio::net::UdpSocket>,
     datagram: Option<tokio::net::UnixDatagram>,
     stream: Option<tokio::net::UnixListener>,
+    http: Option<http::Listener>,
 }
 
 impl Sockets {
-    fn bind(config: &Config) -> anyhow::Result<(Self, Bound)> {
+    async fn bind(config: &Config) -> anyhow::Result<(Self, Bound)> {
         let mut bound = Bound::default();
-        let mut sockets = Self { udp: None, datagram: None, stream: None };
+        let mut sockets = Self { udp: None, datagram: None, stream: None, http: None };
         if let Some(address) = config.udp_listen {
             let socket = udp::bind(address).with_context(|| format!("listening on udp {address}"))?;
             let address = socket.local_addr().context("reading the udp address")?;
@@ -203,10 +209,27 @@ impl Sockets {
             info!(socket = "unix_stream", path = %path.display(), "listening");
             bound.unix_stream = Some(path.clone());
         }
+        if let Some(address) = &config.http_listen {
+            let listener =
+                http::bind(address).await.with_context(|| format!("listening on http {address}"))?;
+            match &listener {
+                http::Listener::Tcp(listener) => {
+                    let address = listener.local_addr().context("reading the http address")?;
+                    info!(socket = "http", %address, "listening");
+                    bound.http = Some(address);
+                }
+                http::Listener::Unix(_) => info!(socket = "http", %address, "listening"),
+            }
+            sockets.http = Some(listener);
+        }
         Ok((sockets, bound))
     }
 
-    fn serve(self, ingest: &Arc<Ingest>, stop: &CancellationToken, tasks: &TaskTracker) {
+    fn serve(self, ingest: &Arc<Ingest>, options: Options, stop: &CancellationToken, tasks: &TaskTracker) {
+        if let Some(listener) = self.http {
+            let desk = http::Desk::new(Arc::clone(ingest), options);
+            tasks.spawn(http::serve(listener, desk, stop.clone()));
+        }
         if let Some(socket) = self.udp {
             tasks.spawn(udp::serve(socket, Arc::clone(ingest), stop.clone()));
         }

@@ -11,12 +11,17 @@ use serde_json::{Map, Value};
 use crate::frame::PauseMode;
 use crate::id::{Channel, Scope};
 use crate::ledger::{ChannelLedger, Ledger, Pause, format_of};
-use crate::sound::Audio;
+use crate::sound::{Audio, OPUS_DELAY_SAMPLES};
 use crate::time::{Samples48k, Wall};
 use crate::timeline::{self, Counts, Gap, Placed, Placement};
 
 /// How far beyond the longest recording audio may still lie: jitter, stragglers, and a generous offset of the AI.
 const SLACK: Duration = Duration::from_secs(120);
+
+/// What a decoder hears before a stretch: the 80 ms that RFC 7845 section 4.6 wants, behind the longest packet. 200 ms.
+const LEAD_SAMPLES: i64 = 9600;
+/// The grid of the recording, 20 ms: a stretch begins on it too.
+const GRID_SAMPLES: i64 = 960;
 
 /// Stretches without audio that are told one by one: a call that loses more is judged by its counts.
 pub const HOLES_MAX: usize = 2000;
@@ -36,6 +41,30 @@ pub struct Arrangement {
     pub marks: Vec<ArrangedMark>,
     /// What was not kept.
     pub paused: Vec<ArrangedPause>,
+    pub(crate) cuts: Cuts,
+}
+
+impl Arrangement {
+    /// Where a moment is, from the beginning of the recording. What lies before that is its beginning.
+    #[must_use]
+    pub fn position(&self, at: Wall) -> Samples48k {
+        self.cuts.map(Samples48k::from_us(at.0.saturating_sub(self.start.0)).0.max(0))
+    }
+
+    /// Leaves only the packets needed to play from `from` to `to`, and lets the timeline begin with those that a
+    /// decoder must have heard before. Returns how much of that there is. Everything but packets is as it was.
+    pub fn keep_only(&mut self, from: Samples48k, to: Samples48k) -> Samples48k {
+        let begin = ((from.0 - LEAD_SAMPLES) / GRID_SAMPLES * GRID_SAMPLES).max(0);
+        for channel in &mut self.channels {
+            let kept = |at: i64| channel.packets.partition_point(|packet| packet.at.0 < at);
+            // Sound leaves a decoder later than it went into the encoder.
+            let (first, last) = (kept(begin), kept(to.0 + OPUS_DELAY_SAMPLES));
+            channel.packets = channel.packets[first..last.max(first)].to_vec();
+            channel.sources = channel.sources[first..last.max(first)].to_vec();
+            channel.packets.iter_mut().for_each(|packet| packet.at.0 -= begin);
+        }
+        Samples48k(from.0 - begin)
+    }
 }
 
 /// One channel, arranged.
@@ -159,7 +188,8 @@ pub fn arrange(ledger: &Ledger, ai_offset_ms: i64, longest: Duration) -> Arrange
         from: offset_of(from),
         to: offset_of(to.max(from)),
     });
-    Arrangement { start, end, marks: marks.collect(), paused: paused.collect(), channels }
+    let (marks, paused) = (marks.collect(), paused.collect());
+    Arrangement { start, end, marks, paused, channels, cuts }
 }
 
 /// Measures the time of a channel without audio, up to the end of the conversation.
@@ -220,9 +250,10 @@ fn paused_stretches(ledger: &Ledger, channel: Channel) -> Vec<Stretch> {
 }
 
 /// The time taken out of a timeline: stretches in order that do not touch, each with what was taken out before it.
-struct Cuts(Vec<Cut>);
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Cuts(Vec<Cut>);
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Cut {
     from: i64,
     to: i64,

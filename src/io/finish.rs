@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use super::local::{LocalStore, Put, PutError};
+use super::log::chain;
 use super::render::{Options, RenderError, Rendered, describe_failure, render};
 use super::spool_dir::{ReadError, beside, sync_dir};
 use crate::manifest::{self, Manifest};
@@ -99,7 +100,7 @@ impl Finisher {
                 Ok(Ok(())) => return,
                 Ok(Err(error)) => {
                     Metrics::add(&self.metrics.publish_retries);
-                    let cause = describe(&error);
+                    let cause = chain(&error);
                     let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
                     warn!(path = %spool.display(), attempt, wait_ms, error = cause, "publishing failed, trying again");
                 }
@@ -126,7 +127,7 @@ impl Finisher {
         let rendered = match render(spool, &self.options) {
             Ok(rendered) => rendered,
             Err(error) if error.is_worth_a_retry() => return Err(error.into()),
-            Err(error) => return self.give_up(spool, &describe(&error)),
+            Err(error) => return self.give_up(spool, &chain(&error)),
         };
         let manifest = &rendered.manifest;
         if attempt == 1 {
@@ -283,20 +284,6 @@ fn retire(spool: &Path, keep: Option<&str>) -> io::Result<()> {
         None => fs::remove_file(spool)?,
     }
     sync_dir(spool.parent().unwrap_or(Path::new(".")))
-}
-
-/// An error with all its causes on one line.
-fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.ends_with(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 /// Spreads attempts that failed together over the second half of their wait.

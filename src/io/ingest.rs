@@ -402,8 +402,32 @@ impl Ingest {
         closed
     }
 
+    /// The spool file of a connection, if that is live.
+    #[must_use]
+    pub fn live_spool(&self, id: &str) -> Option<PathBuf> {
+        let slot = Arc::clone(&*self.connections.get(id)?);
+        let is_live = lock(&slot.state).connection.is_live();
+        is_live.then(|| slot.file.path.clone())
+    }
+
+    /// Why a new connection would be refused now, if it would.
+    #[must_use]
+    pub fn refusal(&self) -> Option<&'static str> {
+        match self.admit() {
+            Err(reason) => Some(reason.name()),
+            Ok(()) if self.writer.is_failing() => Some("the spool cannot be written"),
+            Ok(()) => None,
+        }
+    }
+
+    /// The daemon's steady clock.
+    #[must_use]
+    pub fn now(&self) -> Mono {
+        self.clock.now()
+    }
+
     /// Writes all buffers to the spool and ends its threads. Frames received after this are lost.
-    pub fn stop_writer(self) {
+    pub fn stop_writer(&self) {
         self.writer.stop();
     }
 

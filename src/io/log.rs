@@ -50,6 +50,21 @@ pub fn parse_filter(text: &str) -> Result<EnvFilter, Fault> {
     })
 }
 
+/// An error and its causes in one line, each told once.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.ends_with(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
 /// Reports dropped frames, each reason at most once a second.
 #[derive(Debug, Default)]
 pub struct DropLog {

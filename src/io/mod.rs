@@ -3,6 +3,7 @@
 pub mod capture;
 pub mod clock;
 pub mod finish;
+pub mod http;
 pub mod ingest;
 pub mod local;
 pub mod log;
@@ -13,6 +14,7 @@ pub mod render;
 mod sources;
 pub mod spool_dir;
 pub mod spool_writer;
+pub mod stretch;
 pub mod tap_client;
 pub mod udp;
 pub mod unix;

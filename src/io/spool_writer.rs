@@ -61,13 +61,15 @@ struct Work {
     dirty: Mutex<Vec<Arc<SpoolFile>>>,
     wake: Condvar,
     is_stopping: AtomicBool,
+    /// Whether the disk did not take what was last written.
+    is_failing: AtomicBool,
 }
 
 /// The two threads. Dropping it without [`SpoolWriter::stop`] leaves them running to the end of the process.
 #[derive(Debug)]
 pub struct SpoolWriter {
     work: Arc<Work>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl SpoolWriter {
@@ -88,7 +90,7 @@ impl SpoolWriter {
             let run = move || sync_loop(&work, &written, &dir, sync_every);
             std::thread::Builder::new().name("spool-sync".to_owned()).spawn(run)?
         };
-        Ok(Self { work, threads: vec![writer, syncer] })
+        Ok(Self { work, threads: Mutex::new(vec![writer, syncer]) })
     }
 
     /// Notes that a file's buffer has something for the writer. The caller sets [`Buffer::is_dirty`].
@@ -96,11 +98,18 @@ impl SpoolWriter {
         lock(&self.work.dirty).push(file);
     }
 
+    /// Whether the disk does not take what is received.
+    #[must_use]
+    pub fn is_failing(&self) -> bool {
+        self.work.is_failing.load(Ordering::Relaxed)
+    }
+
     /// Writes all that there is, syncs, and ends the threads.
-    pub fn stop(self) {
+    pub fn stop(&self) {
         self.work.is_stopping.store(true, Ordering::Release);
         self.work.wake.notify_all();
-        for thread in self.threads {
+        let threads = std::mem::take(&mut *lock(&self.threads));
+        for thread in threads {
             if thread.join().is_err() {
                 error!("a spool thread has panicked");
             }
@@ -155,6 +164,7 @@ impl Writer {
                     left.push(file);
                 }
             }
+            work.is_failing.store(!left.is_empty(), Ordering::Relaxed);
             lock(&work.dirty).extend(left);
             self.round += 1;
             self.hand_over();

@@ -234,6 +234,16 @@ impl Ledger {
         }
     }
 
+    /// Brings an instant of the daemon's steady clock to the clock that the packets are placed by, as the last packet
+    /// told their difference. After [`Ledger::close`].
+    #[must_use]
+    pub fn time_of(&self, now: Mono) -> Wall {
+        let last = self.channels.iter().filter_map(|channel| channel.rx.last().zip(channel.payloads.last()));
+        let last = last.max_by_key(|(_, payload)| payload.received);
+        let ahead_us = last.map_or(0, |(rx, payload)| rx.arrival.0.saturating_sub(payload.received.0));
+        self.wall_of(now).plus_us(ahead_us)
+    }
+
     fn rtp(&mut self, located: &Located<'_>, received: Wall, is_withheld: bool) {
         let record = &located.record;
         let (Scope::Channel(channel), Ok(packet)) = (record.scope, parse_rtp(record.body)) else {
