@@ -13,6 +13,7 @@
 //! 5. *Level*, of a paced sender: follows the envelope at drift's pace, and rises in a step where the envelope jumped by
 //!    more than 60 ms and what follows is a stream and no catch-up burst (`paced`). Of a bursting sender: a queue
 //!    that plays out; a step only where the queue had run empty (`burst`).
+//! 6. *Smoothing*: between two steps the level is averaged, since a clock runs straight (`smooth`).
 //!
 //! Where sender reports bound the level, the envelope is kept within them, and a step makes up what is left between
 //! two of them (`known_step`).
@@ -29,6 +30,8 @@ const STEP_S: f64 = 0.060;
 const CHUNK_S: f64 = 0.060;
 /// The fastest that a level follows a clock: two and a half times the worst specified drift.
 pub const SLEW: f64 = 500e-6;
+/// The level is averaged over so much on each side: several times what lies between two packets that were not delayed.
+const SMOOTH_S: f64 = 10.0;
 /// A packet this close to the envelope is one of a sender that keeps to real time.
 const NEAR_S: f64 = 0.100;
 /// Below this share of audio near the envelope a sender delivers in bursts: paced ones measured 0.83 to 1, bursting ones
@@ -340,8 +343,36 @@ fn paced(members: &[Member], delays: &Delays) -> Levels {
         levels.level.push(level);
     }
     levels.error = errors(delays, &envelope, &levels.level);
+    smooth(members, &mut levels);
     add_lead(members, delays, &mut levels);
     levels
+}
+
+/// Averages the level between two steps, its trend taken out and put back: a clock runs straight, and the teeth that
+/// jitter leaves on the envelope are no part of it.
+fn smooth(members: &[Member], levels: &mut Levels) {
+    let starts: Vec<usize> = (0..members.len()).filter(|at| *at == 0 || levels.is_step[*at]).collect();
+    let ends = starts.iter().skip(1).copied().chain([members.len()]);
+    for (start, end) in starts.iter().copied().zip(ends) {
+        let (members, level) = (&members[start..end], &mut levels.level[start..end]);
+        let last = members.len() - 1;
+        let span = members[last].media - members[0].media;
+        let trend = if span > 0.0 { (level[last] - level[0]) / span } else { 0.0 };
+        let straight: Vec<f64> = members.iter().zip(&*level).map(|(m, level)| level - trend * m.media).collect();
+        let (mut sum, mut from, mut to) = (0.0, 0, 0);
+        for (member, level) in members.iter().zip(level) {
+            while to < members.len() && members[to].media <= member.media + SMOOTH_S {
+                sum += straight[to];
+                to += 1;
+            }
+            while members[from].media < member.media - SMOOTH_S {
+                sum -= straight[from];
+                from += 1;
+            }
+            let count = u32::try_from(to - from).unwrap_or(u32::MAX);
+            *level = sum / f64::from(count) + trend * member.media;
+        }
+    }
 }
 
 /// How far each level may be off, as far as delays tell. Where the envelope left the level and was not followed, by
