@@ -30,7 +30,9 @@
 //! | [`ledger`] | everything that a spool file says of its call, except the payloads |
 //! | [`mux`] | the grid, the cells that both channels can fill, the Ogg pages |
 //! | [`recording`] | both channels placed against each other, with marks and pauses |
-//! | [`manifest`], [`publish`] | what the recording holds; what it is called |
+//! | [`manifest`] | what the recording holds |
+//! | [`picture`] | the same to look at: loudness over time, and what is missing, as SVG |
+//! | [`publish`] | what the recording is called |
 //! | [`config`], [`metrics`] | settings; counters |
 //!
 //! The shell, which has the sockets, disks, clocks, threads and the log: [`io`], [`daemon`], [`commands`].
@@ -63,6 +65,7 @@ pub mod metrics;
 pub mod mux;
 pub mod opus;
 pub mod packet;
+pub mod picture;
 pub mod publish;
 pub mod recording;
 pub mod red;

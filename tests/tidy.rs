@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The core, in the order of the flow: a module imports only from those before it.
-const CORE: [&str; 19] = [
+const CORE: [&str; 20] = [
     "time",
     "id",
     "frame",
@@ -24,6 +24,7 @@ const CORE: [&str; 19] = [
     "mux",
     "recording",
     "manifest",
+    "picture",
     "publish",
     "config",
     "metrics",
