@@ -5,6 +5,7 @@ pub mod clock;
 pub mod finish;
 pub mod http;
 pub mod ingest;
+pub mod listen;
 pub mod local;
 pub mod log;
 mod ogg_file;
