@@ -4,7 +4,9 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use sidetape::commands::{check::Check, demo::Demo, recover::Recover, replay::Replay, serve::Serve};
+use sidetape::commands::{
+    check::Check, demo::Demo, inspect::Inspect, recover::Recover, replay::Replay, serve::Serve,
+};
 use sidetape::config::Faults;
 
 /// Records calls: RTP in over a local socket, one stereo Ogg Opus file per call out.
@@ -25,6 +27,8 @@ enum Command {
     Replay(Replay),
     /// Finish what a spool directory holds, without a daemon
     Recover(Recover),
+    /// Say what a recording holds, in words and as a picture
+    Inspect(Inspect),
     /// Try the configuration for real
     Check(Check),
 }
@@ -53,6 +57,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             Command::Demo(demo) => demo.run().await,
             Command::Replay(replay) => replay.run().await,
             Command::Recover(recover) => recover.run(),
+            Command::Inspect(inspect) => inspect.run(),
             Command::Check(check) => check.run(),
         }
     });

@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod demo;
+pub mod inspect;
 pub mod recover;
 pub mod replay;
 pub mod serve;

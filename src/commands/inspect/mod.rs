@@ -1,0 +1,231 @@
+//! `sidetape inspect`: says what a recording holds, in words and as a picture.
+//!
+//! The file is listened to, the manifest beside it read, and both compared. Either may be missing or damaged: then
+//! what the other tells is shown. Nothing is changed but the picture.
+
+mod told;
+mod verdict;
+mod words;
+
+use std::fs::{self, File, Permissions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use serde_json::Value;
+
+use crate::io::listen::{Heard, listen};
+use crate::picture::{Band, BandKind, Lane, Mark, Picture, clock, draw};
+use told::{Told, plain};
+use verdict::{Evidence, Verdict, channel_of, has_roles, judge, label};
+
+/// A manifest longer than this is none: the longest that this version writes is a tenth of it.
+const MANIFEST_MAX_BYTES: u64 = 16 << 20;
+/// As of recordings: for their owner and group.
+const PICTURE_MODE: u32 = 0o640;
+
+/// Says what a recording holds, in words and as a picture.
+#[derive(clap::Args, Debug)]
+pub struct Inspect {
+    /// The recording, or its manifest. Any Ogg Opus file of one or two channels will do
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Where the picture goes; without it, beside the file
+    #[arg(long, value_name = "PATH", conflicts_with = "no_picture")]
+    svg: Option<PathBuf>,
+    /// Words only
+    #[arg(long)]
+    no_picture: bool,
+}
+
+impl Inspect {
+    /// Prints the summary and writes the picture.
+    ///
+    /// # Errors
+    /// Where the file cannot be read, is damaged, or is not what its manifest says; after all that could be said.
+    pub fn run(self) -> anyhow::Result<()> {
+        let is_manifest = self.file.extension().is_some_and(|extension| extension == "json");
+        let (audio, manifest) = match is_manifest {
+            true => (self.file.with_extension("opus"), self.file.clone()),
+            false => (self.file.clone(), self.file.with_extension("json")),
+        };
+        let (told, untold) = read_manifest(&manifest);
+        let (heard, unheard) = hear(&audio, told.as_ref());
+        let evidence = Evidence {
+            heard: heard.as_ref(),
+            told: told.as_ref(),
+            unheard: unheard.as_deref(),
+            untold: untold.as_deref(),
+        };
+        let verdict = judge(&evidence);
+        let names = [&audio, &manifest].map(|path| plain(&path.display().to_string()));
+        let mut out = words::summary(&evidence, &verdict, [&names[0], &names[1]]);
+        let drawn = match evidence.heard {
+            Some(heard) if !self.no_picture => {
+                let path = self.svg.clone().unwrap_or_else(|| audio.with_extension("svg"));
+                let svg = draw(&picture(&evidence, heard, &verdict, &names[0]));
+                let written = write_picture(&path, &svg, [&audio, &manifest]);
+                if written.is_ok() {
+                    out.push_str(&format!("\nPicture       {}\n", plain(&path.display().to_string())));
+                }
+                written
+            }
+            _ => Ok(()),
+        };
+        io::stdout().write_all(out.as_bytes()).context("writing to standard output")?;
+        drawn?;
+        anyhow::ensure!(verdict.faults.is_empty(), "{}: {}", names[0], verdict.faults.join("; "));
+        Ok(())
+    }
+}
+
+/// Listens to the audio. Returns why that could not be done, too, unless the manifest says that there is none.
+fn hear(path: &Path, told: Option<&Told>) -> (Option<Heard>, Option<String>) {
+    let error = match open(path).map(listen) {
+        Ok(Ok(heard)) => return (Some(heard), None),
+        Ok(Err(error)) => format!("{:#}", anyhow::Error::new(error)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let outcome = told.and_then(|told| told.outcome.as_deref());
+            let has_none = matches!(outcome, Some("absent" | "failed"));
+            if has_none && told.is_some_and(|told| !told.has_file) {
+                return (None, None);
+            }
+            "there is no such file".to_owned()
+        }
+        Err(error) => error.to_string(),
+    };
+    (None, Some(error))
+}
+
+/// Opens a regular file: anything else might never end.
+fn open(path: &Path) -> io::Result<File> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("not a file"));
+    }
+    File::open(path)
+}
+
+/// Reads the manifest, or says why there is none to go by.
+fn read_manifest(path: &Path) -> (Option<Told>, Option<String>) {
+    let mut bytes = Vec::new();
+    let read = open(path).and_then(|file| file.take(MANIFEST_MAX_BYTES + 1).read_to_end(&mut bytes));
+    match read {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return (None, Some("there is no manifest beside it".to_owned()));
+        }
+        Err(error) => return (None, Some(format!("the manifest cannot be read: {error}"))),
+        Ok(length) if u64::try_from(length).is_ok_and(|length| length > MANIFEST_MAX_BYTES) => {
+            return (None, Some("the manifest is too long to be one".to_owned()));
+        }
+        Ok(_) => {}
+    }
+    match serde_json::from_slice::<Value>(&bytes) {
+        Ok(manifest) if manifest.is_object() => (Some(Told::of(&manifest)), None),
+        Ok(_) => (None, Some("the manifest is no JSON object".to_owned())),
+        Err(error) => (None, Some(format!("the manifest is no JSON: {error}"))),
+    }
+}
+
+fn picture<'a>(evidence: &Evidence<'_>, heard: &'a Heard, verdict: &Verdict, file: &str) -> Picture<'a> {
+    let told = evidence.told;
+    let count = heard.channels.len();
+    let roles = has_roles(evidence);
+    let connection =
+        words::identity(evidence, "CONNECTION_ID", told.and_then(|told| told.connection_id.as_ref()));
+    let started = words::identity(evidence, "START_TIME", told.and_then(|told| told.started_at.as_ref()));
+    let subtitle = [
+        started,
+        Some(clock(heard.duration, true)),
+        told.and_then(words::outcome),
+        Some(verdict.because.clone()).filter(|_| told.is_none() || !verdict.faults.is_empty()),
+    ];
+    Picture {
+        tone: verdict.tone,
+        verdict: verdict.word.clone(),
+        title: connection.unwrap_or_else(|| file.to_owned()),
+        subtitle: subtitle.into_iter().flatten().collect::<Vec<_>>().join("  \u{b7}  "),
+        warnings: verdict.warnings.clone(),
+        duration: heard.duration,
+        lanes: (0..count)
+            .map(|index| Lane {
+                label: label(index, count, roles).to_owned(),
+                counts: counts(evidence, heard, index),
+                envelope: &heard.channels[index].envelope,
+                bands: bands(told, heard, index),
+            })
+            .collect(),
+        marks: told.into_iter().flat_map(|told| marks(told, count)).collect(),
+    }
+}
+
+fn counts(evidence: &Evidence<'_>, heard: &Heard, index: usize) -> String {
+    let channel = channel_of(index, heard.channels.len());
+    let told = channel.and_then(|channel| Some(&evidence.told?.channels[channel.index()]));
+    let level = heard.channels[index].level;
+    let mut texts: Vec<String> = Vec::new();
+    let mut say = |text: Option<String>| texts.extend(text);
+    if let Some(told) = told {
+        say(told.codec.clone());
+        say(told.packets.map(|count| format!("{count} packets")));
+        say(told.lost.map(|count| format!("{count} lost")));
+        say(told.recovered.filter(|count| *count > 0).map(|count| format!("{count} of them recovered")));
+        say(told.socket_lost.filter(|count| *count > 0).map(|count| format!("{count} lost by the socket")));
+        say(told.error_ms.map(|ms| format!("placed within {ms:.1} ms")));
+        say(told.drift_ppm.map(|ppm| format!("drift {ppm:.1} ppm")));
+    }
+    say(level.active_dbfs.map(|db| format!("{db:.1} dBFS")));
+    say(Some(format!("active {} %", (100 * level.active.0 / heard.duration.0.max(1)).clamp(0, 100))));
+    texts.join("  \u{b7}  ")
+}
+
+fn bands(told: Option<&Told>, heard: &Heard, index: usize) -> Vec<Band> {
+    let channel = channel_of(index, heard.channels.len());
+    let mut bands: Vec<Band> = Vec::new();
+    if let (Some(told), Some(channel)) = (told, channel) {
+        bands.extend(told.channels[channel.index()].holes.iter().map(|hole| {
+            let kind = if hole.is_loss { BandKind::Loss } else { BandKind::Silence };
+            Band { kind, from: hole.from, to: hole.to }
+        }));
+        let of_channel = told.paused.iter().filter(|pause| pause.channel.is_none_or(|of| of == channel));
+        bands.extend(of_channel.map(|pause| Band { kind: BandKind::Pause, from: pause.from, to: pause.to }));
+    }
+    bands.extend(heard.missing.iter().map(|(from, to)| Band {
+        kind: BandKind::Damage,
+        from: *from,
+        to: *to,
+    }));
+    bands
+}
+
+fn marks(told: &Told, count: usize) -> Vec<Mark> {
+    let lane =
+        |mark: &told::ToldMark| mark.channel.map(|channel| channel.index()).filter(|lane| *lane < count);
+    let mut marks: Vec<Mark> = told
+        .marks
+        .iter()
+        .map(|mark| Mark { at: mark.at, name: mark.name.clone(), lane: lane(mark) })
+        .collect();
+    marks.sort_by_key(|mark| mark.at);
+    marks
+}
+
+/// Writes the picture in one step, never over the recording or its manifest.
+fn write_picture(path: &Path, svg: &str, sources: [&Path; 2]) -> anyhow::Result<()> {
+    let same = |source: &&Path| match (fs::canonicalize(path), fs::canonicalize(source)) {
+        (Ok(picture), Ok(source)) => picture == source,
+        _ => path == *source,
+    };
+    anyhow::ensure!(!sources.iter().any(same), "the picture would be written over {}", path.display());
+    let tried = || format!("cannot write the picture {}; --svg puts it elsewhere", path.display());
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut temporary = tempfile::Builder::new()
+        .prefix(".sidetape-")
+        .suffix(".svg.part")
+        .permissions(Permissions::from_mode(PICTURE_MODE))
+        .tempfile_in(folder)
+        .with_context(tried)?;
+    temporary.write_all(svg.as_bytes()).with_context(tried)?;
+    temporary.persist(path).with_context(tried)?;
+    Ok(())
+}
