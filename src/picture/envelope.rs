@@ -70,12 +70,6 @@ impl Envelope {
         }
     }
 
-    /// The finest number of columns, up to `most`, in which `samples` from the beginning can be told apart.
-    #[must_use]
-    pub fn columns_for(&self, samples: u64, most: u32) -> u32 {
-        u32::try_from(samples / self.step).unwrap_or(most).clamp(1, most)
-    }
-
     /// Reduces the first `samples` to `count` columns of equal length.
     #[must_use]
     pub fn columns(&self, samples: u64, count: u32) -> Vec<Column> {
@@ -157,12 +151,13 @@ mod tests {
     }
 
     #[test]
-    fn a_short_sound_has_as_many_columns_as_stretches() {
+    fn a_sound_shorter_than_the_picture_has_columns_that_share_stretches() {
         let mut envelope = Envelope::default();
-        envelope.skip(1200);
-        assert_eq!(envelope.columns_for(1200, 1500), 10);
-        assert_eq!(envelope.columns_for(0, 1500), 1);
-        assert_eq!(envelope.columns_for(u64::MAX, 1500), 1500);
+        envelope.skip(120);
+        (0..120).for_each(|_| envelope.push(0.5));
+        let highs: Vec<f32> = envelope.columns(240, 6).iter().map(|column| column.high).collect();
+        assert_eq!(highs, [0.0, 0.0, 0.0, 0.5, 0.5, 0.5]);
         assert_eq!(Envelope::default().columns(1200, 3), [Column::default(); 3]);
+        assert_eq!(Envelope::default().columns(0, 2), [Column::default(); 2]);
     }
 }

@@ -9,11 +9,14 @@
 //! result is well-formed XML. Size: two lanes of 1,500 columns are about 110 kB, and 300 kB is never reached.
 
 pub mod envelope;
+mod text;
 
 use std::fmt::Write as _;
 
 use crate::time::Samples48k;
 use envelope::{Column, Envelope};
+pub use text::clock;
+use text::{escape, shorten};
 
 /// What the word in the corner says of the whole recording.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +57,9 @@ pub struct Picture<'a> {
 pub struct Lane<'a> {
     /// Which one.
     pub label: String,
-    /// Its counts, in a line.
+    /// What is missing of it, if anything.
+    pub missing: String,
+    /// Its other counts, in a line.
     pub counts: String,
     /// How loud it is.
     pub envelope: &'a Envelope,
@@ -100,7 +105,7 @@ pub struct Mark {
 /// The width of the picture, of which the plot leaves 50 on each side.
 const WIDTH: u32 = 1600;
 const LEFT: f64 = 50.0;
-/// One column of waveform for each pixel.
+/// One column of waveform for each pixel of the plot.
 const COLUMNS: u32 = 1500;
 const PLOT: f64 = 1500.0;
 const LANE_HEIGHT: f64 = 150.0;
@@ -112,34 +117,21 @@ const LANE_STEP: f64 = 190.0;
 /// A loss of 20 ms in an hour would be a hundredth of a pixel.
 const BAND_MIN_WIDTH: f64 = 1.5;
 const RAIL_HEIGHT: f64 = 6.0;
-/// More names than this are a grey row, not names.
-const MARKS_MAX: usize = 400;
+/// More lines than this are no longer told apart; the legend says how many there are.
+const MARKS_MAX: usize = 250;
 const INK: &str = "#1b2430";
 const FAINT_INK: &str = "#566173";
 /// Of each lane: peaks, and the darker core.
 const WAVES: [[&str; 2]; 2] = [["#7fa8dd", "#2a5ea8"], ["#7fc3a6", "#1d7253"]];
 
-/// Writes a position as m:ss or h:mm:ss, with milliseconds if they are wanted.
-#[must_use]
-pub fn clock(at: Samples48k, has_ms: bool) -> String {
-    let ms = at.to_ms();
-    let (h, m, s) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1000 % 60);
-    let mut text = if h > 0 { format!("{h}:{m:02}:{s:02}") } else { format!("{m}:{s:02}") };
-    if has_ms {
-        text.push_str(&format!(".{:03}", ms % 1000));
-    }
-    text
-}
-
 /// Draws the picture.
 #[must_use]
 pub fn draw(picture: &Picture<'_>) -> String {
-    let lanes = picture.lanes.iter().map(|_| LANE_STEP).sum::<f64>();
-    let bottom = LANES_TOP + lanes - (LANE_STEP - LANE_HEIGHT);
+    let bottom = lane_top(picture.lanes.len().saturating_sub(1)) + LANE_HEIGHT;
     let mut drawing = Drawing { svg: String::new(), span: picture.duration.0.max(1), bottom };
     drawing.open(bottom + 62.0);
     drawing.header(picture);
-    drawing.axis(picture.duration);
+    drawing.axis(picture.duration, picture.lanes.len());
     for (index, lane) in picture.lanes.iter().enumerate() {
         drawing.lane(lane, index);
     }
@@ -147,6 +139,11 @@ pub fn draw(picture: &Picture<'_>) -> String {
     drawing.legend(picture);
     drawing.svg.push_str("</svg>\n");
     drawing.svg
+}
+
+/// Where a lane begins.
+fn lane_top(lane: usize) -> f64 {
+    LANES_TOP + LANE_STEP * f64::from(u32::try_from(lane).unwrap_or(0))
 }
 
 struct Drawing {
@@ -215,19 +212,24 @@ impl Drawing {
         LEFT + PLOT * (at.0.clamp(0, self.span) as f64 / self.span as f64)
     }
 
-    fn axis(&mut self, duration: Samples48k) {
+    fn axis(&mut self, duration: Samples48k, lanes: usize) {
         let step = tick_step(duration);
         let mut at = Samples48k(0);
-        let (top, bottom) = (LANES_TOP, self.bottom);
-        put!(self, "<g stroke=\"#c6ccd5\" stroke-width=\"1\">\n");
         let mut ticks = Vec::new();
         while at <= duration {
-            let x = self.x(at);
-            put!(self, "<path d=\"M{x:.1} {top}V{:.0}\"/>\n", bottom + 6.0);
-            ticks.push((x, clock(at, false)));
+            ticks.push((self.x(at), clock(at, false)));
             at = Samples48k(at.0.saturating_add(step));
         }
-        put!(self, "</g>\n");
+        let bottom = self.bottom;
+        put!(self, "<path stroke=\"#c6ccd5\" fill=\"none\" d=\"");
+        for (x, _) in &ticks {
+            // Across each lane, and not through what is written between them.
+            for lane in 0..lanes {
+                put!(self, "M{x:.1} {}v{LANE_HEIGHT}", lane_top(lane));
+            }
+            put!(self, "M{x:.1} {bottom}v7");
+        }
+        put!(self, "\"/>\n");
         let style = format!("fill=\"{FAINT_INK}\" text-anchor=\"middle\"");
         for (x, text) in ticks {
             self.text(x, bottom + 22.0, &style, &text, 90.0);
@@ -235,12 +237,17 @@ impl Drawing {
     }
 
     fn lane(&mut self, lane: &Lane<'_>, index: usize) {
-        let top = LANES_TOP + (0..index).map(|_| LANE_STEP).sum::<f64>();
+        let top = lane_top(index);
         let [peaks, core] = WAVES[index % WAVES.len()];
         put!(self, "<g id=\"lane{index}\">\n");
         let style = format!("fill=\"{core}\" font-weight=\"bold\"");
         self.text(LEFT, top - 8.0, &style, &lane.label, 200.0);
-        self.text(LEFT + 130.0, top - 8.0, &format!("fill=\"{INK}\""), &lane.counts, PLOT - 130.0);
+        let mut x = LEFT + 130.0;
+        if !lane.missing.is_empty() {
+            self.text(x, top - 8.0, "fill=\"#b3121f\" font-weight=\"bold\"", &lane.missing, 700.0);
+            x += f64::from(u32::try_from(lane.missing.chars().count()).unwrap_or(0)) * 8.6 + 16.0;
+        }
+        self.text(x, top - 8.0, &format!("fill=\"{INK}\""), &lane.counts, LEFT + PLOT - x);
         put!(
             self,
             "<rect x=\"{LEFT}\" y=\"{top}\" width=\"{PLOT}\" height=\"{LANE_HEIGHT}\" fill=\"#eef1f5\" \
@@ -249,7 +256,7 @@ impl Drawing {
         self.bands(lane, BandKind::Silence, top);
         self.bands(lane, BandKind::Pause, top);
         let samples = u64::try_from(self.span).unwrap_or(0);
-        let columns = lane.envelope.columns(samples, lane.envelope.columns_for(samples, COLUMNS));
+        let columns = lane.envelope.columns(samples, COLUMNS);
         let middle = top + LANE_HEIGHT / 2.0;
         self.wave("peak", peaks, &columns, middle, |column| [column.low, column.high]);
         self.wave("rms", core, &columns, middle, |column| [-column.rms, column.rms]);
@@ -258,7 +265,7 @@ impl Drawing {
         put!(self, "</g>\n");
     }
 
-    /// A closed path: along the upper edge and back along the lower one.
+    /// A closed path of one step a pixel: along the upper edge and back along the lower one.
     fn wave(
         &mut self,
         class: &str,
@@ -267,27 +274,19 @@ impl Drawing {
         middle: f64,
         edges: impl Fn(&Column) -> [f32; 2],
     ) {
-        let width = PLOT / f64::from(u32::try_from(columns.len()).unwrap_or(1).max(1));
         let y = |value: f32| {
             let height = f64::from(value.abs().min(1.0)).sqrt() * LANE_HEIGHT / 2.0;
             // A hair, so that silence is a line and not nothing.
             middle - f64::from(value.signum()) * height.max(0.4)
         };
         put!(self, "<path class=\"{class}\" fill=\"{fill}\" d=\"M{LEFT} {middle}");
-        let ends = |index: usize| {
-            let index = f64::from(u32::try_from(index).unwrap_or(0));
-            [LEFT + width * index, LEFT + width * (index + 1.0)]
-        };
-        for (index, column) in columns.iter().enumerate() {
+        for column in columns {
             let [_, high] = edges(column);
-            let [from, to] = ends(index);
-            put!(self, "L{:.1} {:.1}", (from + to) / 2.0, y(high.max(0.0)));
+            put!(self, "V{}h1", tenths(y(high.max(0.0))));
         }
-        put!(self, "L{} {middle}", LEFT + PLOT);
-        for (index, column) in columns.iter().enumerate().rev() {
+        for column in columns.iter().rev() {
             let [low, _] = edges(column);
-            let [from, to] = ends(index);
-            put!(self, "L{:.1} {:.1}", (from + to) / 2.0, y(low.min(-0.0)));
+            put!(self, "V{}h-1", tenths(y(low.min(-0.0))));
         }
         put!(self, "Z\"/>\n");
     }
@@ -354,39 +353,49 @@ impl Drawing {
         for [from, width] in runs {
             let width = width.max(BAND_MIN_WIDTH);
             let from = (LEFT + from).min(LEFT + PLOT - width);
-            put!(self, "M{from} {top}h{width}v{height}h-{width}z");
+            put!(self, "M{from} {top}h{width}v{height}H{from}z");
         }
         put!(self, "\"/>\n");
     }
 
     fn marks(&mut self, picture: &Picture<'_>) {
-        // The ends of the names in both rows: a name that finds no room is left out, its line is not.
+        put!(self, "<g stroke=\"#a34a00\" stroke-width=\"1.5\">\n");
+        let mut names = Vec::new();
+        // The ends of the names in each row: a name that finds no room is left out, its line is not.
         let mut ends = [0.0f64; 3];
         let mut last = None;
         for mark in picture.marks.iter().take(MARKS_MAX) {
-            let x = self.x(mark.at);
-            if last.replace(format!("{x:.0} {}", mark.name)) == Some(format!("{x:.0} {}", mark.name)) {
+            let x = tenths(self.x(mark.at));
+            let seen = Some((x, mark.name.as_str()));
+            if last == seen {
                 continue;
             }
+            last = seen;
             let name = shorten(&mark.name, 28.0);
             let width = f64::from(u32::try_from(name.chars().count()).unwrap_or(0)) * 7.4 + 10.0;
             let is_late = x + width > LEFT + PLOT;
             let start = if is_late { x - width } else { x };
             let row = ends.iter().position(|end| *end <= start);
             let rows = [MARKS_TOP + 12.0, MARKS_TOP + 25.0, MARKS_TOP + 38.0];
-            let top = row.map_or(LANES_TOP, |row| rows[row] - 10.0);
-            let lanes = LANES_TOP + mark.lane.map_or(0.0, |lane| (0..lane).map(|_| LANE_STEP).sum());
-            let bottom = mark.lane.map_or(self.bottom, |_| lanes + LANE_HEIGHT).min(self.bottom);
-            put!(
-                self,
-                "<path class=\"mark\" stroke=\"#a34a00\" stroke-width=\"1.5\" d=\"M{x:.1} {top:.0}V{bottom:.0}\"/>\n"
-            );
+            let name_top = row.map_or(LANES_TOP, |row| rows[row] - 10.0);
+            let [top, bottom] = match mark.lane {
+                Some(lane) => [lane_top(lane), lane_top(lane) + LANE_HEIGHT],
+                None => [name_top, self.bottom],
+            };
+            put!(self, "<path class=\"mark\" d=\"M{x} {top}V{bottom}\"/>\n");
+            if row.is_some() && top > name_top {
+                put!(self, "<path class=\"lead\" stroke-opacity=\"0.35\" d=\"M{x} {name_top}V{top}\"/>\n");
+            }
             if let Some(row) = row {
                 ends[row] = start + width;
                 let (x, anchor) = if is_late { (x - 4.0, "end") } else { (x + 4.0, "start") };
                 let style = format!("font-size=\"13\" fill=\"#8a3c00\" text-anchor=\"{anchor}\"");
-                self.text(x, rows[row], &style, &name, 220.0);
+                names.push((x, rows[row], style, name));
             }
+        }
+        put!(self, "</g>\n");
+        for (x, y, style, name) in names {
+            self.text(x, y, &style, &name, 220.0);
         }
     }
 
@@ -417,6 +426,11 @@ impl Drawing {
         let style = format!("fill=\"{FAINT_INK}\" text-anchor=\"end\"");
         self.text(LEFT + PLOT, y, &style, &scale, 600.0);
     }
+}
+
+/// Rounds to tenths: what is whole is then written without any.
+fn tenths(x: f64) -> f64 {
+    (x * 10.0).round() / 10.0
 }
 
 /// How strong a column is drawn of which so much is missing; not at all where nothing is.
@@ -454,30 +468,127 @@ fn tick_step(duration: Samples48k) -> i64 {
     steps.into_iter().find(fits).unwrap_or(duration.0 / 16 + 1)
 }
 
-/// Cuts text to so many characters.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a few hundred")]
-fn shorten(text: &str, most: f64) -> String {
-    let most = most.max(1.0) as usize;
-    match text.char_indices().nth(most) {
-        None => text.to_owned(),
-        Some(_) => text.chars().take(most - 1).chain(['\u{2026}']).collect(),
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Makes text fit for XML 1.0: what stands for markup is written as a reference, what is not allowed left out.
-fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            '\u{fffe}' | '\u{ffff}' => {}
-            c if c.is_control() => {}
-            c => escaped.push(c),
+    const SECOND: i64 = 48_000;
+
+    fn band(kind: BandKind, from_ms: i64, to_ms: i64) -> Band {
+        Band { kind, from: Samples48k(from_ms * 48), to: Samples48k(to_ms * 48) }
+    }
+
+    fn picture(envelope: &Envelope, seconds: i64, bands: Vec<Band>) -> Picture<'_> {
+        let lane = |bands| Lane {
+            label: "caller (left)".to_owned(),
+            missing: String::new(),
+            counts: "150 packets".to_owned(),
+            envelope,
+            bands,
+        };
+        Picture {
+            tone: Tone::Good,
+            verdict: "whole".to_owned(),
+            title: "call".to_owned(),
+            subtitle: "now".to_owned(),
+            warnings: Vec::new(),
+            duration: Samples48k(seconds * SECOND),
+            lanes: vec![lane(bands), lane(Vec::new())],
+            marks: Vec::new(),
         }
     }
-    escaped
+
+    /// The boxes of a class: x and width.
+    fn boxes(svg: &str, class: &str) -> Vec<[f64; 2]> {
+        let paths = svg.split("<path ").filter(|path| path.starts_with(&format!("class=\"{class}\"")));
+        let data = paths.map(|path| path.split(" d=\"").nth(1).unwrap().split('"').next().unwrap());
+        let boxes = data.flat_map(|data| data.split('M').skip(1).collect::<Vec<_>>());
+        let number = |text: &str| text.parse::<f64>().unwrap();
+        boxes
+            .map(|shape| {
+                let (x, rest) = shape.split_once(' ').unwrap();
+                let width = rest.split('h').nth(1).unwrap().split('v').next().unwrap();
+                [number(x), number(width)]
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_loss_of_20_ms_in_an_hour_is_seen_at_its_place() {
+        let envelope = Envelope::default();
+        let svg = draw(&picture(&envelope, 3600, vec![band(BandKind::Loss, 900_000, 900_020)]));
+        for class in ["loss", "rail"] {
+            let [[x, width]] = boxes(&svg, class)[..] else { panic!("one {class}") };
+            assert!((x - 425.0).abs() <= 1.0 && width >= 1.5, "{class} at {x}, {width} wide");
+        }
+        assert!(boxes(&svg, "silence").is_empty());
+        assert!(boxes(&draw(&picture(&envelope, 3600, Vec::new())), "loss").is_empty());
+    }
+
+    #[test]
+    fn a_loss_at_the_very_end_or_beyond_it_stays_in_the_plot() {
+        let envelope = Envelope::default();
+        for (from, to) in [(9_980, 10_000), (10_000, 10_000), (50_000, 90_000)] {
+            let svg = draw(&picture(&envelope, 10, vec![band(BandKind::Loss, from, to)]));
+            let [[x, width]] = boxes(&svg, "loss")[..] else { panic!("one loss") };
+            assert!(x + width <= LEFT + PLOT + 0.01 && x > 1500.0, "{x} {width}");
+        }
+    }
+
+    #[test]
+    fn many_thin_losses_are_weaker_than_one_long_one() {
+        let envelope = Envelope::default();
+        let thin = (0..3600).map(|second| band(BandKind::Loss, second * 1000, second * 1000 + 20));
+        let opacities = |svg: &str| {
+            let losses = svg.split("<path ").filter(|path| path.starts_with("class=\"loss\""));
+            let opacity = |path: &str| path.split("fill-opacity=\"").nth(1).unwrap()[..4].to_owned();
+            losses.map(opacity).collect::<Vec<_>>()
+        };
+        assert_eq!(opacities(&draw(&picture(&envelope, 3600, thin.collect()))), ["0.35"]);
+        let long = vec![band(BandKind::Loss, 0, 3_600_000)];
+        assert_eq!(opacities(&draw(&picture(&envelope, 3600, long))), ["0.8\""]);
+    }
+
+    #[test]
+    fn whatever_is_in_it_a_picture_is_no_larger_than_300_kb() {
+        let mut envelope = Envelope::default();
+        for at in 0..60 * SECOND {
+            envelope.push(if at % 200 < 100 { 0.9 } else { -0.9 });
+        }
+        // Every kind in every other pixel, and more marks than anybody can read.
+        let kinds = [BandKind::Loss, BandKind::Silence, BandKind::Pause, BandKind::Damage];
+        let bands =
+            (0..750).flat_map(|n| kinds.map(|kind| band(kind, n * 80, n * 80 + 40))).collect::<Vec<_>>();
+        let mut picture = picture(&envelope, 60, bands.clone());
+        picture.lanes[1].bands = bands;
+        picture.title = "&".repeat(100_000);
+        picture.marks = (0..20_000)
+            .map(|n| Mark { at: Samples48k(n * 144), name: "<".repeat(300), lane: None })
+            .collect();
+        let svg = draw(&picture);
+        assert!(svg.len() < 300_000, "{} bytes", svg.len());
+        assert_eq!(svg, draw(&picture));
+    }
+
+    #[test]
+    fn names_of_marks_do_not_overlap() {
+        let envelope = Envelope::default();
+        let mut picture = picture(&envelope, 60, Vec::new());
+        picture.marks = (0..12)
+            .map(|n| Mark { at: Samples48k(n * 4800), name: format!("mark {n}"), lane: None })
+            .collect();
+        let svg = draw(&picture);
+        assert_eq!(svg.matches("class=\"mark\"").count(), 12, "each has its line");
+        let named = svg.matches(">mark ").count();
+        assert!((3..12).contains(&named), "{named} have their names");
+    }
+
+    #[test]
+    fn ticks_are_round_and_few() {
+        let steps =
+            [3, 57, 600, 3600, 14_400].map(|seconds| tick_step(Samples48k(seconds * SECOND)) / SECOND);
+        assert_eq!(steps, [1, 5, 60, 300, 900]);
+        assert!(tick_step(Samples48k(i64::MAX)) > i64::MAX / 17);
+        assert_eq!(tick_step(Samples48k(0)), SECOND);
+    }
 }

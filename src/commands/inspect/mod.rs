@@ -150,6 +150,7 @@ fn picture<'a>(evidence: &Evidence<'_>, heard: &'a Heard, verdict: &Verdict, fil
         lanes: (0..count)
             .map(|index| Lane {
                 label: label(index, count, roles).to_owned(),
+                missing: missing(evidence, heard, index),
                 counts: counts(evidence, heard, index),
                 envelope: &heard.channels[index].envelope,
                 bands: bands(told, heard, index),
@@ -168,15 +169,25 @@ fn counts(evidence: &Evidence<'_>, heard: &Heard, index: usize) -> String {
     if let Some(told) = told {
         say(told.codec.clone());
         say(told.packets.map(|count| format!("{count} packets")));
-        say(told.lost.map(|count| format!("{count} lost")));
-        say(told.recovered.filter(|count| *count > 0).map(|count| format!("{count} of them recovered")));
-        say(told.socket_lost.filter(|count| *count > 0).map(|count| format!("{count} lost by the socket")));
+        say(told.lost.filter(|count| *count == 0).map(|_| "none lost".to_owned()));
         say(told.error_ms.map(|ms| format!("placed within {ms:.1} ms")));
         say(told.drift_ppm.map(|ppm| format!("drift {ppm:.1} ppm")));
     }
     say(level.active_dbfs.map(|db| format!("{db:.1} dBFS")));
     say(Some(format!("active {} %", (100 * level.active.0 / heard.duration.0.max(1)).clamp(0, 100))));
     texts.join("  \u{b7}  ")
+}
+
+/// What is missing of a channel by the manifest.
+fn missing(evidence: &Evidence<'_>, heard: &Heard, index: usize) -> String {
+    let channel = channel_of(index, heard.channels.len());
+    let Some(told) = channel.and_then(|channel| Some(&evidence.told?.channels[channel.index()])) else {
+        return String::new();
+    };
+    let counts =
+        [(told.lost, "lost"), (told.recovered, "recovered"), (told.socket_lost, "lost by the socket")];
+    let above_zero = counts.into_iter().filter_map(|(count, what)| Some((count.filter(|c| *c > 0)?, what)));
+    above_zero.map(|(count, what)| format!("{count} {what}")).collect::<Vec<_>>().join(", ")
 }
 
 fn bands(told: Option<&Told>, heard: &Heard, index: usize) -> Vec<Band> {

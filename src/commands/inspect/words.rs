@@ -115,7 +115,8 @@ impl Words {
         };
         for (name, value) in COUNTS {
             let values: Vec<Option<String>> = (0..count).map(|index| told(index).and_then(value)).collect();
-            if values.iter().any(Option::is_some) {
+            let is_zero = values.iter().flatten().all(|value| value == "0");
+            if values.iter().any(Option::is_some) && !(is_zero && RARE.contains(&name)) {
                 let values: Vec<String> =
                     values.into_iter().map(|v| v.unwrap_or_else(|| "-".to_owned())).collect();
                 self.columns(name, &values);
@@ -134,7 +135,7 @@ impl Words {
         self.columns("Peak", &levels.iter().map(|level| decibels(level.peak_dbfs)).collect::<Vec<_>>());
         let active = levels.iter().map(|level| {
             let percent = 100 * level.active.0 / heard.duration.0.max(1);
-            format!("{} % ({})", percent.clamp(0, 100), clock(level.active, false))
+            format!("{} % ({})", percent.clamp(0, 100), clock(level.active, true))
         });
         self.columns("Active", &active.collect::<Vec<_>>());
     }
@@ -240,6 +241,9 @@ const COUNTS: [(&str, Value); 12] = [
     ("Not sent", |c| Some(clock(Samples48k(i64::try_from(c.silence_ms?.min(1 << 40)).ok()? * 48), true))),
 ];
 
+/// Not worth a line where they are zero.
+const RARE: [&str; 4] = ["Late", "Socket lost", "Slips", "Recovered"];
+
 fn number(count: Option<u64>) -> Option<String> {
     count.map(grouped)
 }
@@ -300,17 +304,18 @@ fn span(from: Samples48k, to: Samples48k) -> String {
 
 /// A line for each of the longest holes, in order, and one for the others.
 fn holes(channel: Channel, is_loss: bool, mut holes: Vec<ToldHole>) -> Vec<String> {
+    let who = channel.name();
     let kind = if is_loss { "lost" } else { "silence" };
     let length = |hole: &ToldHole| hole.to.0 - hole.from.0;
     holes.sort_by_key(|hole| std::cmp::Reverse(length(hole)));
     let others = holes.split_off(holes.len().min(HOLES_TOLD));
     holes.sort_by_key(|hole| hole.from);
     let mut lines: Vec<String> =
-        holes.iter().map(|hole| format!("{channel:<8}{} {kind}", span(hole.from, hole.to))).collect();
+        holes.iter().map(|hole| format!("{who:<8}{} {kind}", span(hole.from, hole.to))).collect();
     if !others.is_empty() {
         let together = clock(Samples48k(others.iter().map(length).sum()), true);
         let shorter = counted(others.len(), "shorter one", "shorter ones");
-        lines.push(format!("{channel:<8}and {shorter}, {together} {kind} together"));
+        lines.push(format!("{who:<8}and {shorter}, {together} {kind} together"));
     }
     lines
 }

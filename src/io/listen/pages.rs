@@ -195,7 +195,7 @@ mod tests {
         };
         assert_eq!(lengths(&pages[0])[0], (300, true));
         assert_eq!((pages[0].is_first, pages[1].is_continued, pages[2].is_last), (true, true, true));
-        let second: usize = pages.iter().flat_map(|p| lengths(p)).map(|(length, _)| length).sum();
+        let second: usize = pages.iter().flat_map(lengths).map(|(length, _)| length).sum();
         assert_eq!(second, 300 + 70_000 + 10);
         assert_eq!(pages.iter().map(|page| page.sequence).collect::<Vec<_>>(), [0, 1, 2]);
         assert_eq!((pages[0].granule, pages[2].granule, pages[2].serial), (10, 30, 9));
