@@ -111,7 +111,7 @@ const PLOT: f64 = 1500.0;
 const LANE_HEIGHT: f64 = 150.0;
 /// Where the marks' names stand, above the first lane.
 const MARKS_TOP: f64 = 96.0;
-const LANES_TOP: f64 = 152.0;
+const LANES_TOP: f64 = 166.0;
 /// From the top of one lane to that of the next.
 const LANE_STEP: f64 = 190.0;
 /// A loss of 20 ms in an hour would be a hundredth of a pixel.

@@ -2,8 +2,8 @@
 //!
 //! [`place`] is a folder with a daemon's settings, [`daemon`] the running program, [`gateway`] a sender over one of
 //! its sockets, [`media`] what is sent, [`captures`] real calls, [`recording`] the reader of finished files, and
-//! [`judges`] the other programs that have to accept them. [`spool`] does without the daemon. Nothing here uses the project's own parsers, except
-//! for opening captures.
+//! [`judges`] the other programs that have to accept them; [`picture`] reads what is drawn of one. [`spool`] does
+//! without the daemon. Nothing here uses the project's own parsers, except for opening captures.
 #![allow(dead_code, reason = "each file of tests takes what it needs")]
 
 pub(crate) mod captures;
@@ -11,6 +11,7 @@ pub(crate) mod daemon;
 pub(crate) mod gateway;
 pub(crate) mod judges;
 pub(crate) mod media;
+pub(crate) mod picture;
 pub(crate) mod place;
 pub(crate) mod recording;
 pub(crate) mod spool;

@@ -238,7 +238,7 @@ const COUNTS: [(&str, Value); 12] = [
     ("Slips", |c| number(c.slips)),
     ("Within", |c| Some(format!("{:.1} ms of its time", c.error_ms?))),
     ("Drift", |c| Some(format!("{:.1} ppm", c.drift_ppm?))),
-    ("Not sent", |c| Some(clock(Samples48k(i64::try_from(c.silence_ms?.min(1 << 40)).ok()? * 48), true))),
+    ("Silence", |c| Some(clock(Samples48k(i64::try_from(c.silence_ms?.min(1 << 40)).ok()? * 48), true))),
 ];
 
 /// Not worth a line where they are zero.
