@@ -286,7 +286,15 @@ fn a_file_that_is_cut_off_is_shown_as_far_as_it_goes() {
     }
     let length = said.row("Length");
     assert!(length.starts_with("0:00.99"), "one whole page of a second, less the pre-skip: {length}");
-    assert!(read_picture(&path.with_extension("svg")).contains(">damaged<"));
+    let svg = read_picture(&path.with_extension("svg"));
+    assert!(svg.contains(">damaged<"));
+    for lane in [0, 1] {
+        let [from, to] = extent(&svg, lane, "damage");
+        assert!(
+            (from - PLOT * 0.994 / 3.0).abs() < 2.0 && to == PLOT,
+            "what is cut off is shown: {from} {to}"
+        );
+    }
 }
 
 #[test]

@@ -17,6 +17,7 @@ use serde_json::Value;
 
 use crate::io::listen::{Heard, listen};
 use crate::picture::{Band, BandKind, Lane, Mark, Picture, clock, draw};
+use crate::time::Samples48k;
 use told::{Told, plain};
 use verdict::{Evidence, Verdict, channel_of, has_roles, judge, label};
 
@@ -146,7 +147,7 @@ fn picture<'a>(evidence: &Evidence<'_>, heard: &'a Heard, verdict: &Verdict, fil
         title: connection.unwrap_or_else(|| file.to_owned()),
         subtitle: subtitle.into_iter().flatten().collect::<Vec<_>>().join("  \u{b7}  "),
         warnings: verdict.warnings.clone(),
-        duration: heard.duration,
+        duration: span(told, heard),
         lanes: (0..count)
             .map(|index| Lane {
                 label: label(index, count, roles).to_owned(),
@@ -190,6 +191,11 @@ fn missing(evidence: &Evidence<'_>, heard: &Heard, index: usize) -> String {
     above_zero.map(|(count, what)| format!("{count} {what}")).collect::<Vec<_>>().join(", ")
 }
 
+/// How long the recording is, or was by its manifest.
+fn span(told: Option<&Told>, heard: &Heard) -> Samples48k {
+    told.and_then(|told| told.duration).map_or(heard.duration, |duration| duration.max(heard.duration))
+}
+
 fn bands(told: Option<&Told>, heard: &Heard, index: usize) -> Vec<Band> {
     let channel = channel_of(index, heard.channels.len());
     let mut bands: Vec<Band> = Vec::new();
@@ -200,6 +206,11 @@ fn bands(told: Option<&Told>, heard: &Heard, index: usize) -> Vec<Band> {
         }));
         let of_channel = told.paused.iter().filter(|pause| pause.channel.is_none_or(|of| of == channel));
         bands.extend(of_channel.map(|pause| Band { kind: BandKind::Pause, from: pause.from, to: pause.to }));
+    }
+    // What is cut off is drawn where it should be, else half a call looks like a whole one.
+    let end = span(told, heard);
+    if end.0 - heard.duration.0 > verdict::DURATION_SLACK {
+        bands.push(Band { kind: BandKind::Damage, from: heard.duration, to: end });
     }
     bands.extend(heard.missing.iter().map(|(from, to)| Band {
         kind: BandKind::Damage,

@@ -7,7 +7,7 @@ use crate::picture::{Tone, clock};
 use crate::time::Samples48k;
 
 /// How far the file's length may be from the manifest's, which is in whole milliseconds: 2 ms.
-const DURATION_SLACK: i64 = 96;
+pub(super) const DURATION_SLACK: i64 = 96;
 /// A channel of a call of this length that is active for less than a two-hundredth is all but silent: 10 s.
 const LONG_ENOUGH: i64 = 480_000;
 
