@@ -358,7 +358,8 @@ fn smooth(members: &[Member], levels: &mut Levels) {
         let last = members.len() - 1;
         let span = members[last].media - members[0].media;
         let trend = if span > 0.0 { (level[last] - level[0]) / span } else { 0.0 };
-        let straight: Vec<f64> = members.iter().zip(&*level).map(|(m, level)| level - trend * m.media).collect();
+        let straight: Vec<f64> =
+            members.iter().zip(&*level).map(|(m, level)| level - trend * m.media).collect();
         let (mut sum, mut from, mut to) = (0.0, 0, 0);
         for (member, level) in members.iter().zip(level) {
             while to < members.len() && members[to].media <= member.media + SMOOTH_S {

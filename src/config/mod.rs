@@ -7,118 +7,23 @@
 //! Nothing here reads the environment, resolves host names or touches a disk. Whether `AUDIO_LOG` is a filter that
 //! can be parsed is left to the shell, which owns the log.
 //!
-//! To add a variable: one entry in the table below, one field and one line in [`resolve`], one row in README.md.
+//! To add a variable: one entry in `table`, one field and one line in [`resolve`], one row in README.md.
+
+mod read;
+mod table;
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::ops::RangeInclusive;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use clap::ValueEnum;
 
-/// One row of the table of settings, as `--help` and README.md show it.
-#[derive(Clone, Copy, Debug)]
-pub struct Variable {
-    /// The environment variable.
-    pub name: &'static str,
-    /// The flag of the same meaning, without its two dashes.
-    pub flag: &'static str,
-    /// The default, as it would be written, or `unset`.
-    pub default: &'static str,
-    /// What it means, with units.
-    pub meaning: &'static str,
-}
-
-/// Writes [`VARIABLES`] and [`Settings`] from one table, so that they cannot disagree.
-macro_rules! settings {
-    ($($field:ident $name:literal $flag:literal $value:literal $default:literal $meaning:literal)*) => {
-        /// Every setting there is, in the order of README.md.
-        pub const VARIABLES: &[Variable] =
-            &[$(Variable { name: $name, flag: $flag, default: $default, meaning: $meaning }),*];
-
-        /// The settings as given: texts, by flag or by variable, for commands to flatten. [`resolve`] checks them.
-        #[derive(clap::Args, Clone, Debug, Default)]
-        pub struct Settings {
-            $(#[arg(
-                long = $flag, env = $name, value_name = $value, help_heading = "Settings",
-                allow_negative_numbers = true, help = concat!($meaning, " [default: ", $default, "]")
-            )]
-            #[doc = $meaning]
-            pub $field: Option<String>,)*
-        }
-
-        impl Settings {
-            /// What the user gave for a variable, unless it counts as unset.
-            fn given(&self, variable: &str) -> Option<&str> {
-                let text = match variable {
-                    $($name => self.$field.as_deref(),)*
-                    _ => None,
-                };
-                text.filter(|text| !text.is_empty() || variable == "AUDIO_UDP_LISTEN")
-            }
-        }
-    };
-}
-
-settings! {
-    cache_enabled "AUDIO_CACHE_ENABLED" "cache-enabled" "BOOL" "true"
-        "false: frames are accepted and dropped, nothing is kept"
-    storage_type "AUDIO_STORAGE_TYPE" "storage-type" "KIND" "local"
-        "where recordings are published: local, gcs, s3 or azure"
-    storage_path "AUDIO_STORAGE_PATH" "storage-path" "PATH" "./recordings"
-        "directory, or bucket or container with an optional /prefix"
-    object_key "AUDIO_OBJECT_KEY" "object-key" "TEMPLATE" "conversation_{id}_merged.opus"
-        "name of a recording: {id} (conversation id, else connection id), {connection_id}, {conversation_id}, \
-         {tenant}, and {yyyy} {mm} {dd} {hh} of the start in UTC"
-    spool_dir "AUDIO_SPOOL_DIR" "spool-dir" "DIR" "./spool"
-        "where what was received is kept until it is published"
-    udp_listen "AUDIO_UDP_LISTEN" "udp-listen" "HOST:PORT" "127.0.0.1:5055"
-        "UDP address for frames; empty: no UDP"
-    allow_remote "AUDIO_ALLOW_REMOTE" "allow-remote" "BOOL" "false"
-        "true: addresses that are not loopback may be listened on; nothing authenticates who sends to them"
-    unix_dgram "AUDIO_UNIX_DGRAM" "unix-dgram" "PATH" "unset"
-        "Unix datagram socket for frames"
-    unix_stream "AUDIO_UNIX_STREAM" "unix-stream" "PATH" "unset"
-        "Unix stream socket for frames, each behind its length as u16"
-    http_listen "AUDIO_HTTP_LISTEN" "http-listen" "ADDRESS" "unset"
-        "health and stretches of live calls over HTTP: host:port or unix:/path"
-    format "AUDIO_FORMAT" "format" "FORMAT" "lossless"
-        "lossless (received Opus is kept as it is) or compat (one coupled stereo encoding)"
-    tail_ms "AUDIO_TAIL_MS" "tail-ms" "MS" "2000"
-        "silence after the last audio, in milliseconds"
-    keep_channels "AUDIO_KEEP_CHANNELS" "keep-channels" "BOOL" "false"
-        "true: also publish each channel as a file, _left.opus and _right.opus"
-    left_gain_db "AUDIO_LEFT_GAIN_DB" "left-gain-db" "DB" "0"
-        "gain of the caller's channel in decibels; not 0 needs compat"
-    right_gain_db "AUDIO_RIGHT_GAIN_DB" "right-gain-db" "DB" "0"
-        "gain of the AI's channel in decibels; not 0 needs compat"
-    ai_offset_ms "AUDIO_AI_OFFSET_MS" "ai-offset-ms" "MS" "0"
-        "shifts the AI channel by so many milliseconds, later if positive"
-    retention_secs "AUDIO_RETENTION_SECS" "retention-secs" "SECS" "1800"
-        "a connection with no frame for so many seconds is stale: finalised and published"
-    sweep_interval_secs "AUDIO_SWEEP_INTERVAL_SECS" "sweep-interval-secs" "SECS" "600"
-        "seconds between two looks for stale connections"
-    linger_ms "AUDIO_LINGER_MS" "linger-ms" "MS" "500"
-        "wait for stragglers after the last reference is released, in milliseconds"
-    resume_secs "AUDIO_RESUME_SECS" "resume-secs" "SECS" "15"
-        "seconds that an unfinished connection waits for its gateway after a restart"
-    spool_fsync_ms "AUDIO_SPOOL_FSYNC_MS" "spool-fsync-ms" "MS" "1000"
-        "milliseconds between two syncs of the spool to disk"
-    max_connections "AUDIO_MAX_CONNECTIONS" "max-connections" "COUNT" "20000"
-        "beyond so many open connections new ones are refused"
-    max_duration_secs "AUDIO_MAX_DURATION_SECS" "max-duration-secs" "SECS" "14400"
-        "a recording longer than so many seconds is closed and goes on as a second part"
-    min_free_bytes "AUDIO_MIN_FREE_BYTES" "min-free-bytes" "BYTES" "1073741824"
-        "below so much free space on the spool's disk new connections are refused"
-    shutdown_secs "AUDIO_SHUTDOWN_SECS" "shutdown-secs" "SECS" "30"
-        "seconds of grace for open connections at SIGTERM"
-    log "AUDIO_LOG" "log" "FILTER" "info"
-        "what is logged: a level, or a filter such as info,sidetape::io=debug"
-    log_format "AUDIO_LOG_FORMAT" "log-format" "FORMAT" "text"
-        "text or json"
-}
+use read::{
+    GAIN_DB, HTTP_TAKES, OBJECT_KEY_TAKES, PATH_TAKES, Reader, SOCKET_TAKES, UDP_TAKES, http_listen, name_of,
+    object_key, path, socket_path, udp_listen,
+};
+pub use table::{Settings, VARIABLES, Variable};
 
 /// Where recordings are published. `AUDIO_STORAGE_TYPE` takes the names in lower case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -300,167 +205,6 @@ pub fn not_built(config: &Config) -> Vec<Fault> {
         refuse("AUDIO_STORAGE_TYPE", name.clone(), format!("local: this build has no {name}"));
     }
     faults
-}
-
-/// `sun_path` of Linux has 108 bytes, the last of them a zero.
-const UNIX_PATH_MAX_BYTES: usize = 107;
-
-/// ±30 dB is a factor of 32: more is a typing error, and would only be clipping or silence.
-const GAIN_DB: RangeInclusive<f32> = -30.0..=30.0;
-
-const CALL_PLACEHOLDERS: [&str; 3] = ["{id}", "{connection_id}", "{conversation_id}"];
-const OTHER_PLACEHOLDERS: [&str; 5] = ["{tenant}", "{yyyy}", "{mm}", "{dd}", "{hh}"];
-
-const PATH_TAKES: &str = "a path that is not blank";
-const SOCKET_TAKES: &str = "a path of at most 107 bytes";
-const UDP_TAKES: &str = "an address and a port such as 127.0.0.1:5055, or nothing for no UDP";
-const HTTP_TAKES: &str =
-    "an address and a port such as 127.0.0.1:8080, or unix: and a path of at most 107 bytes";
-const OBJECT_KEY_TAKES: &str = "a relative name in .opus with {id}, {connection_id} or {conversation_id}; \
-     also {tenant}, {yyyy}, {mm}, {dd}, {hh}; no other braces; no component that is empty, . or ..";
-
-/// Reads the settings one after the other and gathers what is wrong with them.
-struct Reader<'a> {
-    settings: &'a Settings,
-    faults: Vec<Fault>,
-}
-
-impl<'a> Reader<'a> {
-    /// The text of a variable: what was given, else the default.
-    fn text(&self, variable: &str) -> &'a str {
-        self.settings.given(variable).unwrap_or_else(|| default_of(variable))
-    }
-
-    fn refuse(&mut self, variable: &'static str, takes: &str) {
-        let value = self.text(variable).to_owned();
-        self.faults.push(Fault { variable, value, takes: takes.to_owned() });
-    }
-
-    /// The value of a variable that has a default. After a fault the default stands in, so that reading goes on.
-    fn parsed<T>(&mut self, variable: &'static str, takes: &str, parse: impl Fn(&str) -> Option<T>) -> T {
-        if let Some(value) = parse(self.text(variable)) {
-            return value;
-        }
-        self.refuse(variable, takes);
-        parse(default_of(variable)).expect("the defaults in the table are valid")
-    }
-
-    /// The value of a variable that is unset by default.
-    fn optional<T>(
-        &mut self,
-        variable: &'static str,
-        takes: &str,
-        parse: fn(&str) -> Option<T>,
-    ) -> Option<T> {
-        let value = parse(self.settings.given(variable)?);
-        if value.is_none() {
-            self.refuse(variable, takes);
-        }
-        value
-    }
-
-    fn boolean(&mut self, variable: &'static str) -> bool {
-        self.parsed(variable, "true or false", |text| match text.to_ascii_lowercase().as_str() {
-            "true" | "1" | "yes" | "on" => Some(true),
-            "false" | "0" | "no" | "off" => Some(false),
-            _ => None,
-        })
-    }
-
-    fn choice<T: ValueEnum>(&mut self, variable: &'static str) -> T {
-        let names: Vec<String> = T::value_variants().iter().map(name_of).collect();
-        self.parsed(variable, &names.join(" or "), |text| T::from_str(text, false).ok())
-    }
-
-    fn whole<T>(&mut self, variable: &'static str, unit: &str, range: RangeInclusive<T>) -> T
-    where
-        T: FromStr + PartialOrd + fmt::Display,
-    {
-        let takes = format!("{unit} from {} to {}", range.start(), range.end());
-        self.parsed(variable, &takes, |text| text.parse().ok().filter(|value| range.contains(value)))
-    }
-
-    fn secs(&mut self, variable: &'static str, range: RangeInclusive<u64>) -> Duration {
-        Duration::from_secs(self.whole(variable, "whole seconds", range))
-    }
-
-    fn millis(&mut self, variable: &'static str, range: RangeInclusive<u64>) -> Duration {
-        Duration::from_millis(self.whole(variable, "whole milliseconds", range))
-    }
-
-    /// Checks that need more than one value.
-    fn refuse_conflicts(&mut self, config: &Config) {
-        let gains =
-            [("AUDIO_LEFT_GAIN_DB", config.left_gain_db), ("AUDIO_RIGHT_GAIN_DB", config.right_gain_db)];
-        for (variable, gain_db) in gains {
-            if gain_db != 0.0 && config.format != RecordingFormat::Compat {
-                self.refuse(variable, "0 unless AUDIO_FORMAT=compat");
-            }
-        }
-        let http = config.http_listen.as_deref().and_then(socket_addr);
-        for (variable, address) in [("AUDIO_UDP_LISTEN", config.udp_listen), ("AUDIO_HTTP_LISTEN", http)] {
-            let is_remote = address.is_some_and(|address| !address.ip().to_canonical().is_loopback());
-            if is_remote && !config.allow_remote {
-                self.refuse(variable, "a loopback address unless AUDIO_ALLOW_REMOTE=true");
-            }
-        }
-        if config.unix_dgram.is_some() && config.unix_dgram == config.unix_stream {
-            self.refuse("AUDIO_UNIX_STREAM", "another path than AUDIO_UNIX_DGRAM");
-        }
-        // A path that was given but refused has its own fault, which is enough.
-        let is_given = |variable| self.settings.given(variable).is_some();
-        if config.udp_listen.is_none() && !is_given("AUDIO_UNIX_DGRAM") && !is_given("AUDIO_UNIX_STREAM") {
-            self.refuse("AUDIO_UDP_LISTEN", "an address unless AUDIO_UNIX_DGRAM or AUDIO_UNIX_STREAM is set");
-        }
-    }
-}
-
-fn default_of(variable: &str) -> &'static str {
-    let row = VARIABLES.iter().find(|row| row.name == variable);
-    row.expect("each variable that is read is in the table").default
-}
-
-fn name_of(value: &impl ValueEnum) -> String {
-    value.to_possible_value().map(|possible| possible.get_name().to_owned()).unwrap_or_default()
-}
-
-/// An address and a port, where `localhost` stands for 127.0.0.1 as it does nearly everywhere.
-fn socket_addr(text: &str) -> Option<SocketAddr> {
-    let numeric = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
-    numeric.as_deref().unwrap_or(text).parse().ok()
-}
-
-fn udp_listen(text: &str) -> Option<Option<SocketAddr>> {
-    if text.is_empty() {
-        return Some(None);
-    }
-    socket_addr(text).map(Some)
-}
-
-fn path(text: &str) -> Option<String> {
-    (!text.trim().is_empty()).then(|| text.to_owned())
-}
-
-fn socket_path(text: &str) -> Option<PathBuf> {
-    path(text).filter(|text| text.len() <= UNIX_PATH_MAX_BYTES).map(PathBuf::from)
-}
-
-fn http_listen(text: &str) -> Option<String> {
-    match text.strip_prefix("unix:") {
-        Some(path) => socket_path(path).map(|_| text.to_owned()),
-        None => socket_addr(text).map(|address| address.to_string()),
-    }
-}
-
-fn object_key(text: &str) -> Option<String> {
-    let is_inside = text.split('/').all(|component| !matches!(component, "" | "." | ".."));
-    let names_the_call = CALL_PLACEHOLDERS.iter().any(|placeholder| text.contains(placeholder));
-    let mut literal = text.to_owned();
-    for placeholder in CALL_PLACEHOLDERS.iter().chain(&OTHER_PLACEHOLDERS) {
-        literal = literal.replace(placeholder, "_");
-    }
-    let is_plain = !literal.contains(['{', '}']) && !literal.contains(char::is_control);
-    (is_inside && names_the_call && is_plain && text.ends_with(".opus")).then(|| text.to_owned())
 }
 
 #[cfg(test)]

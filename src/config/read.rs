@@ -1,0 +1,178 @@
+//! Reads settings one after the other: texts become values within bounds, and what is wrong is gathered.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::ValueEnum;
+
+use super::{Config, Fault, RecordingFormat, Settings, VARIABLES};
+
+/// `sun_path` of Linux has 108 bytes, the last of them a zero.
+pub(super) const UNIX_PATH_MAX_BYTES: usize = 107;
+
+/// ±30 dB is a factor of 32: more is a typing error, and would only be clipping or silence.
+pub(super) const GAIN_DB: RangeInclusive<f32> = -30.0..=30.0;
+
+pub(super) const CALL_PLACEHOLDERS: [&str; 3] = ["{id}", "{connection_id}", "{conversation_id}"];
+pub(super) const OTHER_PLACEHOLDERS: [&str; 5] = ["{tenant}", "{yyyy}", "{mm}", "{dd}", "{hh}"];
+
+pub(super) const PATH_TAKES: &str = "a path that is not blank";
+pub(super) const SOCKET_TAKES: &str = "a path of at most 107 bytes";
+pub(super) const UDP_TAKES: &str = "an address and a port such as 127.0.0.1:5055, or nothing for no UDP";
+pub(super) const HTTP_TAKES: &str =
+    "an address and a port such as 127.0.0.1:8080, or unix: and a path of at most 107 bytes";
+pub(super) const OBJECT_KEY_TAKES: &str = "a relative name in .opus with {id}, {connection_id} or {conversation_id}; \
+     also {tenant}, {yyyy}, {mm}, {dd}, {hh}; no other braces; no component that is empty, . or ..";
+
+/// Reads the settings one after the other and gathers what is wrong with them.
+pub(super) struct Reader<'a> {
+    pub(super) settings: &'a Settings,
+    pub(super) faults: Vec<Fault>,
+}
+
+impl<'a> Reader<'a> {
+    /// The text of a variable: what was given, else the default.
+    pub(super) fn text(&self, variable: &str) -> &'a str {
+        self.settings.given(variable).unwrap_or_else(|| default_of(variable))
+    }
+
+    pub(super) fn refuse(&mut self, variable: &'static str, takes: &str) {
+        let value = self.text(variable).to_owned();
+        self.faults.push(Fault { variable, value, takes: takes.to_owned() });
+    }
+
+    /// The value of a variable that has a default. After a fault the default stands in, so that reading goes on.
+    pub(super) fn parsed<T>(
+        &mut self,
+        variable: &'static str,
+        takes: &str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> T {
+        if let Some(value) = parse(self.text(variable)) {
+            return value;
+        }
+        self.refuse(variable, takes);
+        parse(default_of(variable)).expect("the defaults in the table are valid")
+    }
+
+    /// The value of a variable that is unset by default.
+    pub(super) fn optional<T>(
+        &mut self,
+        variable: &'static str,
+        takes: &str,
+        parse: fn(&str) -> Option<T>,
+    ) -> Option<T> {
+        let value = parse(self.settings.given(variable)?);
+        if value.is_none() {
+            self.refuse(variable, takes);
+        }
+        value
+    }
+
+    pub(super) fn boolean(&mut self, variable: &'static str) -> bool {
+        self.parsed(variable, "true or false", |text| match text.to_ascii_lowercase().as_str() {
+            "true" | "1" | "yes" | "on" => Some(true),
+            "false" | "0" | "no" | "off" => Some(false),
+            _ => None,
+        })
+    }
+
+    pub(super) fn choice<T: ValueEnum>(&mut self, variable: &'static str) -> T {
+        let names: Vec<String> = T::value_variants().iter().map(name_of).collect();
+        self.parsed(variable, &names.join(" or "), |text| T::from_str(text, false).ok())
+    }
+
+    pub(super) fn whole<T>(&mut self, variable: &'static str, unit: &str, range: RangeInclusive<T>) -> T
+    where
+        T: FromStr + PartialOrd + fmt::Display,
+    {
+        let takes = format!("{unit} from {} to {}", range.start(), range.end());
+        self.parsed(variable, &takes, |text| text.parse().ok().filter(|value| range.contains(value)))
+    }
+
+    pub(super) fn secs(&mut self, variable: &'static str, range: RangeInclusive<u64>) -> Duration {
+        Duration::from_secs(self.whole(variable, "whole seconds", range))
+    }
+
+    pub(super) fn millis(&mut self, variable: &'static str, range: RangeInclusive<u64>) -> Duration {
+        Duration::from_millis(self.whole(variable, "whole milliseconds", range))
+    }
+
+    /// Checks that need more than one value.
+    pub(super) fn refuse_conflicts(&mut self, config: &Config) {
+        let gains =
+            [("AUDIO_LEFT_GAIN_DB", config.left_gain_db), ("AUDIO_RIGHT_GAIN_DB", config.right_gain_db)];
+        for (variable, gain_db) in gains {
+            if gain_db != 0.0 && config.format != RecordingFormat::Compat {
+                self.refuse(variable, "0 unless AUDIO_FORMAT=compat");
+            }
+        }
+        let http = config.http_listen.as_deref().and_then(socket_addr);
+        for (variable, address) in [("AUDIO_UDP_LISTEN", config.udp_listen), ("AUDIO_HTTP_LISTEN", http)] {
+            let is_remote = address.is_some_and(|address| !address.ip().to_canonical().is_loopback());
+            if is_remote && !config.allow_remote {
+                self.refuse(variable, "a loopback address unless AUDIO_ALLOW_REMOTE=true");
+            }
+        }
+        if config.unix_dgram.is_some() && config.unix_dgram == config.unix_stream {
+            self.refuse("AUDIO_UNIX_STREAM", "another path than AUDIO_UNIX_DGRAM");
+        }
+        // A path that was given but refused has its own fault, which is enough.
+        let is_given = |variable| self.settings.given(variable).is_some();
+        if config.udp_listen.is_none() && !is_given("AUDIO_UNIX_DGRAM") && !is_given("AUDIO_UNIX_STREAM") {
+            self.refuse("AUDIO_UDP_LISTEN", "an address unless AUDIO_UNIX_DGRAM or AUDIO_UNIX_STREAM is set");
+        }
+    }
+}
+
+pub(super) fn default_of(variable: &str) -> &'static str {
+    let row = VARIABLES.iter().find(|row| row.name == variable);
+    row.expect("each variable that is read is in the table").default
+}
+
+pub(super) fn name_of(value: &impl ValueEnum) -> String {
+    value.to_possible_value().map(|possible| possible.get_name().to_owned()).unwrap_or_default()
+}
+
+/// An address and a port, where `localhost` stands for 127.0.0.1 as it does nearly everywhere.
+pub(super) fn socket_addr(text: &str) -> Option<SocketAddr> {
+    let numeric = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+    numeric.as_deref().unwrap_or(text).parse().ok()
+}
+
+pub(super) fn udp_listen(text: &str) -> Option<Option<SocketAddr>> {
+    if text.is_empty() {
+        return Some(None);
+    }
+    socket_addr(text).map(Some)
+}
+
+pub(super) fn path(text: &str) -> Option<String> {
+    (!text.trim().is_empty()).then(|| text.to_owned())
+}
+
+pub(super) fn socket_path(text: &str) -> Option<PathBuf> {
+    path(text).filter(|text| text.len() <= UNIX_PATH_MAX_BYTES).map(PathBuf::from)
+}
+
+pub(super) fn http_listen(text: &str) -> Option<String> {
+    match text.strip_prefix("unix:") {
+        Some(path) => socket_path(path).map(|_| text.to_owned()),
+        None => socket_addr(text).map(|address| address.to_string()),
+    }
+}
+
+pub(super) fn object_key(text: &str) -> Option<String> {
+    let is_inside = text.split('/').all(|component| !matches!(component, "" | "." | ".."));
+    let names_the_call = CALL_PLACEHOLDERS.iter().any(|placeholder| text.contains(placeholder));
+    let mut literal = text.to_owned();
+    for placeholder in CALL_PLACEHOLDERS.iter().chain(&OTHER_PLACEHOLDERS) {
+        literal = literal.replace(placeholder, "_");
+    }
+    let is_plain = !literal.contains(['{', '}']) && !literal.contains(char::is_control);
+    (is_inside && names_the_call && is_plain && text.ends_with(".opus")).then(|| text.to_owned())
+}
