@@ -21,10 +21,10 @@
 //! | --- | --- |
 //! | [`time`], [`id`] | units of time; connection ids and channels |
 //! | [`frame`], [`packet`], [`red`], [`rtpmap`] | bytes off the wire become types, once: the tap protocol, RTP, copies in it, payload types |
-//! | [`connection`] | one call's life as a state machine, and its metadata |
+//! | [`opus`] | Opus packets as frames, split and joined without touching one |
+//! | [`connection`] | one call's life as a state machine, its metadata, and what a pause keeps out |
 //! | [`spool`] | the format of the durable log, and how to read around damage |
 //! | [`timeline`] | sequence numbers and timestamps unwrapped, packets placed on one 48 kHz clock |
-//! | [`opus`] | Opus packets as frames, split and joined without touching one |
 //! | [`codec`] | G.711, G.722, L16 to samples; concealment; resampling to 48 kHz |
 //! | [`sound`] | a channel as samples: decoded, concealed, resampled, each in its place |
 //! | [`ledger`] | everything that a spool file says of its call, except the payloads |

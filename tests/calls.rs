@@ -405,6 +405,44 @@ fn what_is_said_during_a_pause_is_nowhere() {
     assert!(!place.holds(b"secret") && !log.contains("secret"));
 }
 
+/// A packet of RFC 2198 with a copy of the packet before.
+fn redundant(copy: &[u8], own: &[u8]) -> Vec<u8> {
+    let bits = 960 << 10 | u32::try_from(copy.len()).expect("a short packet");
+    [&[0x80 | 111][..], &bits.to_be_bytes()[1..], &[111], copy, own].concat()
+}
+
+#[test]
+fn copies_of_what_was_said_during_a_pause_are_nowhere_either() {
+    let place = Place::new();
+    let (daemon, mut gateway) = begin(&place, Socket::UnixStream);
+    let said: Vec<_> = (0..6).map(|n| marked_packet(&format!("digit {n} of the card"))).collect();
+    let mut sender = Sender { payload_type: 63, ..Sender::new(1) };
+    let sent: Vec<_> = (1..6).map(|n| sender.packet(&redundant(&said[n - 1], &said[n]), 960)).collect();
+    gateway.meta("card", &json!({"payload_types": {"63": "red/48000/2"}}));
+    gateway.play("card", CALLER, &sent[..1]);
+    gateway.say(kind::PAUSE, WHOLE, "card");
+    // The second comes late, when the pause is over.
+    gateway.play("card", CALLER, &[sent[2].clone()]);
+    gateway.sync();
+    wait_for("what was paused to be noted", || place.spool_holds(b"digit 1").then_some(()));
+    std::thread::sleep(std::time::Duration::from_millis(150));
+    daemon.kill();
+    let (_daemon, mut gateway) = begin(&place, Socket::UnixStream);
+    gateway.play("card", CALLER, &[sent[1].clone()]);
+    gateway.say(kind::RESUME, WHOLE, "card");
+    gateway.play("card", CALLER, &[sent[2].clone(), sent[3].clone(), sent[4].clone()]);
+    gateway.sync();
+    wait_for("the last packet to be in the spool", || place.spool_holds(b"digit 5").then_some(()));
+    for (digit, is_kept) in [(0, true), (1, true), (2, false), (3, false), (4, true), (5, true)] {
+        assert_eq!(place.spool_holds(format!("digit {digit}").as_bytes()), is_kept, "digit {digit}");
+    }
+    gateway.end("card");
+    let (_, recording) = place.recording("card");
+    assert_eq!(recording.heard(0).map(|placed| placed.sound.clone()).collect::<Vec<_>>(), {
+        sounds_in(&[&said[..2], &said[4..]].concat())
+    });
+}
+
 #[test]
 fn a_pause_of_the_whole_call_holds_for_both_channels() {
     let place = Place::new();

@@ -17,6 +17,7 @@
 //! open states passes through exactly one [`End`].
 
 pub mod metadata;
+pub mod redaction;
 
 use std::time::Duration;
 

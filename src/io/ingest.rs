@@ -19,6 +19,7 @@ use super::log::DropLog;
 use super::spool_dir::SpoolDir;
 use super::spool_writer::{BUFFER_MAX_BYTES, Buffer, SpoolFile, SpoolWriter, lock};
 use crate::connection::metadata::Metadata;
+use crate::connection::redaction::{Redacted, Redaction};
 use crate::connection::{Connection, End, Keep, Rules, Timeout};
 use crate::frame::{self, Frame, Message};
 use crate::id::{Channel, ConnectionId, Scope};
@@ -68,11 +69,31 @@ struct Slot {
 struct SlotState {
     connection: Connection,
     metadata: Metadata,
+    /// What each channel's pauses keep out behind them.
+    redactions: [Redaction; 2],
     /// Frames that could not be spooled since the last record that could.
     dropped: u32,
 }
 
 impl SlotState {
+    /// What of a frame that came outside a PAUSE may be kept.
+    fn redact(&mut self, frame: &Frame<'_>) -> Redacted {
+        match (&frame.message, frame.scope) {
+            (Message::Rtp, Scope::Channel(channel)) => {
+                let metadata = &self.metadata;
+                self.redactions[channel.index()].redact(frame.body, |pt| metadata.rtpmap(channel, pt))
+            }
+            _ => Redacted::Whole,
+        }
+    }
+
+    /// Notes a packet that came in a PAUSE.
+    fn withhold(&mut self, frame: &Frame<'_>) {
+        if let (Scope::Channel(channel), Ok(packet)) = (frame.scope, packet::parse_rtp(frame.body)) {
+            self.redactions[channel.index()].withhold(&packet);
+        }
+    }
+
     /// Appends a note of the frames that could not be spooled, if there are any.
     fn append_dropped(&mut self, at: Mono, out: &mut Vec<u8>) {
         if self.dropped > 0 {
@@ -119,6 +140,8 @@ pub struct Resumed {
     pub connection: Connection,
     /// Its metadata as its records left it.
     pub metadata: Metadata,
+    /// What its pauses keep out.
+    pub redactions: [Redaction; 2],
 }
 
 impl Ingest {
@@ -199,11 +222,23 @@ impl Ingest {
             state.metadata.merge(frame.scope, object).map_err(|_| DropReason::MetadataFull)?;
         }
         let step = state.connection.handle_frame(now, frame.scope, &frame.message);
-        let header;
+        let (header, redacted);
+        let whole = RecordKind::Tap(frame.message.kind());
         let (kind, body) = match step.keep {
-            Keep::Whole => (RecordKind::Tap(frame.message.kind()), frame.body),
+            Keep::Whole => match state.redact(frame) {
+                Redacted::Whole => (whole, frame.body),
+                Redacted::HeaderOnly => {
+                    header = packet::header_only(frame.body);
+                    (RecordKind::Withheld, &header[..])
+                }
+                Redacted::Body(body) => {
+                    redacted = body;
+                    (whole, &redacted[..])
+                }
+            },
             Keep::HeaderOnly => {
                 header = packet::header_only(frame.body);
+                state.withhold(frame);
                 (RecordKind::Withheld, &header[..])
             }
             Keep::Nothing(refusal) => return Err(refusal.into()),
@@ -243,7 +278,8 @@ impl Ingest {
     ) -> Result<Arc<Slot>, DropReason> {
         self.admit()?;
         let id = ConnectionId::new(frame.connection).map_err(frame::FrameError::Id)?;
-        let slot = self.new_slot(id.clone(), 1, Connection::open(now, self.limits.rules), &[], now);
+        let connection = Connection::open(now, self.limits.rules);
+        let slot = self.new_slot(id.clone(), 1, connection, &[], Default::default(), now);
         match self.connections.entry(id) {
             Entry::Occupied(entry) if old.is_none_or(|old| !Arc::ptr_eq(entry.get(), old)) => {
                 return Ok(Arc::clone(entry.get()));
@@ -274,6 +310,7 @@ impl Ingest {
         part: u16,
         connection: Connection,
         metadata: &[(Scope, serde_json::Map<String, serde_json::Value>)],
+        redactions: [Redaction; 2],
         now: Mono,
     ) -> Arc<Slot> {
         let opened = self.clock.wall();
@@ -290,7 +327,7 @@ impl Ingest {
             }
         }
         let file = Arc::new(SpoolFile { path, buffer: Mutex::new(buffer) });
-        let state = Mutex::new(SlotState { connection, metadata: merged, dropped: 0 });
+        let state = Mutex::new(SlotState { connection, metadata: merged, redactions, dropped: 0 });
         Arc::new(Slot { id, part, file, state })
     }
 
@@ -310,7 +347,8 @@ impl Ingest {
         let connection = resumed.connection.resume(now);
         let deadline = connection.poll_timeout();
         let file = Arc::new(SpoolFile { path: resumed.path, buffer: Mutex::default() });
-        let state = SlotState { connection, metadata: resumed.metadata, dropped: 0 };
+        let Resumed { metadata, redactions, .. } = resumed;
+        let state = SlotState { connection, metadata, redactions, dropped: 0 };
         let slot = Arc::new(Slot { id: resumed.id, part: resumed.part, file, state: Mutex::new(state) });
         self.open.fetch_add(1, Ordering::Relaxed);
         let wall = self.clock.wall().0.to_be_bytes();
@@ -481,12 +519,12 @@ impl Ingest {
     }
 
     fn begin_next_part(&self, slot: &Slot, now: Mono) {
-        let (connection, metadata) = {
+        let (connection, metadata, redactions) = {
             let state = lock(&slot.state);
-            (state.connection.next_part(now), state.metadata.to_objects())
+            (state.connection.next_part(now), state.metadata.to_objects(), state.redactions)
         };
         let part = slot.part.saturating_add(1);
-        let next = self.new_slot(slot.id.clone(), part, connection, &metadata, now);
+        let next = self.new_slot(slot.id.clone(), part, connection, &metadata, redactions, now);
         self.connections.insert(slot.id.clone(), Arc::clone(&next));
         self.begin(&next);
     }

@@ -9,8 +9,11 @@ use tracing::{info, warn};
 use super::ingest::Resumed;
 use super::spool_dir::{ReadError, SpoolDir, read};
 use crate::connection::metadata::Metadata;
+use crate::connection::redaction::Redaction;
 use crate::connection::{Connection, Keep, Rules};
 use crate::frame::{Message, parse_body};
+use crate::id::Scope;
+use crate::packet::parse_rtp;
 use crate::spool::scan::{Located, Tail};
 use crate::spool::{Header, Record, RecordKind, SealCause};
 use crate::time::Mono;
@@ -88,6 +91,7 @@ struct Replay {
     header: Header,
     connection: Connection,
     metadata: Metadata,
+    redactions: [Redaction; 2],
     is_sealed: bool,
 }
 
@@ -100,7 +104,13 @@ impl Replay {
                 self.is_sealed = true;
                 return;
             }
-            RecordKind::Withheld | RecordKind::Resumed | RecordKind::Dropped => return,
+            RecordKind::Withheld => {
+                if let (Scope::Channel(channel), Ok(packet)) = (record.scope, parse_rtp(record.body)) {
+                    self.redactions[channel.index()].withhold(&packet);
+                }
+                return;
+            }
+            RecordKind::Resumed | RecordKind::Dropped => return,
         };
         let Ok(message) = parse_body(kind, record.body) else { return };
         if let Message::Meta(object) = &message
@@ -119,6 +129,7 @@ fn take_up(path: &Path, rules: Rules) -> Result<TakenUp, ReadError> {
         header,
         connection: Connection::open(Mono(0), rules),
         metadata: Metadata::default(),
+        redactions: Default::default(),
         is_sealed: false,
     };
     let (replay, tail) = read(path, begin, Replay::record)?;
@@ -132,6 +143,7 @@ fn take_up(path: &Path, rules: Rules) -> Result<TakenUp, ReadError> {
         path: path.to_owned(),
         connection: replay.connection,
         metadata: replay.metadata,
+        redactions: replay.redactions,
     })))
 }
 

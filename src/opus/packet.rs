@@ -268,19 +268,34 @@ fn parse_code_3(configuration: Configuration, rest: &[u8]) -> Result<Vec<&[u8]>,
 }
 
 fn strip_padding(bytes: &[u8]) -> Result<&[u8], Malformed> {
+    let (padding, rest) = read_padding_length(bytes)?;
+    let kept = rest.len().checked_sub(padding).ok_or(Malformed)?;
+    rest.get(..kept).ok_or(Malformed)
+}
+
+fn read_padding_length(bytes: &[u8]) -> Result<(usize, &[u8]), Malformed> {
     let mut rest = bytes;
     let mut padding = 0usize;
     loop {
         let (byte, after) = rest.split_first().ok_or(Malformed)?;
         rest = after;
         if *byte < 255 {
-            padding = padding.saturating_add(usize::from(*byte));
-            break;
+            return Ok((padding.saturating_add(usize::from(*byte)), rest));
         }
         padding = padding.saturating_add(254);
     }
-    let kept = rest.len().checked_sub(padding).ok_or(Malformed)?;
-    rest.get(..kept).ok_or(Malformed)
+}
+
+/// How many bytes at the end of a packet are padding, in which extensions such as DRED travel. 0 if it is malformed.
+#[must_use]
+pub fn padding_bytes(packet: &[u8]) -> usize {
+    match packet {
+        [toc, header, rest @ ..] if toc & 3 == 3 && header & 0x40 != 0 => {
+            let length = read_padding_length(rest).map(|(padding, rest)| padding.min(rest.len()));
+            length.unwrap_or(0)
+        }
+        _ => 0,
+    }
 }
 
 fn read_length(bytes: &[u8]) -> Result<(usize, &[u8]), Malformed> {

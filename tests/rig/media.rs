@@ -140,7 +140,8 @@ pub(crate) fn voice(coding: Coding, pitch_hz: f32, count: usize) -> Vec<Vec<u8>>
 
 /// An Opus packet of one 20 ms frame that holds `text`, to be looked for in files. It decodes to noise.
 pub(crate) fn marked_packet(text: &str) -> Vec<u8> {
-    let mut packet = vec![9 << 3];
+    // The space says that nobody speaks, and that the packet before is not repeated in this one.
+    let mut packet = vec![9 << 3, b' '];
     packet.extend_from_slice(text.as_bytes());
     packet
 }
