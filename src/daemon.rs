@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::connection::Rules;
 use crate::io::clock::Clock;
 use crate::io::finish::Finisher;
-use crate::io::ingest::{Ingest, Limits};
+use crate::io::ingest::{Ingest, Limits, PACKETS_MAX};
 use crate::io::local::LocalStore;
 use crate::io::recover::{Found, look_through};
 use crate::io::render::Options;
@@ -112,6 +112,7 @@ impl Daemon {
             is_recording: config.cache_enabled,
             max_connections: config.max_connections,
             rules: rules(&config),
+            max_packets: PACKETS_MAX,
         };
         let ingest = Arc::new(Ingest::new(limits, clock, Arc::clone(&metrics), Arc::clone(&spool), writer));
 

@@ -77,6 +77,12 @@ reasons! {
     Disabled "disabled"
     /// The disk does not take what this connection sends.
     SpoolOverflow "spool_overflow"
+    /// A new connection while the spool cannot be written.
+    SpoolUnwritable "spool_unwritable"
+    /// More frames beside RTP than a call can need.
+    ControlFull "control_full"
+    /// A bug: handling the frame panicked.
+    InternalError "internal_error"
     /// A byte stream ended inside a frame.
     StreamTruncated "stream_truncated"
 }

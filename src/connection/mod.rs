@@ -218,6 +218,11 @@ impl Connection {
         step
     }
 
+    /// Closes the recording because it holds as much as one may; the call goes on as another part.
+    pub fn fill(&mut self, now: Mono) -> Timeout {
+        if self.is_live() { self.seal(now, End::PartFull) } else { Timeout::Wait(None) }
+    }
+
     /// Handles the passing of a deadline; harmless at any other time.
     pub fn handle_timeout(&mut self, now: Mono) -> Timeout {
         match self.state {

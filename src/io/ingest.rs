@@ -6,9 +6,10 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Mutex};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
@@ -16,6 +17,7 @@ use tracing::{debug, info, warn};
 
 use super::clock::Clock;
 use super::log::DropLog;
+use super::slot::{Slot, SlotState, Timer};
 use super::spool_dir::SpoolDir;
 use super::spool_writer::{BUFFER_MAX_BYTES, Buffer, SpoolFile, SpoolWriter, lock};
 use crate::connection::metadata::Metadata;
@@ -37,7 +39,14 @@ pub struct Limits {
     pub max_connections: usize,
     /// The waiting times of a connection.
     pub rules: Rules,
+    /// The most RTP packets in one recording; a longer call goes on as another part. Rendering takes memory for each.
+    pub max_packets: u64,
 }
+
+/// What one recording's RTP packets may be: four hours of both channels in frames of 20 ms, twice over.
+pub const PACKETS_MAX: u64 = 3_000_000;
+/// Connections remembered, the finished ones of the last minute among them, for each that may be open.
+const REMEMBERED_PER_OPEN: usize = 4;
 
 /// All live connections, and the way to them.
 #[derive(Debug)]
@@ -54,77 +63,6 @@ pub struct Ingest {
     /// The spool's disk has too little room for new connections.
     is_disk_low: AtomicBool,
     is_stopping: AtomicBool,
-}
-
-/// One recording in the making, or the tombstone of one.
-#[derive(Debug)]
-struct Slot {
-    id: ConnectionId,
-    part: u16,
-    file: Arc<SpoolFile>,
-    state: Mutex<SlotState>,
-}
-
-#[derive(Debug)]
-struct SlotState {
-    connection: Connection,
-    metadata: Metadata,
-    /// What each channel's pauses keep out behind them.
-    redactions: [Redaction; 2],
-    /// Frames that could not be spooled since the last record that could.
-    dropped: u32,
-}
-
-impl SlotState {
-    /// What of a frame that came outside a PAUSE may be kept.
-    fn redact(&mut self, frame: &Frame<'_>) -> Redacted {
-        match (&frame.message, frame.scope) {
-            (Message::Rtp, Scope::Channel(channel)) => {
-                let metadata = &self.metadata;
-                self.redactions[channel.index()].redact(frame.body, |pt| metadata.rtpmap(channel, pt))
-            }
-            _ => Redacted::Whole,
-        }
-    }
-
-    /// Notes a packet that came in a PAUSE.
-    fn withhold(&mut self, frame: &Frame<'_>) {
-        if let (Scope::Channel(channel), Ok(packet)) = (frame.scope, packet::parse_rtp(frame.body)) {
-            self.redactions[channel.index()].withhold(&packet);
-        }
-    }
-
-    /// Appends a note of the frames that could not be spooled, if there are any.
-    fn append_dropped(&mut self, at: Mono, out: &mut Vec<u8>) {
-        if self.dropped > 0 {
-            Record::append_dropped(at, std::mem::take(&mut self.dropped), out);
-        }
-    }
-}
-
-/// A deadline of a slot. Ordered by time alone. It does not keep the slot: a call of a minute must not stay in memory
-/// for the hours that its recording might have lasted.
-#[derive(Debug)]
-struct Timer {
-    at: Mono,
-    slot: Weak<Slot>,
-}
-
-impl PartialEq for Timer {
-    fn eq(&self, other: &Self) -> bool {
-        self.at == other.at
-    }
-}
-impl Eq for Timer {}
-impl PartialOrd for Timer {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Timer {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.at.cmp(&other.at)
-    }
 }
 
 /// A connection found in the spool after a restart, ready to go on.
@@ -171,13 +109,21 @@ impl Ingest {
 
     /// Receives the bytes of one frame. Returns the answer to send back if it was a PING.
     pub fn receive(&self, bytes: &[u8]) -> Option<Vec<u8>> {
-        match self.try_receive(bytes) {
+        // A bug that one frame brings to light must not end the receiver, and with it all other calls.
+        let received = catch_unwind(AssertUnwindSafe(|| self.try_receive(bytes)));
+        match received.unwrap_or(Err(DropReason::InternalError)) {
             Ok(answer) => answer,
             Err(reason) => {
                 self.drop_frame(reason, bytes);
                 None
             }
         }
+    }
+
+    /// Whether a sender that can wait should.
+    #[must_use]
+    pub fn is_congested(&self) -> bool {
+        self.writer.is_congested()
     }
 
     /// Counts and reports a frame that was not kept.
@@ -216,6 +162,9 @@ impl Ingest {
     /// Handles a frame about a known connection. True if the frame asks for the connection to open again.
     fn handle(&self, slot: &Arc<Slot>, frame: &Frame<'_>, now: Mono) -> Result<bool, DropReason> {
         let mut state = lock(&slot.state);
+        if state.connection.is_live() {
+            state.count(frame)?;
+        }
         if let Message::Meta(object) = &frame.message
             && state.connection.is_live()
         {
@@ -246,7 +195,12 @@ impl Ingest {
         };
         let record = Record { kind, scope: frame.scope, at: now, gateway: frame.gateway, body };
         let kept = self.append(slot, &mut state, &record);
+        let is_full = state.packets >= self.limits.max_packets && matches!(frame.message, Message::Rtp);
+        let full = is_full.then(|| state.connection.fill(now));
         drop(state);
+        if let Some(full) = full {
+            self.settle(slot, full, now);
+        }
         for channel in Channel::BOTH.into_iter().filter(|channel| step.released[channel.index()]) {
             info!(connection = ?slot.id.as_str(), %channel, "reference released");
         }
@@ -293,10 +247,14 @@ impl Ingest {
     fn admit(&self) -> Result<(), DropReason> {
         if self.is_stopping.load(Ordering::Acquire) {
             Err(DropReason::ShuttingDown)
-        } else if self.open.load(Ordering::Relaxed) >= self.limits.max_connections {
+        } else if self.open.load(Ordering::Relaxed) >= self.limits.max_connections
+            || self.connections.len() >= self.limits.max_connections.saturating_mul(REMEMBERED_PER_OPEN)
+        {
             Err(DropReason::TooManyConnections)
         } else if self.is_disk_low.load(Ordering::Relaxed) {
             Err(DropReason::LowDisk)
+        } else if self.writer.is_failing() {
+            Err(DropReason::SpoolUnwritable)
         } else {
             Ok(())
         }
@@ -327,7 +285,7 @@ impl Ingest {
             }
         }
         let file = Arc::new(SpoolFile { path, buffer: Mutex::new(buffer) });
-        let state = Mutex::new(SlotState { connection, metadata: merged, redactions, dropped: 0 });
+        let state = Mutex::new(SlotState::new(connection, merged, redactions));
         Arc::new(Slot { id, part, file, state })
     }
 
@@ -347,8 +305,7 @@ impl Ingest {
         let connection = resumed.connection.resume(now);
         let deadline = connection.poll_timeout();
         let file = Arc::new(SpoolFile { path: resumed.path, buffer: Mutex::default() });
-        let Resumed { metadata, redactions, .. } = resumed;
-        let state = SlotState { connection, metadata, redactions, dropped: 0 };
+        let state = SlotState::new(connection, resumed.metadata, resumed.redactions);
         let slot = Arc::new(Slot { id: resumed.id, part: resumed.part, file, state: Mutex::new(state) });
         self.open.fetch_add(1, Ordering::Relaxed);
         let wall = self.clock.wall().0.to_be_bytes();
@@ -360,24 +317,15 @@ impl Ingest {
     /// Appends a record to a connection's buffer. False if the buffer is full because the disk does not take it.
     fn append(&self, slot: &Slot, state: &mut SlotState, record: &Record<'_>) -> bool {
         let mut buffer = lock(&slot.file.buffer);
-        let is_room = buffer.bytes.len() + record.body.len() < BUFFER_MAX_BYTES;
+        let is_room = buffer.bytes.len() + record.body.len() < BUFFER_MAX_BYTES && self.writer.has_room();
         if is_room {
             state.append_dropped(record.at, &mut buffer.bytes);
             record.append_to(&mut buffer.bytes);
         } else {
             state.dropped = state.dropped.saturating_add(1);
         }
-        self.note_dirty(slot, buffer);
+        self.writer.note(&slot.file, buffer);
         is_room
-    }
-
-    /// Lets the writer know of a buffer, unless it knows already, and lets go of the buffer.
-    fn note_dirty(&self, slot: &Slot, mut buffer: MutexGuard<'_, Buffer>) {
-        let is_news = !std::mem::replace(&mut buffer.is_dirty, true);
-        drop(buffer);
-        if is_news {
-            self.writer.note_dirty(Arc::clone(&slot.file));
-        }
     }
 
     /// Handles every deadline that has passed. The daemon calls this some fifty times a second.
@@ -451,11 +399,7 @@ impl Ingest {
     /// Why a new connection would be refused now, if it would.
     #[must_use]
     pub fn refusal(&self) -> Option<&'static str> {
-        match self.admit() {
-            Err(reason) => Some(reason.name()),
-            Ok(()) if self.writer.is_failing() => Some("the spool cannot be written"),
-            Ok(()) => None,
-        }
+        self.admit().err().map(DropReason::name)
     }
 
     /// The daemon's steady clock.
@@ -515,7 +459,7 @@ impl Ingest {
         state.append_dropped(now, &mut buffer.bytes);
         Record::append_seal(now, cause_of(end), &mut buffer.bytes);
         buffer.is_sealed = true;
-        self.note_dirty(slot, buffer);
+        self.writer.note(&slot.file, buffer);
     }
 
     fn begin_next_part(&self, slot: &Slot, now: Mono) {

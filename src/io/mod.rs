@@ -12,6 +12,7 @@ mod ogg_file;
 mod payloads;
 pub mod recover;
 pub mod render;
+mod slot;
 mod sources;
 pub mod spool_dir;
 pub mod spool_writer;

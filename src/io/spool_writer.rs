@@ -6,14 +6,15 @@
 //! seconds, is the other thread's, so that writing never waits for it. It bounds what a power failure can take.
 //!
 //! A buffer that could not be written goes back in front of what came after it, and is tried again. It may grow to
-//! [`BUFFER_MAX_BYTES`]; beyond that frames are dropped and counted, on this connection only.
+//! [`BUFFER_MAX_BYTES`], and all together to [`BUFFERS_MAX_BYTES`]; beyond that frames are dropped and counted. A buffer
+//! that fills quickly does not wait for the 40 ms.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -27,6 +28,12 @@ use super::spool_dir::sync_dir;
 const WRITE_EVERY: Duration = Duration::from_millis(40);
 /// What one connection may have in memory while the disk does not take it: a minute of two voices.
 pub const BUFFER_MAX_BYTES: usize = 1024 * 1024;
+/// What all connections together may have in memory.
+pub const BUFFERS_MAX_BYTES: usize = 256 * 1024 * 1024;
+/// A buffer of this size is written at once.
+const HURRY_BYTES: usize = BUFFER_MAX_BYTES / 8;
+/// A buffer of this size holds up senders that can wait.
+const CONGESTED_BYTES: usize = BUFFER_MAX_BYTES / 2;
 /// Spool files held open, at most, and never more than half of what the system allows this process. More connections
 /// than this cost an open each time they are written.
 const OPEN_FILES_MAX: u64 = 4096;
@@ -44,6 +51,8 @@ pub struct Buffer {
     pub is_dirty: bool,
     /// Whether nothing will follow: the last record is a seal.
     pub is_sealed: bool,
+    /// How many of the bytes are in the sum of all buffers.
+    counted: usize,
 }
 
 /// A connection's spool file and what is still to be written to it.
@@ -63,6 +72,12 @@ struct Work {
     is_stopping: AtomicBool,
     /// Whether the disk did not take what was last written.
     is_failing: AtomicBool,
+    /// Whether a buffer has grown so much that it should not wait for the next round.
+    is_urgent: AtomicBool,
+    /// Whether a buffer has grown so much that senders should wait for the next round.
+    is_congested: AtomicBool,
+    /// Bytes in all buffers.
+    buffered: AtomicUsize,
 }
 
 /// The two threads. Dropping it without [`SpoolWriter::stop`] leaves them running to the end of the process.
@@ -93,9 +108,35 @@ impl SpoolWriter {
         Ok(Self { work, threads: Mutex::new(vec![writer, syncer]) })
     }
 
-    /// Notes that a file's buffer has something for the writer. The caller sets [`Buffer::is_dirty`].
-    pub fn note_dirty(&self, file: Arc<SpoolFile>) {
-        lock(&self.work.dirty).push(file);
+    /// Whether all buffers together have room for more.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.work.buffered.load(Ordering::Relaxed) < BUFFERS_MAX_BYTES
+    }
+
+    /// Whether a sender that can wait should, so that nothing of it has to be dropped. Not where the disk takes nothing:
+    /// that may last.
+    #[must_use]
+    pub fn is_congested(&self) -> bool {
+        self.work.is_congested.load(Ordering::Relaxed) && !self.is_failing()
+    }
+
+    /// Takes note of what has been added to a file's buffer, and lets go of it.
+    pub fn note(&self, file: &Arc<SpoolFile>, mut buffer: MutexGuard<'_, Buffer>) {
+        let length = buffer.bytes.len();
+        let grown = length - std::mem::replace(&mut buffer.counted, length);
+        self.work.buffered.fetch_add(grown, Ordering::Relaxed);
+        let is_news = !std::mem::replace(&mut buffer.is_dirty, true);
+        drop(buffer);
+        if is_news {
+            lock(&self.work.dirty).push(Arc::clone(file));
+        }
+        if length >= HURRY_BYTES && !self.work.is_urgent.swap(true, Ordering::Relaxed) {
+            self.work.wake.notify_all();
+        }
+        if length >= CONGESTED_BYTES {
+            self.work.is_congested.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Whether the disk does not take what is received.
@@ -157,14 +198,16 @@ impl Writer {
     fn run(mut self, work: &Work) {
         loop {
             let is_last = work.is_stopping.load(Ordering::Acquire);
+            work.is_urgent.store(false, Ordering::Relaxed);
             let dirty = std::mem::take(&mut *lock(&work.dirty));
             let mut left = Vec::new();
             for file in dirty {
-                if !self.write(&file) {
+                if !self.write(&file, work) {
                     left.push(file);
                 }
             }
             work.is_failing.store(!left.is_empty(), Ordering::Relaxed);
+            work.is_congested.store(false, Ordering::Relaxed);
             lock(&work.dirty).extend(left);
             self.round += 1;
             self.hand_over();
@@ -172,16 +215,20 @@ impl Writer {
                 return;
             }
             let guard = lock(&work.dirty);
-            drop(work.wake.wait_timeout(guard, WRITE_EVERY));
+            // What the disk does not take now it will hardly take at once.
+            let is_urgent = work.is_urgent.load(Ordering::Relaxed) && !guard.is_empty();
+            if !is_urgent || work.is_failing.load(Ordering::Relaxed) {
+                drop(work.wake.wait_timeout(guard, WRITE_EVERY));
+            }
         }
     }
 
     /// Appends a file's buffer. False if something is left and must be tried again.
-    fn write(&mut self, spool: &SpoolFile) -> bool {
-        let (bytes, is_sealed) = {
+    fn write(&mut self, spool: &SpoolFile, work: &Work) -> bool {
+        let (bytes, counted, is_sealed) = {
             let mut buffer = lock(&spool.buffer);
             buffer.is_dirty = false;
-            (std::mem::take(&mut buffer.bytes), buffer.is_sealed)
+            (std::mem::take(&mut buffer.bytes), std::mem::take(&mut buffer.counted), buffer.is_sealed)
         };
         let written = match self.append(&spool.path, &bytes) {
             Ok(()) => bytes.len(),
@@ -193,11 +240,13 @@ impl Writer {
         if written > 0 {
             lock(&self.written).insert(spool.path.clone());
         }
+        work.buffered.fetch_sub(counted.min(written), Ordering::Relaxed);
         if written < bytes.len() {
             let mut buffer = lock(&spool.buffer);
             let mut rest = bytes[written..].to_vec();
             rest.append(&mut buffer.bytes);
             buffer.bytes = rest;
+            buffer.counted += counted - counted.min(written);
             return std::mem::replace(&mut buffer.is_dirty, true);
         }
         if is_sealed {

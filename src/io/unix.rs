@@ -24,6 +24,8 @@ const BATCH: usize = 256;
 const STREAMS_MAX: usize = 1024;
 /// Read from a byte stream at once.
 const STREAM_BUFFER_BYTES: usize = 256 * 1024;
+/// How long a byte stream may be held up by a disk that is behind.
+const CONGESTION_PATIENCE_MS: u32 = 1000;
 /// Asked of the kernel for the datagram socket.
 const RECEIVE_BUFFER_BYTES: usize = 8 * 1024 * 1024;
 
@@ -167,6 +169,17 @@ pub async fn serve_streams(listener: UnixListener, ingest: Arc<Ingest>, stop: Ca
     streams.wait().await;
 }
 
+/// Makes the sender wait while the disk is behind, so that a burst is not cut: for a second, then calls that are spoken
+/// now come first.
+async fn wait_for_room(ingest: &Ingest) {
+    for _ in 0..CONGESTION_PATIENCE_MS {
+        if !ingest.is_congested() {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+}
+
 async fn serve_stream(stream: UnixStream, ingest: &Ingest, stop: &CancellationToken) {
     let (read, mut write) = stream.into_split();
     let mut read = BufReader::with_capacity(STREAM_BUFFER_BYTES, read);
@@ -198,7 +211,9 @@ async fn serve_stream(stream: UnixStream, ingest: &Ingest, stop: &CancellationTo
             ingest.drop_frame(DropReason::StreamTruncated, &frame);
             return;
         }
-        if let Some(answer) = ingest.receive(&frame) {
+        let answer = ingest.receive(&frame);
+        wait_for_room(ingest).await;
+        if let Some(answer) = answer {
             let length = u16::try_from(answer.len()).unwrap_or(u16::MAX).to_be_bytes();
             if write.write_all(&[&length[..], &answer].concat()).await.is_err() {
                 return;

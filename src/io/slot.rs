@@ -1,0 +1,116 @@
+//! What ingest knows of one live connection, and its deadlines.
+
+use std::sync::{Arc, Mutex, Weak};
+
+use super::spool_writer::SpoolFile;
+use crate::connection::Connection;
+use crate::connection::metadata::Metadata;
+use crate::connection::redaction::{Redacted, Redaction};
+use crate::frame::{Frame, Message};
+use crate::id::{ConnectionId, Scope};
+use crate::metrics::DropReason;
+use crate::packet;
+use crate::spool::Record;
+use crate::time::Mono;
+
+/// Frames beside RTP that one recording may have, and their bytes. A call of four hours with a report a second on each
+/// channel has 28,800.
+const CONTROL_FRAMES_MAX: u32 = 65_536;
+const CONTROL_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// One recording in the making, or the tombstone of one.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) id: ConnectionId,
+    pub(super) part: u16,
+    pub(super) file: Arc<SpoolFile>,
+    pub(super) state: Mutex<SlotState>,
+}
+
+#[derive(Debug)]
+pub(super) struct SlotState {
+    pub(super) connection: Connection,
+    pub(super) metadata: Metadata,
+    /// What each channel's pauses keep out behind them.
+    pub(super) redactions: [Redaction; 2],
+    /// Frames that could not be spooled since the last record that could.
+    pub(super) dropped: u32,
+    /// RTP frames of this part.
+    pub(super) packets: u64,
+    /// Frames of other kinds, and their bytes.
+    control: (u32, usize),
+}
+
+impl SlotState {
+    pub(super) fn new(connection: Connection, metadata: Metadata, redactions: [Redaction; 2]) -> Self {
+        Self { connection, metadata, redactions, dropped: 0, packets: 0, control: (0, 0) }
+    }
+
+    /// Counts a frame. An error where no call can need so many; what ends a call or a pause may come twice as often.
+    pub(super) fn count(&mut self, frame: &Frame<'_>) -> Result<(), DropReason> {
+        if matches!(frame.message, Message::Rtp) {
+            self.packets += 1;
+            return Ok(());
+        }
+        let (frames, bytes) = (self.control.0.saturating_add(1), self.control.1 + frame.body.len());
+        let is_needed = matches!(
+            frame.message,
+            Message::End { .. } | Message::Pause(_) | Message::Resume | Message::Release
+        );
+        let share = if is_needed { 2 } else { 1 };
+        if frames > CONTROL_FRAMES_MAX * share || bytes > CONTROL_BYTES_MAX {
+            return Err(DropReason::ControlFull);
+        }
+        self.control = (frames, bytes);
+        Ok(())
+    }
+
+    /// What of a frame that came outside a PAUSE may be kept.
+    pub(super) fn redact(&mut self, frame: &Frame<'_>) -> Redacted {
+        match (&frame.message, frame.scope) {
+            (Message::Rtp, Scope::Channel(channel)) => {
+                let metadata = &self.metadata;
+                self.redactions[channel.index()].redact(frame.body, |pt| metadata.rtpmap(channel, pt))
+            }
+            _ => Redacted::Whole,
+        }
+    }
+
+    /// Notes a packet that came in a PAUSE.
+    pub(super) fn withhold(&mut self, frame: &Frame<'_>) {
+        if let (Scope::Channel(channel), Ok(packet)) = (frame.scope, packet::parse_rtp(frame.body)) {
+            self.redactions[channel.index()].withhold(&packet);
+        }
+    }
+
+    /// Appends a note of the frames that could not be spooled, if there are any.
+    pub(super) fn append_dropped(&mut self, at: Mono, out: &mut Vec<u8>) {
+        if self.dropped > 0 {
+            Record::append_dropped(at, std::mem::take(&mut self.dropped), out);
+        }
+    }
+}
+
+/// A deadline of a slot. Ordered by time alone. It does not keep the slot: a call of a minute must not stay in memory
+/// for the hours that its recording might have lasted.
+#[derive(Debug)]
+pub(super) struct Timer {
+    pub(super) at: Mono,
+    pub(super) slot: Weak<Slot>,
+}
+
+impl PartialEq for Timer {
+    fn eq(&self, other: &Self) -> bool {
+        self.at == other.at
+    }
+}
+impl Eq for Timer {}
+impl PartialOrd for Timer {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Timer {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.at.cmp(&other.at)
+    }
+}
