@@ -77,6 +77,21 @@ impl Daemon {
         address.parse().expect("an address and a port")
     }
 
+    /// The address of the HTTP port, as its log says.
+    pub(crate) fn http(&self) -> String {
+        let log = self.log();
+        let line =
+            log.lines().find(|line| line.contains("listening") && field(line, "socket") == Some("http"));
+        line.and_then(|line| field(line, "address")).expect("a log line with the address").to_owned()
+    }
+
+    /// How much memory it has, in KiB: what the kernel calls VmHWM, the most it ever had.
+    pub(crate) fn most_memory_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.0.id())).expect("Linux");
+        let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("it is running");
+        line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number")
+    }
+
     /// What it has logged so far.
     pub(crate) fn log(&self) -> String {
         self.log.0.lock().expect("no thread panicked with the log").clone()

@@ -8,7 +8,9 @@
 
 pub(crate) mod captures;
 pub(crate) mod daemon;
+pub(crate) mod disk;
 pub(crate) mod gateway;
+pub(crate) mod http;
 pub(crate) mod judges;
 pub(crate) mod media;
 pub(crate) mod picture;

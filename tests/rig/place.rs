@@ -1,6 +1,7 @@
 //! A place for a daemon: a folder of its own with storage, spool and sockets, and the settings that name them.
 
 use std::collections::BTreeMap;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -15,6 +16,7 @@ use super::wait_for;
 pub(crate) struct Place {
     root: TempDir,
     settings: BTreeMap<String, String>,
+    uid: Option<u32>,
 }
 
 impl Place {
@@ -22,7 +24,7 @@ impl Place {
     /// a file name that climbed out of them would still be found.
     pub(crate) fn new() -> Self {
         let root = TempDir::new().expect("a temporary folder");
-        let mut place = Self { root, settings: BTreeMap::new() };
+        let mut place = Self { root, settings: BTreeMap::new(), uid: None };
         std::fs::create_dir_all(place.storage()).expect("a storage folder");
         std::fs::create_dir_all(place.root().join("run")).expect("a folder for sockets");
         for (variable, value) in [
@@ -48,6 +50,20 @@ impl Place {
     /// Changes a setting for daemons started from now on.
     pub(crate) fn set(&mut self, variable: &str, value: &str) {
         self.settings.insert(variable.to_owned(), value.to_owned());
+    }
+
+    /// Lets the program run as nobody, to whom all here belongs then: root may write where permissions say no.
+    pub(crate) fn for_nobody(mut self) -> Self {
+        const NOBODY: u32 = 65_534;
+        let mut folder = self.storage();
+        while folder != self.root() {
+            std::os::unix::fs::chown(&folder, Some(NOBODY), None).expect("only root may do this");
+            folder.pop();
+        }
+        std::os::unix::fs::chown(self.root().join("run"), Some(NOBODY), None).expect("only root may do this");
+        std::os::unix::fs::chown(self.root(), Some(NOBODY), None).expect("only root may do this");
+        self.uid = Some(NOBODY);
+        self
     }
 
     /// The folder that everything is in.
@@ -79,6 +95,9 @@ impl Place {
     pub(crate) fn command(&self, subcommand: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sidetape"));
         command.arg(subcommand).env_clear().envs(&self.settings).current_dir(self.root());
+        if let Some(uid) = self.uid {
+            command.uid(uid);
+        }
         command
     }
 

@@ -1,0 +1,243 @@
+//! Disks that are full, read-only or forbidden, and more than a daemon can take: what is lost, and what is not.
+
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+mod rig;
+
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
+
+use serde_json::json;
+
+use rig::daemon::Daemon;
+use rig::disk::Disk;
+use rig::gateway::{AI, CALLER, Gateway, Socket, WHOLE, frame, kind};
+use rig::http::ask;
+use rig::media::{MUSIC, SPEECH, Sender, voice};
+use rig::place::Place;
+use rig::recording::sounds_in;
+use rig::wait_for;
+
+fn spool_files(place: &Place) -> Vec<String> {
+    let entries = std::fs::read_dir(place.spool()).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().to_str().unwrap().to_owned());
+    names.filter(|name| name.contains(".spool")).collect()
+}
+
+#[test]
+fn a_full_spool_disk_costs_open_calls_nothing_and_refuses_new_ones_until_there_is_room() {
+    let place = Place::new().with("AUDIO_HTTP_LISTEN", "127.0.0.1:0");
+    let Some(disk) = Disk::mount(&place.spool(), 4096) else { return };
+    let daemon = Daemon::start(&place);
+    let http = daemon.http();
+    let ready = || ask(TcpStream::connect(&http).unwrap(), "GET", "/readyz");
+    let mut gateway = Gateway::connect(&place, &daemon, Socket::UnixStream);
+    let payloads = voice(MUSIC, 150.0, 400);
+    let sent = Sender::new(1).packets(&payloads);
+    gateway.play("open", CALLER, &sent[..200]);
+    gateway.sync();
+    disk.fill();
+    gateway.play("open", CALLER, &sent[200..390]);
+    gateway.sync();
+    wait_for("the daemon to notice", || (ready().status == 503).then_some(()));
+    assert_eq!(ready().problem()["detail"], "spool_unwritable");
+    gateway.play("new", CALLER, &sent[..5]);
+    gateway.sync();
+    assert!(daemon.log().contains(r#"reason="spool_unwritable""#), "{}", daemon.log());
+    assert!(daemon.log().contains("the spool cannot be written, trying again"));
+
+    disk.empty();
+    wait_for("the daemon to notice", || (ready().status == 200).then_some(()));
+    gateway.play("open", CALLER, &sent[390..]);
+    gateway.end("open");
+    gateway.play("newer", AI, &sent);
+    gateway.end("newer");
+    for (id, channel) in [("open", 0), ("newer", 1)] {
+        let (manifest, recording) = place.recording(id);
+        assert_eq!(manifest["outcome"], "ok", "{manifest}");
+        assert!(recording.sounds(channel) == sounds_in(&payloads), "{id}: each packet, as it came");
+    }
+    wait_for("the spool to be empty", || spool_files(&place).is_empty().then_some(()));
+    daemon.stop();
+}
+
+#[test]
+fn a_call_that_ends_on_a_full_spool_disk_is_finished_when_there_is_room() {
+    let place = Place::new();
+    let Some(disk) = Disk::mount(&place.spool(), 2048) else { return };
+    let daemon = Daemon::start(&place);
+    let mut gateway = Gateway::connect(&place, &daemon, Socket::UnixStream);
+    let payloads = voice(SPEECH, 150.0, 300);
+    gateway.play("c", CALLER, &Sender::new(1).packets(&payloads));
+    gateway.sync();
+    wait_for("the last packet to be in the spool", || place.spool_holds(&payloads[299]).then_some(()));
+    disk.fill();
+    gateway.end("c");
+    // The end may still have fitted in; the recording does not.
+    wait_for("the daemon to say so", || daemon.log().contains("trying again").then_some(()));
+    assert!(place.manifests().is_empty());
+    disk.empty();
+    let (manifest, recording) = place.recording("c");
+    assert_eq!(manifest["outcome"], "ok");
+    assert!(recording.sounds(0) == sounds_in(&payloads));
+}
+
+/// Plays a call into a storage that does not take it, and checks that it stays in the spool until it does.
+fn is_published_later(place: &Place, break_it: impl FnOnce(), mend_it: impl FnOnce()) {
+    let daemon = Daemon::start(place);
+    let mut gateway = Gateway::connect(place, &daemon, Socket::UnixStream);
+    let payloads = voice(MUSIC, 150.0, 100);
+    break_it();
+    gateway.play("kept", CALLER, &Sender::new(1).packets(&payloads));
+    gateway.end("kept");
+    wait_for("two attempts", || {
+        (daemon.log().matches("publishing failed, trying again").count() >= 2).then_some(())
+    });
+    assert!(place.manifests().is_empty() && place.recordings().is_empty());
+    assert!(spool_files(place).iter().any(|name| name.ends_with(".spool")), "the spool stays");
+    // Recording goes on meanwhile.
+    gateway.play("beside", AI, &Sender::new(2).packets(&payloads[..50]));
+    gateway.sync();
+    mend_it();
+    gateway.end("beside");
+    for (id, channel, count) in [("kept", 0, 100), ("beside", 1, 50)] {
+        let (manifest, recording) = place.recording(id);
+        assert_eq!(manifest["outcome"], "ok", "{manifest}");
+        assert!(recording.sounds(channel) == sounds_in(&payloads[..count]));
+    }
+    wait_for("the spool to be empty", || spool_files(place).is_empty().then_some(()));
+    assert_eq!(place.recordings().len(), 2, "nothing else is left in the storage");
+    daemon.stop();
+}
+
+#[test]
+fn what_a_full_storage_does_not_take_is_published_when_there_is_room() {
+    let place = Place::new();
+    let Some(disk) = Disk::mount(&place.storage(), 512) else { return };
+    is_published_later(&place, || disk.fill(), || disk.empty());
+}
+
+#[test]
+fn what_a_read_only_storage_does_not_take_is_published_when_it_can_be_written() {
+    let place = Place::new();
+    let Some(disk) = Disk::mount(&place.storage(), 4096) else { return };
+    is_published_later(&place, || disk.set_read_only(true), || disk.set_read_only(false));
+}
+
+#[test]
+fn what_a_forbidden_storage_does_not_take_is_published_when_it_is_allowed() {
+    let is_root = rustix::process::geteuid().is_root();
+    let place = if is_root { Place::new().for_nobody() } else { Place::new() };
+    let storage = place.storage();
+    let allow = |mode| std::fs::set_permissions(&storage, std::fs::Permissions::from_mode(mode)).unwrap();
+    is_published_later(&place, || allow(0o555), || allow(0o755));
+}
+
+#[test]
+fn a_spool_that_cannot_be_written_stops_the_start_with_its_name() {
+    let place = Place::new();
+    let Some(disk) = Disk::mount(&place.spool(), 1024) else { return };
+    disk.set_read_only(true);
+    let ended = Daemon::start_in_vain(&place);
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.said.contains(place.spool().to_str().unwrap()), "{}", ended.said);
+    assert!(ended.said.contains("Read-only file system"), "{}", ended.said);
+}
+
+/// Numbers that look random and are the same in each run.
+struct Dice(u64);
+
+impl Dice {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
+
+    fn bytes(&mut self, count: u64) -> Vec<u8> {
+        (0..count).map(|_| self.next().to_be_bytes()[3]).collect()
+    }
+}
+
+/// A datagram that nobody means well with.
+fn hostile(dice: &mut Dice) -> Vec<u8> {
+    const TIMES: [u64; 5] = [0, 1, u64::MAX, 253_402_300_799_999_999, 1 << 63];
+    let length = dice.below(200);
+    let body = dice.bytes(length);
+    let id = match dice.below(4) {
+        0 => format!("victim {}", dice.below(20)),
+        1 => "x".repeat(128),
+        _ => format!("{:x}", dice.next()),
+    };
+    let at_us = TIMES[usize::try_from(dice.below(5)).unwrap()];
+    let channel = u8::try_from(dice.below(2)).unwrap();
+    let tap = |kind, channel, body: &[u8]| frame(kind, channel, at_us, id.as_bytes(), body);
+    match dice.below(8) {
+        0 => body,
+        1 => {
+            let mut rtp = vec![0x80, 111];
+            rtp.extend_from_slice(&dice.bytes(10));
+            tap(kind::RTP, channel, &[rtp, body].concat())
+        }
+        2 => {
+            let value = "v".repeat(usize::try_from(dice.below(1000)).unwrap());
+            let meta = json!({ format!("{:x}", dice.next()): value });
+            tap(kind::META, WHOLE, meta.to_string().as_bytes())
+        }
+        3 => tap(kind::META, WHOLE, "[".repeat(600).as_bytes()),
+        4 => tap(kind::HOLD, WHOLE, b""),
+        5 => tap(kind::END, WHOLE, &u64::MAX.to_be_bytes()),
+        6 => tap(kind::MARK, WHOLE, br#"{"name":"x"}"#),
+        _ => match u8::try_from(dice.below(256)).unwrap() {
+            // Its answer would be taken for that to the flood's own.
+            kind::PING => body,
+            other => tap(other, channel, &body),
+        },
+    }
+}
+
+#[test]
+fn a_flood_of_hostile_datagrams_stays_within_its_memory_and_touches_no_call() {
+    // Ten million are `SIDETAPE_FLOOD=10000000`, best with --release.
+    let count = std::env::var("SIDETAPE_FLOOD").map_or(100_000, |text| text.parse().unwrap());
+    let mut place = Place::new().with("AUDIO_MAX_CONNECTIONS", "1000").with("AUDIO_RETENTION_SECS", "1");
+    place.set("AUDIO_SWEEP_INTERVAL_SECS", "1");
+    let daemon = Daemon::start(&place);
+    let mut gateway = Gateway::connect(&place, &daemon, Socket::UnixStream);
+    let payloads = voice(SPEECH, 150.0, 2000);
+    let sent = Sender::new(1).packets(&payloads);
+    gateway.play("call", CALLER, &sent[..1]);
+    gateway.sync();
+    let mut flood = Gateway::connect(&place, &daemon, Socket::Udp);
+    let mut parts = sent[1..].chunks(1 + sent.len() / 100);
+    std::thread::scope(|scope| {
+        let flood = scope.spawn(move || {
+            let mut dice = Dice(0x5eed);
+            // It waits for the daemon now and then: what the kernel drops is no test.
+            (0..count).for_each(|_| flood.send(&hostile(&mut dice)));
+        });
+        while !flood.is_finished() {
+            if let Some(part) = parts.next() {
+                gateway.play("call", CALLER, part);
+            } else {
+                gateway.say(kind::HOLD, WHOLE, "call");
+            }
+            gateway.sync();
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+    });
+    parts.for_each(|part| gateway.play("call", CALLER, part));
+    gateway.sync();
+    let memory_mib = daemon.most_memory_kib() / 1024;
+    let log = daemon.stop();
+    let manifest = place.manifest("call");
+    let received = log.lines().rfind(|line| line.contains("stopped")).unwrap();
+    println!("{count} hostile datagrams: {memory_mib} MiB at most; {received}");
+    assert!(memory_mib < 512, "{memory_mib} MiB");
+    assert!(place.recording_of(&manifest).sounds(0) == sounds_in(&payloads), "each packet, as it came");
+}

@@ -1,0 +1,53 @@
+//! A disk of a test's own: small, and full or read-only when the test wants it so.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A file system in memory, mounted at a folder until this is dropped.
+pub(crate) struct Disk(PathBuf);
+
+impl Disk {
+    /// Mounts one of so many KiB; or nothing, after saying so, where that is not allowed.
+    pub(crate) fn mount(folder: &Path, kib: u32) -> Option<Self> {
+        fs::create_dir_all(folder).expect("a folder");
+        let size = format!("size={kib}k,mode=0777");
+        let status = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(folder).status();
+        if status.is_ok_and(|status| status.success()) {
+            return Some(Self(folder.to_owned()));
+        }
+        println!("no file system may be mounted here: only root may, and not in every container");
+        None
+    }
+
+    /// Fills it to the last byte.
+    pub(crate) fn fill(&self) {
+        let mut piece = 1 << 20;
+        let mut filler = fs::File::create(self.0.join("filler")).expect("room for a name");
+        while piece > 0 {
+            match std::io::Write::write(&mut filler, &vec![0; piece]) {
+                Ok(written) if written > 0 => {}
+                _ => piece /= 2,
+            }
+        }
+    }
+
+    /// Takes away what filled it.
+    pub(crate) fn empty(&self) {
+        fs::remove_file(self.0.join("filler")).expect("it was filled");
+    }
+
+    /// Makes it read-only, or writable again.
+    pub(crate) fn set_read_only(&self, is_read_only: bool) {
+        let option = if is_read_only { "remount,ro" } else { "remount,rw" };
+        let status = Command::new("mount").args(["-o", option]).arg(&self.0).status();
+        assert!(status.is_ok_and(|status| status.success()), "{option}");
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Lazily: a daemon that is being killed may still hold a file.
+        drop(Command::new("umount").arg("-l").arg(&self.0).status());
+    }
+}
