@@ -7,6 +7,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -28,9 +29,12 @@ use crate::io::spool_dir::SpoolDir;
 use crate::io::spool_writer::SpoolWriter;
 use crate::io::{http, udp, unix};
 use crate::metrics::Metrics;
+use crate::time::Mono;
 
 /// How often deadlines are looked at.
 const TICK: Duration = Duration::from_millis(20);
+/// Deadlines that have not been looked at for so long are not looked at any more.
+const PULSE_MAX: Duration = Duration::from_secs(5);
 /// How often the free space of the spool's disk is looked at.
 const WATCH_DISK_EVERY: Duration = Duration::from_secs(1);
 /// Sealed connections that may wait for a place to be finished. More wait with the spool's writer.
@@ -51,9 +55,30 @@ pub struct Bound {
     pub http: Option<SocketAddr>,
 }
 
+/// Whether deadlines are looked at: what a watchdog asks.
+#[derive(Clone, Debug)]
+pub struct Pulse {
+    clock: Clock,
+    last_us: Arc<AtomicU64>,
+}
+
+impl Pulse {
+    fn beat(&self) {
+        self.last_us.store(self.clock.now().0, Ordering::Relaxed);
+    }
+
+    /// Whether the last look was less than five seconds ago.
+    #[must_use]
+    pub fn is_felt(&self) -> bool {
+        let last = Mono(self.last_us.load(Ordering::Relaxed));
+        self.clock.now().since(last) < PULSE_MAX
+    }
+}
+
 /// A running daemon.
 #[derive(Debug)]
 pub struct Daemon {
+    pulse: Pulse,
     bound: Bound,
     grace: Duration,
     ingest: Arc<Ingest>,
@@ -129,21 +154,29 @@ impl Daemon {
         let stop = CancellationToken::new();
         let receivers = TaskTracker::new();
         sockets.serve(&ingest, options(&config), &stop, &receivers);
+        let pulse = Pulse { clock, last_us: Arc::default() };
         receivers.spawn(keep_time(
             Arc::clone(&ingest),
+            pulse.clone(),
             stop.clone(),
             config.sweep_interval,
             config.min_free_bytes,
         ));
         receivers.close();
         info!(version = env!("CARGO_PKG_VERSION"), spool = %config.spool_dir.display(), storage = %config.storage_path, "ready");
-        Ok(Self { bound, grace: config.shutdown, ingest, stop, receivers, finisher, give_up })
+        Ok(Self { pulse, bound, grace: config.shutdown, ingest, stop, receivers, finisher, give_up })
     }
 
     /// The addresses on which frames are received.
     #[must_use]
     pub fn bound(&self) -> &Bound {
         &self.bound
+    }
+
+    /// What tells whether it works.
+    #[must_use]
+    pub fn pulse(&self) -> Pulse {
+        self.pulse.clone()
     }
 
     /// Stops: finalises and publishes what is open within the time allowed, and leaves the rest in the spool.
@@ -260,7 +293,13 @@ fn take_up(found: Found, ingest: &Ingest, sealed: mpsc::Sender<PathBuf>) {
 }
 
 /// Handles deadlines, sweeps, and the look at the disk.
-async fn keep_time(ingest: Arc<Ingest>, stop: CancellationToken, sweep_every: Duration, min_free_bytes: u64) {
+async fn keep_time(
+    ingest: Arc<Ingest>,
+    pulse: Pulse,
+    stop: CancellationToken,
+    sweep_every: Duration,
+    min_free_bytes: u64,
+) {
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let now = tokio::time::Instant::now();
@@ -268,7 +307,10 @@ async fn keep_time(ingest: Arc<Ingest>, stop: CancellationToken, sweep_every: Du
     let mut watch = tokio::time::interval(WATCH_DISK_EVERY);
     loop {
         tokio::select! {
-            _ = tick.tick() => ingest.handle_timers(),
+            _ = tick.tick() => {
+                ingest.handle_timers();
+                pulse.beat();
+            }
             _ = sweep.tick() => {
                 ingest.sweep();
             }

@@ -6,8 +6,14 @@ mod rig;
 
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::json;
+use sidetape::config::RecordingFormat::Lossless;
+use sidetape::io::finish::Finisher;
+use sidetape::io::local::LocalStore;
+use sidetape::io::render::{Options, RenderError, Rendered, render};
 
 use rig::daemon::Daemon;
 use rig::disk::Disk;
@@ -16,6 +22,7 @@ use rig::http::ask;
 use rig::media::{MUSIC, SPEECH, Sender, voice};
 use rig::place::Place;
 use rig::recording::sounds_in;
+use rig::spool::options;
 use rig::wait_for;
 
 fn spool_files(place: &Place) -> Vec<String> {
@@ -142,6 +149,41 @@ fn a_spool_that_cannot_be_written_stops_the_start_with_its_name() {
     assert_eq!(ended.code, Some(1));
     assert!(ended.said.contains(place.spool().to_str().unwrap()), "{}", ended.said);
     assert!(ended.said.contains("Read-only file system"), "{}", ended.said);
+}
+
+#[test]
+fn a_bug_in_finishing_one_call_fails_that_call_and_keeps_its_spool() {
+    fn buggy(spool: &Path, options: &Options) -> Result<Rendered, RenderError> {
+        assert!(!spool.to_str().unwrap().contains("victim"), "a bug that only this call brings to light");
+        render(spool, options)
+    }
+    let place = Place::new();
+    let payloads = voice(SPEECH, 150.0, 50);
+    std::fs::create_dir_all(place.spool()).unwrap();
+    let spools = ["a", "victim", "b"].map(|name| place.spool().join(format!("{name}.spool")));
+    for (number, spool) in spools.iter().enumerate() {
+        let sent = Sender::new(1).packets(&payloads[number..]);
+        rig::spool::write_spool(spool, [&json!({}), &json!({})], [&sent, &[]]);
+    }
+    let store = LocalStore::new(&place.storage());
+    let template = "{id}.opus".to_owned();
+    let finisher = Finisher::new(store, template, options(Lossless), Arc::default()).rendering_with(buggy);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let (sealed, to_finish) = tokio::sync::mpsc::channel(3);
+        for spool in &spools {
+            sealed.send(spool.clone()).await.unwrap();
+        }
+        drop(sealed);
+        Arc::new(finisher).run(to_finish, Default::default()).await;
+    });
+    let mut outcomes: Vec<_> = place.manifests().iter().map(|m| m["outcome"].to_string()).collect();
+    outcomes.sort();
+    assert_eq!(outcomes, [r#""failed""#, r#""ok""#, r#""ok""#]);
+    let failed = place.manifests().into_iter().find(|m| m["outcome"] == "failed").unwrap();
+    assert!(failed["reasons"].to_string().contains("rendering panicked"), "{failed}");
+    assert!(failed["file"].is_null());
+    assert_eq!(spool_files(&place), ["victim.spool.failed"], "kept for a person, and not tried again");
 }
 
 /// Numbers that look random and are the same in each run.

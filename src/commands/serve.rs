@@ -1,12 +1,17 @@
 //! `sidetape serve`: the daemon, until SIGTERM or SIGINT.
 
+use std::time::Duration;
+
 use anyhow::Context as _;
+use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::configure;
 use crate::config::Settings;
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, Pulse};
+use crate::io::log;
 
 /// Runs the daemon.
 #[derive(clap::Args, Debug)]
@@ -26,16 +31,43 @@ impl Serve {
         let mut terminate = signal(SignalKind::terminate()).context("catching SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("catching SIGINT")?;
         raise_open_files();
+        log::report_panics();
         let daemon = Daemon::start(config).await?;
+        tell_service_manager(NotifyState::Ready);
+        let stopping = CancellationToken::new();
+        if let Some(limit) = sd_notify::watchdog_enabled() {
+            tokio::spawn(feed_watchdog(daemon.pulse(), limit / 3, stopping.clone()));
+        }
         let name = tokio::select! {
             _ = terminate.recv() => "SIGTERM",
             _ = interrupt.recv() => "SIGINT",
         };
         info!(signal = name, "signal received");
+        stopping.cancel();
+        tell_service_manager(NotifyState::Stopping);
         tokio::select! {
             stopped = daemon.shutdown() => stopped,
             _ = terminate.recv() => anyhow::bail!("second signal, the rest stays in the spool"),
             _ = interrupt.recv() => anyhow::bail!("second signal, the rest stays in the spool"),
+        }
+    }
+}
+
+/// Tells systemd, or whoever started this with `NOTIFY_SOCKET`; nobody else.
+fn tell_service_manager(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        warn!(%error, "the service manager cannot be told");
+    }
+}
+
+/// Tells the service manager every so often that the daemon works, as long as it does. How long stopping may take is
+/// another limit of the manager's.
+async fn feed_watchdog(pulse: Pulse, every: Duration, stopping: CancellationToken) {
+    let mut interval = tokio::time::interval(every);
+    loop {
+        interval.tick().await;
+        if pulse.is_felt() || stopping.is_cancelled() {
+            tell_service_manager(NotifyState::Watchdog);
         }
     }
 }

@@ -9,6 +9,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -33,6 +34,9 @@ const RETRY_MAX: Duration = Duration::from_secs(60);
 /// Names tried for one recording. Ten thousand calls of one name are a mistake in the template.
 const NUMBERS_MAX: u32 = 10_000;
 
+/// Makes a recording of a spool file.
+pub type Renderer = fn(&Path, &Options) -> Result<Rendered, RenderError>;
+
 /// Everything needed to finish a connection.
 #[derive(Debug)]
 pub struct Finisher {
@@ -40,6 +44,7 @@ pub struct Finisher {
     template: String,
     options: Options,
     metrics: Arc<Metrics>,
+    renderer: Renderer,
     /// Renderings at once: as many as there are cores, whatever the number of calls that end together.
     permits: Semaphore,
 }
@@ -69,7 +74,13 @@ impl Finisher {
     #[must_use]
     pub fn new(store: LocalStore, template: String, options: Options, metrics: Arc<Metrics>) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Self { store, template, options, metrics, permits: Semaphore::new(cores) }
+        Self { store, template, options, metrics, renderer: render, permits: Semaphore::new(cores) }
+    }
+
+    /// The same with another way to make recordings.
+    #[must_use]
+    pub fn rendering_with(self, renderer: Renderer) -> Self {
+        Self { renderer, ..self }
     }
 
     /// Finishes each spool file that comes out of `sealed`, until that is closed and all are done, or `stop`.
@@ -124,7 +135,9 @@ impl Finisher {
         let directory = spool.parent().unwrap_or(Path::new("."));
         File::open(spool)?.sync_all()?;
         sync_dir(directory)?;
-        let rendered = match render(spool, &self.options) {
+        // A bug that one call brings to light must not leave it unfinished for ever.
+        let rendered = catch_unwind(AssertUnwindSafe(|| (self.renderer)(spool, &self.options)));
+        let rendered = match rendered.unwrap_or(Err(RenderError::Panicked)) {
             Ok(rendered) => rendered,
             Err(error) if error.is_worth_a_retry() => return Err(error.into()),
             Err(error) => return self.give_up(spool, &chain(&error)),
@@ -221,7 +234,12 @@ impl Finisher {
     fn give_up(&self, spool: &Path, reason: &str) -> Result<(), FinishError> {
         self.metrics.finish(manifest::Outcome::Failed);
         let kept = beside(spool, ".failed");
-        match describe_failure(spool, &self.options, reason) {
+        let described = catch_unwind(AssertUnwindSafe(|| describe_failure(spool, &self.options, reason)));
+        let Ok(described) = described else {
+            error!(path = %kept.display(), error = reason, "no recording could be made, the spool is kept");
+            return Ok(retire(spool, Some(".failed"))?);
+        };
+        match described {
             Ok(rendered) => {
                 let published = self.publish(spool, &rendered)?;
                 error!(

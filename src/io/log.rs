@@ -37,6 +37,15 @@ pub fn set_up(config: &Config) -> Result<(), Fault> {
     Ok(())
 }
 
+/// Lets panics be lines of the log like any other, instead of text beside it.
+pub fn report_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let location = panic.location().map(ToString::to_string).unwrap_or_default();
+        let message = panic.payload_as_str().unwrap_or("without a message");
+        tracing::error!(location, message, "a bug: please report this line");
+    }));
+}
+
 /// Parses the text of `AUDIO_LOG`.
 ///
 /// # Errors

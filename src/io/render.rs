@@ -99,6 +99,9 @@ pub enum RenderError {
     /// Even channels encoded anew share no grid: a bug.
     #[error(transparent)]
     Grid(#[from] NoCommonGrid),
+    /// Another bug.
+    #[error("rendering panicked: please report it, with the spool file")]
+    Panicked,
 }
 
 impl RenderError {
@@ -112,7 +115,7 @@ impl RenderError {
                 matches!(error, AnewError::Store(_) | AnewError::Sound(SoundError::Fetch(_)))
             }
             Self::Assemble(error) => matches!(error, AssembleError::Fetch(_)),
-            Self::Read(ReadError::Header(_)) | Self::Grid(_) | Self::Codec(_) => false,
+            Self::Read(ReadError::Header(_)) | Self::Grid(_) | Self::Codec(_) | Self::Panicked => false,
         }
     }
 }

@@ -106,6 +106,18 @@ impl Daemon {
         self.log()
     }
 
+    /// Asks it to stop, and does not wait.
+    pub(crate) fn ask_to_stop(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// Waits until it has ended by itself.
+    pub(crate) fn ended(mut self) -> Ended {
+        let status = wait_for_exit(&mut self.child.0);
+        self.read_to_end();
+        Ended { code: status.code(), said: self.log() }
+    }
+
     /// Kills it without warning.
     pub(crate) fn kill(mut self) {
         self.signal(Signal::KILL);
