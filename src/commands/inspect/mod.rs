@@ -81,6 +81,25 @@ impl Inspect {
     }
 }
 
+/// What `inspect` prints and draws of a recording and a manifest that are in memory.
+#[must_use]
+pub fn explain(recording: &[u8], manifest: &[u8]) -> (String, Option<String>) {
+    let (told, untold) = parse_manifest(manifest);
+    let (heard, unheard) = match listen(recording) {
+        Ok(heard) => (Some(heard), None),
+        Err(error) => (None, Some(error.to_string())),
+    };
+    let evidence = Evidence {
+        heard: heard.as_ref(),
+        told: told.as_ref(),
+        unheard: unheard.as_deref(),
+        untold: untold.as_deref(),
+    };
+    let verdict = judge(&evidence);
+    let words = words::summary(&evidence, &verdict, ["recording", "manifest"]);
+    (words, evidence.heard.map(|heard| draw(&picture(&evidence, heard, &verdict, "recording"))))
+}
+
 /// Listens to the audio. Returns why that could not be done, too, unless the manifest says that there is none.
 fn hear(path: &Path, told: Option<&Told>) -> (Option<Heard>, Option<String>) {
     let error = match open(path).map(listen) {
@@ -121,7 +140,11 @@ fn read_manifest(path: &Path) -> (Option<Told>, Option<String>) {
         }
         Ok(_) => {}
     }
-    match serde_json::from_slice::<Value>(&bytes) {
+    parse_manifest(&bytes)
+}
+
+fn parse_manifest(bytes: &[u8]) -> (Option<Told>, Option<String>) {
+    match serde_json::from_slice::<Value>(bytes) {
         Ok(manifest) if manifest.is_object() => (Some(Told::of(&manifest)), None),
         Ok(_) => (None, Some("the manifest is no JSON object".to_owned())),
         Err(error) => (None, Some(format!("the manifest is no JSON: {error}"))),
