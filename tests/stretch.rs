@@ -16,8 +16,9 @@ use sidetape::io::stretch::{Stretch, StretchError, Wanted, stretch};
 use sidetape::time::Wall;
 
 use rig::captures::streams;
-use rig::daemon::{Daemon, field};
+use rig::daemon::Daemon;
 use rig::gateway::{AI, CALLER, Gateway, Socket, WHOLE, kind};
+use rig::http::{ask, http_address};
 use rig::judges::judge;
 use rig::media::{HYBRID, MUSIC, SPEECH, START_US, Sender, Sent, voice};
 use rig::place::Place;
@@ -170,44 +171,6 @@ fn a_torn_end_of_the_spool_takes_nothing_but_the_torn_packet() {
         longest = length_us;
     }
     assert!(longest >= 1_960_000, "{longest} µs");
-}
-
-/// What an HTTP server answered.
-struct Answer {
-    status: u16,
-    head: String,
-    body: Vec<u8>,
-}
-
-impl Answer {
-    fn header(&self, name: &str) -> Option<&str> {
-        let mut lines = self.head.lines().filter_map(|line| line.split_once(": "));
-        lines.find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value)
-    }
-
-    fn problem(&self) -> Value {
-        assert_eq!(self.header("content-type"), Some("application/problem+json"), "{}", self.head);
-        let problem: Value = serde_json::from_slice(&self.body).unwrap();
-        assert_eq!(problem["status"], self.status, "{problem}");
-        problem
-    }
-}
-
-fn ask(mut link: impl std::io::Read + std::io::Write, method: &str, target: &str) -> Answer {
-    write!(link, "{method} {target} HTTP/1.1\r\nHost: sidetape\r\nConnection: close\r\n\r\n").unwrap();
-    let mut bytes = Vec::new();
-    link.read_to_end(&mut bytes).unwrap();
-    let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").expect("a whole answer");
-    let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
-    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    Answer { status, head, body: bytes[end + 4..].to_vec() }
-}
-
-/// The address of the HTTP port, as the log says.
-fn http_address(daemon: &Daemon) -> String {
-    let log = daemon.log();
-    let line = log.lines().find(|line| line.contains("listening") && field(line, "socket") == Some("http"));
-    line.and_then(|line| field(line, "address")).expect("a log line with the address").to_owned()
 }
 
 #[test]
