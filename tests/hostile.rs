@@ -57,6 +57,7 @@ fn malformed() -> Vec<(&'static str, Vec<u8>)> {
         ("bad_id_length", frame(kind::RTP, CALLER, 0, &[b'x'; 129], &rtp())),
         ("id_truncated", good[..20].to_vec()),
         ("id_truncated", with(5, 255)),
+        ("trailer_truncated", with(7, 1)),
         ("id_not_utf8", frame(kind::RTP, CALLER, 0, b"caf\xe9", &rtp())),
         ("id_control_character", frame(kind::RTP, CALLER, 0, b"two\nlines", &rtp())),
         ("id_control_character", frame(kind::RTP, CALLER, 0, b"nul\0", &rtp())),

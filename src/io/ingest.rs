@@ -15,6 +15,7 @@ use dashmap::mapref::entry::Entry;
 use tracing::{debug, info, warn};
 
 use super::clock::Clock;
+use super::gate::{Gate, Via};
 use super::log::DropLog;
 use super::spool_dir::SpoolDir;
 use super::spool_writer::{BUFFER_MAX_BYTES, Buffer, SpoolFile, SpoolWriter, lock};
@@ -42,6 +43,7 @@ pub struct Limits {
 #[derive(Debug)]
 pub struct Ingest {
     limits: Limits,
+    gate: Gate,
     clock: Clock,
     metrics: Arc<Metrics>,
     drops: DropLog,
@@ -126,6 +128,7 @@ impl Ingest {
     #[must_use]
     pub fn new(
         limits: Limits,
+        gate: Gate,
         clock: Clock,
         metrics: Arc<Metrics>,
         spool: Arc<SpoolDir>,
@@ -133,6 +136,7 @@ impl Ingest {
     ) -> Self {
         Self {
             limits,
+            gate,
             clock,
             metrics,
             drops: DropLog::default(),
@@ -147,8 +151,8 @@ impl Ingest {
     }
 
     /// Receives the bytes of one frame. Returns the answer to send back if it was a PING.
-    pub fn receive(&self, bytes: &[u8]) -> Option<Vec<u8>> {
-        match self.try_receive(bytes) {
+    pub fn receive(&self, bytes: &[u8], via: Via) -> Option<Vec<u8>> {
+        match self.try_receive(bytes, via) {
             Ok(answer) => answer,
             Err(reason) => {
                 self.drop_frame(reason, bytes);
@@ -163,7 +167,8 @@ impl Ingest {
         self.drops.report(reason, self.metrics.dropped(reason), self.clock.now(), bytes);
     }
 
-    fn try_receive(&self, bytes: &[u8]) -> Result<Option<Vec<u8>>, DropReason> {
+    fn try_receive(&self, bytes: &[u8], via: Via) -> Result<Option<Vec<u8>>, DropReason> {
+        self.gate.check(bytes, via, &self.clock)?;
         let frame = frame::parse(bytes)?;
         match frame.message {
             Message::Ping => return Ok(Some(frame::pong(bytes))),
