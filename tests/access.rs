@@ -278,6 +278,9 @@ fn http_answers_only_who_shows_the_token_but_tells_everybody_that_it_is_well() {
             assert_eq!(ask_with(link(), "GET", health, &bad).status, 200);
         }
     }
+    let log = daemon.stop();
+    let lines = log.lines().filter(|line| line.contains("requests without the token are refused")).count();
+    assert!((1..20).contains(&lines), "once a second: {log}");
 }
 
 #[test]

@@ -24,7 +24,7 @@ macro_rules! settings {
         pub const VARIABLES: &[Variable] =
             &[$(Variable { name: $name, flag: $flag, default: $default, meaning: $meaning }),*];
 
-        /// The settings as given: texts, by flag or by variable, for commands to flatten. [`resolve`] checks them.
+        /// The settings as given: texts, by flag or by variable, for commands to flatten. [`super::resolve`] checks them.
         #[derive(clap::Args, Clone, Default)]
         pub struct Settings {
             $(#[arg(

@@ -1,7 +1,8 @@
 //! The HTTP port: health, readiness, and stretches of live calls. Errors are `application/problem+json` (RFC 9457).
 //!
-//! Where a token is set, everything but health and readiness needs it. The port only looks at the recorder, and has a bound on its own work: two stretches are made at a time, on threads of
-//! their own, and more requests wait. A client that reads slowly holds up nobody, at shutdown neither.
+//! Where a token is set, everything but health and readiness needs it. The port only looks at the recorder, and has a
+//! bound on its own work: two stretches are made at a time, on threads of their own, and more requests wait. A client
+//! that reads slowly holds up nobody, at shutdown neither.
 
 use std::io;
 use std::path::Path;
@@ -25,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::ingest::Ingest;
-use super::log::chain;
+use super::log::{Sparing, chain};
 use super::render::Options;
 use super::stretch::{StretchError, Wanted, stretch};
 use super::unix::{self, Door};
@@ -84,6 +85,7 @@ pub struct Desk {
     ingest: Arc<Ingest>,
     options: Options,
     token: Option<Secret>,
+    refused: Sparing,
     permits: Semaphore,
 }
 
@@ -92,7 +94,7 @@ impl Desk {
     /// `options` of recordings.
     #[must_use]
     pub fn new(ingest: Arc<Ingest>, options: Options, token: Option<Secret>) -> Self {
-        Self { ingest, options, token, permits: Semaphore::new(STRETCHES_MAX) }
+        Self { ingest, options, token, refused: Sparing::default(), permits: Semaphore::new(STRETCHES_MAX) }
     }
 }
 
@@ -134,6 +136,9 @@ async fn authorize(State(desk): State<Arc<Desk>>, request: Request, next: Next) 
     let is_let_in = desk.token.as_ref().is_none_or(|token| is_health || shows(request.headers(), token));
     if is_let_in {
         return next.run(request).await;
+    }
+    if let Some(count) = desk.refused.count() {
+        warn!(count, "requests without the token are refused");
     }
     let problem = Problem::new(StatusCode::UNAUTHORIZED, "this address needs the token of AUDIO_HTTP_TOKEN");
     ([(header::WWW_AUTHENTICATE, "Bearer")], problem).into_response()

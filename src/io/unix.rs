@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net as blocking;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::fs::Mode;
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -20,6 +20,7 @@ use tracing::{debug, warn};
 
 use super::gate::Via;
 use super::ingest::Ingest;
+use super::log::Sparing;
 use crate::metrics::DropReason;
 
 /// The longest frame that a length of 16 bits can announce.
@@ -34,8 +35,6 @@ const STREAM_BUFFER_BYTES: usize = 256 * 1024;
 const SOCKET_MODE: u32 = 0o660;
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 1024;
-/// How often refused connections are reported.
-const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// Asked of the kernel for the datagram socket.
 const RECEIVE_BUFFER_BYTES: usize = 8 * 1024 * 1024;
 
@@ -158,19 +157,18 @@ fn to_sock_addr(peer: &blocking::SocketAddr) -> io::Result<SockAddr> {
 pub struct Door {
     listener: UnixListener,
     allowed: Option<Vec<u32>>,
-    refused: u64,
-    reported: Option<Instant>,
+    refused: Sparing,
 }
 
 impl Door {
     /// Lets in who may connect to the socket, and of those only `allowed` users if that is not `None`.
     #[must_use]
     pub fn new(listener: UnixListener, allowed: Option<Vec<u32>>) -> Self {
-        Self { listener, allowed, refused: 0, reported: None }
+        Self { listener, allowed, refused: Sparing::default() }
     }
 
     /// Waits for the next connection that may come in.
-    pub async fn accept(&mut self) -> UnixStream {
+    pub async fn accept(&self) -> UnixStream {
         loop {
             match self.listener.accept().await {
                 Ok((stream, _)) if self.lets_in(&stream) => return stream,
@@ -185,24 +183,22 @@ impl Door {
     }
 
     /// Asks the kernel whose process connected. A process cannot choose what is answered.
-    fn lets_in(&mut self, stream: &UnixStream) -> bool {
+    fn lets_in(&self, stream: &UnixStream) -> bool {
         let Some(allowed) = &self.allowed else { return true };
         let peer = stream.peer_cred();
         if peer.as_ref().is_ok_and(|peer| allowed.contains(&peer.uid())) {
             return true;
         }
-        self.refused += 1;
-        if self.reported.is_none_or(|reported| reported.elapsed() >= REPORT_EVERY) {
-            self.reported = Some(Instant::now());
+        if let Some(count) = self.refused.count() {
             let (uid, pid) = peer.map_or((None, None), |peer| (Some(peer.uid()), peer.pid()));
-            warn!(uid, pid, count = self.refused, "connection of a user that is not allowed is refused");
+            warn!(uid, pid, count, "connection of a user that is not allowed is refused");
         }
         false
     }
 }
 
 /// Accepts byte streams until `stop`; then waits for those that are open to hand over what they hold.
-pub async fn serve_streams(mut door: Door, ingest: Arc<Ingest>, stop: CancellationToken) {
+pub async fn serve_streams(door: Door, ingest: Arc<Ingest>, stop: CancellationToken) {
     let permits = Arc::new(Semaphore::new(STREAMS_MAX));
     let streams = TaskTracker::new();
     loop {
