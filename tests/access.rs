@@ -565,8 +565,10 @@ fn no_name_at_all_breaks_out() {
     let odd =
         prop::sample::select(vec!['.', '/', '\\', ':', '\0', '\n', '\u{9b}', '~', '\u{202e}', '\u{1f4a3}']);
     let text = |max: usize| vec(prop_oneof![odd.clone(), any::<char>()], 1..max).prop_map(String::from_iter);
-    // What may be a connection id: without control characters, of 128 bytes at most.
-    let id = text(32).prop_map(|id| id.replace(char::is_control, "."));
+    // An id has no control characters and 128 bytes at most; a name that has some is kept as metadata only.
+    let plain = |max: usize| text(max).prop_map(|text| text.replace(char::is_control, "."));
+    let name = prop_oneof![3 => plain(300), 1 => text(300)];
+    let names = (plain(32), name.clone(), name);
     for (template, components) in TEMPLATES {
         let place = Place::new().with("AUDIO_OBJECT_KEY", template);
         let daemon = Daemon::start(&place);
@@ -574,7 +576,7 @@ fn no_name_at_all_breaks_out() {
         let config =
             Config { cases: 30, failure_persistence: None, max_shrink_iters: 20, ..Config::default() };
         TestRunner::new(config)
-            .run(&(id.clone(), text(300), text(300)), |(id, conversation_id, tenant)| {
+            .run(&names, |(id, conversation_id, tenant)| {
                 let before = place.manifests_of(&id).len();
                 record(&mut gateway.borrow_mut(), &id, &conversation_id, &tenant);
                 if before == 0 {
