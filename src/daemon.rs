@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::connection::Rules;
 use crate::io::clock::Clock;
 use crate::io::finish::Finisher;
+use crate::io::gate::Gate;
 use crate::io::ingest::{Ingest, Limits, PACKETS_MAX};
 use crate::io::local::LocalStore;
 use crate::io::recover::{Found, look_through};
@@ -139,7 +140,9 @@ impl Daemon {
             rules: rules(&config),
             max_packets: PACKETS_MAX,
         };
-        let ingest = Arc::new(Ingest::new(limits, clock, Arc::clone(&metrics), Arc::clone(&spool), writer));
+        let gate = Gate::new(config.tap_key.as_ref());
+        let ingest =
+            Arc::new(Ingest::new(limits, gate, clock, Arc::clone(&metrics), Arc::clone(&spool), writer));
 
         let found = look_through(&spool, limits.rules)
             .with_context(|| format!("looking through the spool {}", spool.path().display()))?;
@@ -153,7 +156,7 @@ impl Daemon {
 
         let stop = CancellationToken::new();
         let receivers = TaskTracker::new();
-        sockets.serve(&ingest, options(&config), &stop, &receivers);
+        sockets.serve(&ingest, &config, &stop, &receivers);
         let pulse = Pulse { clock, last_us: Arc::default() };
         receivers.spawn(keep_time(
             Arc::clone(&ingest),
@@ -207,7 +210,7 @@ impl Daemon {
 struct Sockets {
     udp: Option<tokio::net::UdpSocket>,
     datagram: Option<tokio::net::UnixDatagram>,
-    stream: Option<tokio::net::UnixListener>,
+    stream: Option<unix::Door>,
     http: Option<http::Listener>,
 }
 
@@ -219,6 +222,9 @@ impl Sockets {
             let socket = udp::bind(address).with_context(|| format!("listening on udp {address}"))?;
             let address = socket.local_addr().context("reading the udp address")?;
             info!(socket = "udp", %address, "listening");
+            if is_open_to_others(address) && config.tap_key.is_none() {
+                warn!(socket = "udp", %address, "anybody who reaches this port can forge frames, AUDIO_TAP_KEY prevents it");
+            }
             bound.udp = Some(address);
             sockets.udp = Some(socket);
         }
@@ -237,19 +243,23 @@ impl Sockets {
             bound.unix_dgram = Some(path.clone());
         }
         if let Some(path) = &config.unix_stream {
-            let socket = unix::bind_stream(path);
-            sockets.stream =
-                Some(socket.with_context(|| format!("listening on unix stream {}", path.display()))?);
+            let socket = unix::bind_stream(path)
+                .with_context(|| format!("listening on unix stream {}", path.display()))?;
+            sockets.stream = Some(unix::Door::new(socket, config.unix_allow_uids.clone()));
             info!(socket = "unix_stream", path = %path.display(), "listening");
             bound.unix_stream = Some(path.clone());
         }
         if let Some(address) = &config.http_listen {
-            let listener =
-                http::bind(address).await.with_context(|| format!("listening on http {address}"))?;
+            let listener = http::bind(address, config.unix_allow_uids.clone())
+                .await
+                .with_context(|| format!("listening on http {address}"))?;
             match &listener {
                 http::Listener::Tcp(listener) => {
                     let address = listener.local_addr().context("reading the http address")?;
                     info!(socket = "http", %address, "listening");
+                    if is_open_to_others(address) && config.http_token.is_none() {
+                        warn!(socket = "http", %address, "anybody who reaches this port can listen to calls, AUDIO_HTTP_TOKEN prevents it");
+                    }
                     bound.http = Some(address);
                 }
                 http::Listener::Unix(_) => info!(socket = "http", %address, "listening"),
@@ -259,9 +269,9 @@ impl Sockets {
         Ok((sockets, bound))
     }
 
-    fn serve(self, ingest: &Arc<Ingest>, options: Options, stop: &CancellationToken, tasks: &TaskTracker) {
+    fn serve(self, ingest: &Arc<Ingest>, config: &Config, stop: &CancellationToken, tasks: &TaskTracker) {
         if let Some(listener) = self.http {
-            let desk = http::Desk::new(Arc::clone(ingest), options);
+            let desk = http::Desk::new(Arc::clone(ingest), options(config), config.http_token.clone());
             tasks.spawn(http::serve(listener, desk, stop.clone()));
         }
         if let Some(socket) = self.udp {
@@ -270,10 +280,14 @@ impl Sockets {
         if let Some(socket) = self.datagram {
             tasks.spawn(unix::serve_datagrams(socket, Arc::clone(ingest), stop.clone()));
         }
-        if let Some(listener) = self.stream {
-            tasks.spawn(unix::serve_streams(listener, Arc::clone(ingest), stop.clone()));
+        if let Some(door) = self.stream {
+            tasks.spawn(unix::serve_streams(door, Arc::clone(ingest), stop.clone()));
         }
     }
+}
+
+fn is_open_to_others(address: SocketAddr) -> bool {
+    !address.ip().to_canonical().is_loopback()
 }
 
 /// Hands what the spool held to where it goes on.

@@ -7,10 +7,11 @@
 //! | 3 | 1 | kind |
 //! | 4 | 1 | channel: 0 caller, 1 ai, 255 the whole connection |
 //! | 5 | 1 | N, the length of the connection id, 1..=128 |
-//! | 6 | 2 | flags; unknown bits are ignored |
+//! | 6 | 2 | flags: bit 0 announces a trailer; unknown bits are ignored |
 //! | 8 | 8 | gateway timestamp, microseconds since the Unix epoch; 0 = none |
 //! | 16 | N | connection id, UTF-8 |
 //! | 16+N | rest | body |
+//! | the end | 28 | with flag bit 0: the trailer that [`crate::tap_key`] reads, no part of the body |
 //!
 //! Integers are big-endian. What is wrong with a frame is one [`FrameError`], a closed list, so that each refusal
 //! can be counted by its reason. Parsing copies nothing but the JSON of the rare kinds that carry any.
@@ -31,6 +32,10 @@ pub const MAGIC: [u8; 2] = *b"ST";
 pub const VERSION: u8 = 1;
 /// The bytes in front of the connection id.
 pub const HEADER_BYTES: usize = 16;
+/// The bit of the flags that announces a trailer behind the body.
+pub const TRAILER_FLAG: u8 = 1;
+/// The bytes of a trailer.
+pub const TRAILER_BYTES: usize = 28;
 /// The longest body of a PING.
 pub const PING_MAX_BYTES: usize = 64;
 /// The kind byte of the answer to a PING.
@@ -135,6 +140,9 @@ pub enum FrameError {
     /// A connection id that breaks a rule.
     #[error(transparent)]
     Id(#[from] IdError),
+    /// The frame announces a trailer and is too short for one.
+    #[error("frame ends inside its trailer")]
+    TrailerTruncated,
     /// A body that its kind does not take.
     #[error("body does not fit the frame's kind")]
     Body,
@@ -149,7 +157,7 @@ pub enum FrameError {
 /// The first rule that the bytes break.
 pub fn parse(bytes: &[u8]) -> Result<Frame<'_>, FrameError> {
     let (header, rest) = bytes.split_first_chunk::<HEADER_BYTES>().ok_or(FrameError::Short)?;
-    let [s, t, version, kind, channel, id_bytes, _, _, stamp @ ..] = *header;
+    let [s, t, version, kind, channel, id_bytes, _, flags, stamp @ ..] = *header;
     if [s, t] != MAGIC {
         return Err(FrameError::Magic);
     }
@@ -167,6 +175,11 @@ pub fn parse(bytes: &[u8]) -> Result<Frame<'_>, FrameError> {
         return Err(IdError::Length.into());
     }
     let (id, body) = rest.split_at_checked(usize::from(id_bytes)).ok_or(FrameError::IdTruncated)?;
+    let body = if flags & TRAILER_FLAG == 0 {
+        body
+    } else {
+        body.split_last_chunk::<TRAILER_BYTES>().ok_or(FrameError::TrailerTruncated)?.0
+    };
     let connection = ConnectionId::check(id)?;
     let message = parse_body(kind, body)?;
     Ok(Frame { scope, gateway: Wall::from_wire(u64::from_be_bytes(stamp)), connection, message, body })
@@ -248,12 +261,21 @@ pub fn encode(
     frame
 }
 
-/// Turns the bytes of a PING that [`parse`] accepted into its answer: the same id and body, kind 12.
+/// Whether the header of a frame announces a trailer.
+#[must_use]
+pub fn has_trailer(bytes: &[u8]) -> bool {
+    bytes.get(7).is_some_and(|flags| flags & TRAILER_FLAG != 0)
+}
+
+/// Turns the bytes of a PING that [`parse`] accepted into its answer: the same id and body, kind 12, no trailer.
 #[must_use]
 pub fn pong(ping: &[u8]) -> Vec<u8> {
+    let trailer_bytes = if has_trailer(ping) { TRAILER_BYTES } else { 0 };
     let mut answer = ping.to_vec();
-    if let Some(kind) = answer.get_mut(3) {
+    answer.truncate(ping.len().saturating_sub(trailer_bytes));
+    if let Some([kind, _, _, _, flags]) = answer.get_mut(3..8) {
         *kind = PONG_KIND;
+        *flags &= !TRAILER_FLAG;
     }
     answer
 }
@@ -328,8 +350,21 @@ mod tests {
     fn unknown_flag_bits_are_ignored() {
         let mut bytes = frame(4, Scope::Whole, b"");
         bytes[6] = 0xff;
-        bytes[7] = 0xff;
+        bytes[7] = 0xfe;
         assert!(parse(&bytes).is_ok());
+    }
+
+    #[test]
+    fn a_trailer_is_no_part_of_the_body_and_not_answered() {
+        let mut bytes = frame(11, Scope::Whole, b"abc");
+        let plain = bytes.clone();
+        bytes[7] = TRAILER_FLAG;
+        assert_eq!(parse(&bytes), Err(FrameError::TrailerTruncated));
+        bytes.extend_from_slice(&[0xaa; TRAILER_BYTES]);
+        assert_eq!(parse(&bytes).unwrap().body, b"abc");
+        assert_eq!(pong(&bytes), pong(&plain));
+        bytes.pop();
+        assert_eq!(parse(&bytes).unwrap().body.len(), 2, "a trailer is taken off from the end");
     }
 
     #[test]

@@ -20,7 +20,8 @@
 //! | module | what is in it |
 //! | --- | --- |
 //! | [`time`], [`id`] | units of time; connection ids and channels |
-//! | [`frame`], [`packet`], [`red`], [`rtpmap`] | bytes off the wire become types, once: the tap protocol, RTP, copies in it, payload types |
+//! | [`frame`], [`tap_key`] | bytes off the wire become types, once: the tap protocol, and whether a frame is genuine and new |
+//! | [`packet`], [`red`], [`rtpmap`] | likewise RTP, copies in it, payload types |
 //! | [`opus`] | Opus packets as frames, split and joined without touching one |
 //! | [`connection`] | one call's life as a state machine, its metadata, and what a pause keeps out |
 //! | [`spool`] | the format of the durable log, and how to read around damage |
@@ -72,5 +73,6 @@ pub mod red;
 pub mod rtpmap;
 pub mod sound;
 pub mod spool;
+pub mod tap_key;
 pub mod time;
 pub mod timeline;

@@ -10,6 +10,7 @@ use crate::frame::FrameError;
 use crate::id::IdError;
 use crate::manifest::Outcome;
 use crate::packet::PacketError;
+use crate::tap_key::Distrust;
 
 macro_rules! reasons {
     ($($(#[doc = $doc:literal])+ $variant:ident $name:literal)*) => {
@@ -43,12 +44,22 @@ reasons! {
     Channel "bad_channel"
     /// The frame ends inside its connection id.
     IdTruncated "id_truncated"
+    /// The frame ends inside its trailer.
+    TrailerTruncated "trailer_truncated"
     /// A connection id of 0 or more than 128 bytes.
     IdLength "bad_id_length"
     /// A connection id that is not UTF-8.
     IdNotUtf8 "id_not_utf8"
     /// A connection id with a control character.
     IdControl "id_control_character"
+    /// Not signed with the key where a key is set.
+    Unauthenticated "unauthenticated"
+    /// Signed, and there before, or too old to tell.
+    Replayed "replayed"
+    /// Signed by a new sender whose counter is not within 30 s of the wall clock.
+    KeyClock "key_clock"
+    /// Signed by one sender more than can be remembered.
+    TooManySenders "too_many_senders"
     /// A body that the kind does not take.
     Body "bad_body"
     /// A body that is no JSON object of the right form.
@@ -96,11 +107,23 @@ impl From<FrameError> for DropReason {
             FrameError::Kind => Self::Kind,
             FrameError::Channel => Self::Channel,
             FrameError::IdTruncated => Self::IdTruncated,
+            FrameError::TrailerTruncated => Self::TrailerTruncated,
             FrameError::Id(IdError::Length) => Self::IdLength,
             FrameError::Id(IdError::NotUtf8) => Self::IdNotUtf8,
             FrameError::Id(IdError::Control) => Self::IdControl,
             FrameError::Body => Self::Body,
             FrameError::Json => Self::Json,
+        }
+    }
+}
+
+impl From<Distrust> for DropReason {
+    fn from(distrust: Distrust) -> Self {
+        match distrust {
+            Distrust::Unauthenticated => Self::Unauthenticated,
+            Distrust::Replayed => Self::Replayed,
+            Distrust::Clock => Self::KeyClock,
+            Distrust::TooManySenders => Self::TooManySenders,
         }
     }
 }

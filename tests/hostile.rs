@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::Value;
 
-use rig::daemon::{Daemon, field};
+use rig::daemon::{Daemon, dropped, field};
 use rig::gateway::{AI, CALLER, Gateway, SOCKETS, Socket, WHOLE, frame, kind};
 use rig::judges::judge;
 use rig::media::{SPEECH, START_US, Sender, Sent, voice};
@@ -57,6 +57,7 @@ fn malformed() -> Vec<(&'static str, Vec<u8>)> {
         ("bad_id_length", frame(kind::RTP, CALLER, 0, &[b'x'; 129], &rtp())),
         ("id_truncated", good[..20].to_vec()),
         ("id_truncated", with(5, 255)),
+        ("trailer_truncated", with(7, 1)),
         ("id_not_utf8", frame(kind::RTP, CALLER, 0, b"caf\xe9", &rtp())),
         ("id_control_character", frame(kind::RTP, CALLER, 0, b"two\nlines", &rtp())),
         ("id_control_character", frame(kind::RTP, CALLER, 0, b"nul\0", &rtp())),
@@ -84,14 +85,6 @@ fn malformed() -> Vec<(&'static str, Vec<u8>)> {
         ("unknown_connection", frame(kind::END, WHOLE, 0, b"nobody", b"")),
         ("unknown_connection", frame(kind::PAUSE, WHOLE, 0, b"nobody", b"")),
     ]
-}
-
-/// The totals that the daemon tells when it stops.
-fn dropped(log: &str) -> BTreeMap<String, u64> {
-    let line = log.lines().find(|line| line.contains("stopped")).expect("a last line");
-    let (_, totals) = line.split_once("dropped=").expect("what was dropped");
-    let pairs = totals.trim_matches('"').split_whitespace().filter_map(|pair| pair.split_once('='));
-    pairs.map(|(reason, count)| (reason.to_owned(), count.parse().expect("a number"))).collect()
 }
 
 #[test]

@@ -18,7 +18,7 @@ use sidetape::time::Wall;
 use rig::captures::streams;
 use rig::daemon::Daemon;
 use rig::gateway::{AI, CALLER, Gateway, Socket, WHOLE, kind};
-use rig::http::ask;
+use rig::http::{ask, http_address};
 use rig::judges::judge;
 use rig::media::{HYBRID, MUSIC, SPEECH, START_US, Sender, Sent, voice};
 use rig::place::Place;
@@ -177,7 +177,7 @@ fn a_torn_end_of_the_spool_takes_nothing_but_the_torn_packet() {
 fn the_audio_route_serves_a_live_call_and_does_not_disturb_it() {
     let place = Place::new().with("AUDIO_HTTP_LISTEN", "127.0.0.1:0");
     let daemon = Daemon::start(&place);
-    let address = daemon.http();
+    let address = http_address(&daemon);
     let get = |target: &str| ask(TcpStream::connect(&address).unwrap(), "GET", target);
     let mut gateway = Gateway::connect(&place, &daemon, Socket::UnixStream);
     let id = "a/b ü";
@@ -248,7 +248,7 @@ fn the_audio_route_serves_a_live_call_and_does_not_disturb_it() {
 fn what_was_paused_is_in_no_stretch() {
     let place = Place::new().with("AUDIO_HTTP_LISTEN", "127.0.0.1:0");
     let daemon = Daemon::start(&place);
-    let address = daemon.http();
+    let address = http_address(&daemon);
     let mut gateway = Gateway::connect(&place, &daemon, Socket::UnixStream);
     let sent = Sender::new(1).packets(&voice(MUSIC, 150.0, 150));
     gateway.play("c", AI, &sent[..50]);

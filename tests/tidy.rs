@@ -7,10 +7,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The core, in the order of the flow: a module imports only from those before it.
-const CORE: [&str; 20] = [
+const CORE: [&str; 21] = [
     "time",
     "id",
     "frame",
+    "tap_key",
     "packet",
     "red",
     "rtpmap",

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use super::configure;
 use crate::config::{Config, Settings};
 use crate::io::local::{LocalStore, Put};
-use crate::io::spool_dir::{free_bytes, sync_dir};
+use crate::io::spool_dir::{self, free_bytes, sync_dir};
 
 /// Tries the configuration: the spool is written, a probe object put, read and removed.
 #[derive(clap::Args, Debug)]
@@ -35,7 +35,7 @@ impl Check {
 }
 
 fn check_spool(config: &Config) -> anyhow::Result<()> {
-    fs::create_dir_all(&config.spool_dir).context("creating the directory")?;
+    spool_dir::make(&config.spool_dir).context("creating the directory")?;
     let probe = config.spool_dir.join(format!("probe-{}", std::process::id()));
     let mut file = fs::File::create(&probe).context("creating a file")?;
     file.write_all(b"sidetape").context("writing a file")?;

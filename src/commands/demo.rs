@@ -85,7 +85,7 @@ impl Demo {
         };
         let plan = plan(vec![rtp_streams(read_capture(DEMO_CALL)?)], &call)?;
         let begin = Instant::now();
-        send(&plan, &Endpoint::Udp(udp), self.realtime).await?;
+        send(&plan, &Endpoint::Udp(udp), None, self.realtime).await?;
         let (path, manifest) = await_manifest(&self.output, &before, &call.connection).await?;
         let elapsed = begin.elapsed();
         daemon.shutdown().await?;

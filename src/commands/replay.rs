@@ -14,7 +14,7 @@ use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value};
 
-use crate::config::{Settings, resolve};
+use crate::config::{Config, Secret, Settings, resolve};
 use crate::frame::{Message, encode};
 use crate::id::{CONNECTION_ID_MAX_BYTES, Channel, ConnectionId, Scope};
 use crate::io::capture::{RtpStream, read_capture, rtp_streams};
@@ -110,7 +110,9 @@ impl Replay {
     /// # Errors
     /// A file that holds no RTP, an SSRC that is not in it, or a daemon that does not answer.
     pub async fn run(self) -> anyhow::Result<()> {
-        let to = self.to.map_or_else(endpoint_of_environment, Ok)?;
+        let config = config_of_environment(self.to.is_some())?;
+        let key = config.tap_key.clone();
+        let to = self.to.map_or_else(|| endpoint_of(config), Ok)?;
         let files = self.files.iter().map(|path| load(path)).collect::<anyhow::Result<Vec<_>>>()?;
         let start = Clock::start().wall();
         let call = Call {
@@ -125,7 +127,7 @@ impl Replay {
         for stream in &plan.unused {
             eprintln!("not sent: {}; --caller-ssrc and --ai-ssrc choose", describe(stream));
         }
-        let elapsed = send(&plan, &to, self.realtime).await?;
+        let elapsed = send(&plan, &to, key.as_ref(), self.realtime).await?;
         let [caller, ai] = plan.packets;
         println!(
             "connection {}: sent {caller} packets of the caller and {ai} of the ai, {:.1} s of call in {:.1} s",
@@ -181,30 +183,41 @@ pub fn plan(mut captures: Vec<Vec<RtpStream>>, call: &Call) -> anyhow::Result<Pl
     Ok(Plan { frames, packets, span, unused: captures.into_iter().flatten().collect() })
 }
 
-/// Where a daemon with this environment would listen, the first of UDP, byte stream and datagrams.
-fn endpoint_of_environment() -> anyhow::Result<Endpoint> {
+/// What a daemon with this environment would be reached by: its addresses, unless another is given, and its key.
+fn config_of_environment(is_address_given: bool) -> anyhow::Result<Config> {
     let variable = |name| std::env::var(name).ok();
+    let address = |name| if is_address_given { None } else { variable(name) };
     let settings = Settings {
-        udp_listen: variable("AUDIO_UDP_LISTEN"),
-        unix_stream: variable("AUDIO_UNIX_STREAM"),
-        unix_dgram: variable("AUDIO_UNIX_DGRAM"),
+        udp_listen: address("AUDIO_UDP_LISTEN"),
+        unix_stream: address("AUDIO_UNIX_STREAM"),
+        unix_dgram: address("AUDIO_UNIX_DGRAM"),
         allow_remote: variable("AUDIO_ALLOW_REMOTE"),
+        tap_key: variable("AUDIO_TAP_KEY"),
         ..Settings::default()
     };
-    let config = resolve(&settings)?;
+    Ok(resolve(&settings)?)
+}
+
+/// Where a daemon listens, the first of UDP, byte stream and datagrams.
+fn endpoint_of(config: Config) -> anyhow::Result<Endpoint> {
     let udp = config.udp_listen.map(Endpoint::Udp);
     let endpoint = udp.or(config.unix_stream.map(Endpoint::UnixStream));
     endpoint.or(config.unix_dgram.map(Endpoint::UnixDatagram)).context("no address to send to")
 }
 
-/// Sends a plan and returns how long that took, once the daemon has read all of it. A progress bar runs on standard
+/// Sends a plan, signed if there is a key, and returns how long that took, once the daemon has read all of it. A progress bar runs on standard
 /// error meanwhile, if that is a terminal.
 ///
 /// # Errors
 /// A daemon that does not answer.
-pub async fn send(plan: &Plan, to: &Endpoint, is_realtime: bool) -> anyhow::Result<Duration> {
+pub async fn send(
+    plan: &Plan,
+    to: &Endpoint,
+    key: Option<&Secret>,
+    is_realtime: bool,
+) -> anyhow::Result<Duration> {
     let begin = tokio::time::Instant::now();
-    let mut client = TapClient::connect(to).await?;
+    let mut client = TapClient::connect(to, key).await?;
     let frames = u64::try_from(plan.frames.len()).unwrap_or(u64::MAX);
     let style = ProgressStyle::with_template("sending the call {wide_bar} {pos} of {len} frames")
         .expect("the template is valid");

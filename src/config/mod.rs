@@ -10,6 +10,7 @@
 //! To add a variable: one entry in `table`, one field and one line in [`resolve`], one row in README.md.
 
 mod read;
+mod secret;
 mod table;
 
 use std::fmt;
@@ -20,9 +21,11 @@ use std::time::Duration;
 use clap::ValueEnum;
 
 use read::{
-    GAIN_DB, HTTP_TAKES, OBJECT_KEY_TAKES, PATH_TAKES, Reader, SOCKET_TAKES, UDP_TAKES, http_listen, name_of,
-    object_key, path, socket_path, udp_listen,
+    GAIN_DB, HTTP_TAKES, OBJECT_KEY_TAKES, PATH_TAKES, Reader, SOCKET_TAKES, TAP_KEY_TAKES, TOKEN_TAKES,
+    UDP_TAKES, UIDS_TAKES, http_listen, name_of, object_key, path, socket_path, tap_key, token, udp_listen,
+    uids,
 };
+pub use secret::{HIDDEN, SECRETS, Secret};
 pub use table::{Settings, VARIABLES, Variable};
 
 /// Where recordings are published. `AUDIO_STORAGE_TYPE` takes the names in lower case.
@@ -84,12 +87,18 @@ pub struct Config {
     pub udp_listen: Option<SocketAddr>,
     /// True: an address that is not loopback may be listened on.
     pub allow_remote: bool,
+    /// What frames over UDP must be signed with.
+    pub tap_key: Option<Secret>,
     /// Path of the Unix datagram socket, short enough for the kernel.
     pub unix_dgram: Option<PathBuf>,
     /// Path of the Unix stream socket, short enough for the kernel, and another than the datagram socket's.
     pub unix_stream: Option<PathBuf>,
+    /// The users whose processes may connect to Unix stream sockets; without it all whom the sockets' mode lets in.
+    pub unix_allow_uids: Option<Vec<u32>>,
     /// `host:port` with a numeric host, or `unix:` and a path.
     pub http_listen: Option<String>,
+    /// What HTTP clients must show, except for health.
+    pub http_token: Option<Secret>,
     /// How a recording is made.
     pub format: RecordingFormat,
     /// Silence after the last audio.
@@ -132,7 +141,7 @@ pub struct Config {
 pub struct Fault {
     /// The variable's name; the flag of the same meaning may have been used.
     pub variable: &'static str,
-    /// The value as given, or the default that a cross-check refused.
+    /// The value as given, or the default that a cross-check refused; [`HIDDEN`] for a secret.
     pub value: String,
     /// What the variable takes.
     pub takes: String,
@@ -152,7 +161,8 @@ impl fmt::Display for Faults {
 /// Checks all settings, alone and against each other, and returns the configuration they make.
 ///
 /// The template of the object key is sound if it has known placeholders only, one of `{id}`, `{connection_id}` and
-/// `{conversation_id}` among them, no empty, `.` or `..` component, and ends in `.opus`. What a placeholder stands
+/// `{conversation_id}` among them, no empty, `.` or `..` component, makes no key of more than 1,000 bytes, and ends in
+/// `.opus`. What a placeholder stands
 /// for is not known here: whoever fills it in keeps it from adding components.
 ///
 /// # Errors
@@ -167,9 +177,12 @@ pub fn resolve(settings: &Settings) -> Result<Config, Faults> {
         spool_dir: reader.parsed("AUDIO_SPOOL_DIR", PATH_TAKES, path).into(),
         udp_listen: reader.parsed("AUDIO_UDP_LISTEN", UDP_TAKES, udp_listen),
         allow_remote: reader.boolean("AUDIO_ALLOW_REMOTE"),
+        tap_key: reader.optional("AUDIO_TAP_KEY", TAP_KEY_TAKES, tap_key),
         unix_dgram: reader.optional("AUDIO_UNIX_DGRAM", SOCKET_TAKES, socket_path),
         unix_stream: reader.optional("AUDIO_UNIX_STREAM", SOCKET_TAKES, socket_path),
+        unix_allow_uids: reader.optional("AUDIO_UNIX_ALLOW_UIDS", UIDS_TAKES, uids),
         http_listen: reader.optional("AUDIO_HTTP_LISTEN", HTTP_TAKES, http_listen),
+        http_token: reader.optional("AUDIO_HTTP_TOKEN", TOKEN_TAKES, token),
         format: reader.choice("AUDIO_FORMAT"),
         tail: reader.millis("AUDIO_TAIL_MS", 0..=60_000),
         keep_channels: reader.boolean("AUDIO_KEEP_CHANNELS"),
@@ -311,6 +324,42 @@ mod tests {
     }
 
     #[test]
+    fn secrets_are_long_enough_to_be_some_and_no_fault_shows_them() {
+        let (key, token) = ("sixteen bytes of", "0123456789abcdef");
+        let given = settings(&["--tap-key", key, "--http-token", token]);
+        assert!(!format!("{given:?} {:?}", resolve(&given)).contains("six"), "{given:?}");
+        let config = resolve(&given).unwrap();
+        assert!(
+            config.tap_key.unwrap().is(key.as_bytes()) && config.http_token.unwrap().is(token.as_bytes())
+        );
+        for (flag, bad) in [
+            ("--tap-key", "fifteen bytes o"),
+            ("--tap-key", "a key of a file with a newline\n"),
+            ("--http-token", "0123456789abcde"),
+            ("--http-token", "two words that are long"),
+            ("--http-token", "\u{e9}0123456789abcdef"),
+        ] {
+            let faults = faults(&[flag, bad]);
+            assert!(
+                faults.len() == 1 && faults[0].contains("=\"(not shown)\": takes at least 16 "),
+                "{faults:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn peers_can_be_checked_where_the_system_tells_them() {
+        let stream = ["--udp-listen=", "--unix-stream=/a"];
+        let config = resolve(&settings(&[&stream[..], &["--unix-allow-uids=0, 1000,4294967295"]].concat()));
+        assert_eq!(config.unwrap().unix_allow_uids, Some(vec![0, 1000, u32::MAX]));
+        for bad in ["root", "1,,2", "-1", "4294967296", ","] {
+            assert_eq!(faults(&[&stream[..], &["--unix-allow-uids", bad]].concat()).len(), 1, "{bad}");
+        }
+        let both = faults(&["--unix-dgram=/b", "--unix-allow-uids=0"]);
+        assert!(both.len() == 1 && both[0].starts_with("AUDIO_UNIX_DGRAM=\"/b\""), "{both:?}");
+    }
+
+    #[test]
     fn object_keys_name_the_call_and_stay_inside_the_storage() {
         let good =
             "{id}.opus {tenant}/{yyyy}/{mm}/{dd}/{hh}/a-{conversation_id}.opus {connection_id}_{id}.opus";
@@ -319,9 +368,11 @@ mod tests {
         }
         let bad = "/{id}.opus a//{id}.opus ../{id}.opus ./{id}.opus {id}.ogg a.opus {tenant}.opus {nope}{id}.opus \
                    {id.opus id}.opus {{id}}.opus {id}}.opus {id}{.opus {id}/ {}{id}.opus {id}/.. \u{7}{id}.opus";
-        for bad in bad.split(' ') {
+        let long = format!("{}{{id}}.opus", "{tenant}/".repeat(6));
+        for bad in bad.split(' ').chain([long.as_str()]) {
             assert_eq!(faults(&["--object-key", bad]).len(), 1, "{bad}");
         }
+        assert_eq!(faults(&["--object-key", &long["{tenant}/".len()..]]), [""; 0]);
     }
 
     #[test]

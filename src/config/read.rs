@@ -9,13 +9,20 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
-use super::{Config, Fault, RecordingFormat, Settings, VARIABLES};
+use super::{Config, Fault, HIDDEN, RecordingFormat, SECRETS, Secret, Settings, VARIABLES};
+use crate::publish::key::longest;
 
 /// `sun_path` of Linux has 108 bytes, the last of them a zero.
 pub(super) const UNIX_PATH_MAX_BYTES: usize = 107;
 
 /// ±30 dB is a factor of 32: more is a typing error, and would only be clipping or silence.
 pub(super) const GAIN_DB: RangeInclusive<f32> = -30.0..=30.0;
+
+/// Fewer can be guessed.
+const SECRET_MIN_BYTES: usize = 16;
+
+/// Cloud stores take names of 1,024 bytes; the rest is for what tells recordings of one name apart.
+const KEY_MAX_BYTES: usize = 1000;
 
 pub(super) const CALL_PLACEHOLDERS: [&str; 3] = ["{id}", "{connection_id}", "{conversation_id}"];
 pub(super) const OTHER_PLACEHOLDERS: [&str; 5] = ["{tenant}", "{yyyy}", "{mm}", "{dd}", "{hh}"];
@@ -25,8 +32,12 @@ pub(super) const SOCKET_TAKES: &str = "a path of at most 107 bytes";
 pub(super) const UDP_TAKES: &str = "an address and a port such as 127.0.0.1:5055, or nothing for no UDP";
 pub(super) const HTTP_TAKES: &str =
     "an address and a port such as 127.0.0.1:8080, or unix: and a path of at most 107 bytes";
+pub(super) const TAP_KEY_TAKES: &str = "at least 16 bytes of text without control characters";
+pub(super) const TOKEN_TAKES: &str = "at least 16 visible ASCII characters without a blank";
+pub(super) const UIDS_TAKES: &str = "user ids as numbers, separated by commas";
 pub(super) const OBJECT_KEY_TAKES: &str = "a relative name in .opus with {id}, {connection_id} or {conversation_id}; \
-     also {tenant}, {yyyy}, {mm}, {dd}, {hh}; no other braces; no component that is empty, . or ..";
+     also {tenant}, {yyyy}, {mm}, {dd}, {hh}; no other braces; no component that is empty, . or ..; at most 1000 bytes \
+     where each id takes 160";
 
 /// Reads the settings one after the other and gathers what is wrong with them.
 pub(super) struct Reader<'a> {
@@ -41,7 +52,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn refuse(&mut self, variable: &'static str, takes: &str) {
-        let value = self.text(variable).to_owned();
+        let value = if SECRETS.contains(&variable) { HIDDEN } else { self.text(variable) }.to_owned();
         self.faults.push(Fault { variable, value, takes: takes.to_owned() });
     }
 
@@ -121,6 +132,12 @@ impl<'a> Reader<'a> {
         if config.unix_dgram.is_some() && config.unix_dgram == config.unix_stream {
             self.refuse("AUDIO_UNIX_STREAM", "another path than AUDIO_UNIX_DGRAM");
         }
+        if config.unix_dgram.is_some() && config.unix_allow_uids.is_some() {
+            self.refuse(
+                "AUDIO_UNIX_DGRAM",
+                "nothing where AUDIO_UNIX_ALLOW_UIDS is set: the sender of a datagram cannot be checked",
+            );
+        }
         // A path that was given but refused has its own fault, which is enough.
         let is_given = |variable| self.settings.given(variable).is_some();
         if config.udp_listen.is_none() && !is_given("AUDIO_UNIX_DGRAM") && !is_given("AUDIO_UNIX_STREAM") {
@@ -166,6 +183,20 @@ pub(super) fn http_listen(text: &str) -> Option<String> {
     }
 }
 
+pub(super) fn tap_key(text: &str) -> Option<Secret> {
+    let is_strong = text.len() >= SECRET_MIN_BYTES && !text.contains(char::is_control);
+    is_strong.then(|| Secret::new(text))
+}
+
+pub(super) fn token(text: &str) -> Option<Secret> {
+    let is_strong = text.len() >= SECRET_MIN_BYTES && text.chars().all(|c| c.is_ascii_graphic());
+    is_strong.then(|| Secret::new(text))
+}
+
+pub(super) fn uids(text: &str) -> Option<Vec<u32>> {
+    text.split(',').map(|uid| uid.trim().parse().ok()).collect()
+}
+
 pub(super) fn object_key(text: &str) -> Option<String> {
     let is_inside = text.split('/').all(|component| !matches!(component, "" | "." | ".."));
     let names_the_call = CALL_PLACEHOLDERS.iter().any(|placeholder| text.contains(placeholder));
@@ -174,5 +205,6 @@ pub(super) fn object_key(text: &str) -> Option<String> {
         literal = literal.replace(placeholder, "_");
     }
     let is_plain = !literal.contains(['{', '}']) && !literal.contains(char::is_control);
-    (is_inside && names_the_call && is_plain && text.ends_with(".opus")).then(|| text.to_owned())
+    let is_short = longest(text) <= KEY_MAX_BYTES;
+    (is_inside && names_the_call && is_plain && is_short && text.ends_with(".opus")).then(|| text.to_owned())
 }

@@ -1,5 +1,9 @@
 //! The table of settings: each variable, its flag, default and meaning, once.
 
+use std::fmt;
+
+use super::secret::{HIDDEN, SECRETS};
+
 /// One row of the table of settings, as `--help` and README.md show it.
 #[derive(Clone, Copy, Debug)]
 pub struct Variable {
@@ -21,14 +25,26 @@ macro_rules! settings {
             &[$(Variable { name: $name, flag: $flag, default: $default, meaning: $meaning }),*];
 
         /// The settings as given: texts, by flag or by variable, for commands to flatten. [`super::resolve`] checks them.
-        #[derive(clap::Args, Clone, Debug, Default)]
+        #[derive(clap::Args, Clone, Default)]
         pub struct Settings {
             $(#[arg(
                 long = $flag, env = $name, value_name = $value, help_heading = "Settings",
-                allow_negative_numbers = true, help = concat!($meaning, " [default: ", $default, "]")
+                allow_negative_numbers = true, hide_env_values = SECRETS.contains(&$name), help = concat!($meaning, " [default: ", $default, "]")
             )]
             #[doc = $meaning]
             pub $field: Option<String>,)*
+        }
+
+        impl fmt::Debug for Settings {
+            /// Shows what was set, but no secret.
+            fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let mut shown = out.debug_struct("Settings");
+                $(if let Some(text) = &self.$field {
+                    let text = if SECRETS.contains(&$name) { HIDDEN } else { text };
+                    shown.field($name, &text);
+                })*
+                shown.finish()
+            }
         }
 
         impl Settings {
@@ -59,13 +75,21 @@ settings! {
     udp_listen "AUDIO_UDP_LISTEN" "udp-listen" "HOST:PORT" "127.0.0.1:5055"
         "UDP address for frames; empty: no UDP"
     allow_remote "AUDIO_ALLOW_REMOTE" "allow-remote" "BOOL" "false"
-        "true: addresses that are not loopback may be listened on; nothing authenticates who sends to them"
+        "true: addresses that are not loopback may be listened on; see tap-key and http-token for who may use them"
+    tap_key "AUDIO_TAP_KEY" "tap-key" "SECRET" "unset"
+        "shared secret of at least 16 bytes: frames over UDP must be signed with it; better set by the variable, \
+         flags are visible to other users"
     unix_dgram "AUDIO_UNIX_DGRAM" "unix-dgram" "PATH" "unset"
         "Unix datagram socket for frames"
     unix_stream "AUDIO_UNIX_STREAM" "unix-stream" "PATH" "unset"
         "Unix stream socket for frames, each behind its length as u16"
+    unix_allow_uids "AUDIO_UNIX_ALLOW_UIDS" "unix-allow-uids" "UIDS" "unset"
+        "user ids, separated by commas, whose processes alone may connect to Unix stream sockets"
     http_listen "AUDIO_HTTP_LISTEN" "http-listen" "ADDRESS" "unset"
         "health and stretches of live calls over HTTP: host:port or unix:/path"
+    http_token "AUDIO_HTTP_TOKEN" "http-token" "SECRET" "unset"
+        "secret of at least 16 characters that HTTP clients must show as a bearer token, except for health; better \
+         set by the variable"
     format "AUDIO_FORMAT" "format" "FORMAT" "lossless"
         "lossless (received Opus is kept as it is) or compat (one coupled stereo encoding)"
     tail_ms "AUDIO_TAIL_MS" "tail-ms" "MS" "2000"

@@ -1,7 +1,8 @@
 //! The HTTP port: health, readiness, and stretches of live calls. Errors are `application/problem+json` (RFC 9457).
 //!
-//! It only looks at the recorder, and has a bound on its own work: two stretches are made at a time, on threads of
-//! their own, and more requests wait. A client that reads slowly holds up nobody, at shutdown neither.
+//! Where a token is set, everything but health and readiness needs it. The port only looks at the recorder, and has a
+//! bound on its own work: two stretches are made at a time, on threads of their own, and more requests wait. A client
+//! that reads slowly holds up nobody, at shutdown neither.
 
 use std::io;
 use std::path::Path;
@@ -11,23 +12,25 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path as PathOf, Query, State};
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::extract::{Path as PathOf, Query, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde::Deserialize;
 use serde_json::json;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio_util::io::ReaderStream;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::ingest::Ingest;
-use super::log::chain;
+use super::log::{Sparing, chain};
 use super::render::Options;
 use super::stretch::{StretchError, Wanted, stretch};
-use super::unix;
+use super::unix::{self, Door};
+use crate::config::Secret;
 use crate::id::Channel;
 use crate::time::Wall;
 
@@ -48,16 +51,30 @@ pub enum Listener {
     /// Over TCP.
     Tcp(TcpListener),
     /// Over a Unix socket.
-    Unix(UnixListener),
+    Unix(Door),
 }
 
-/// Listens on `host:port` or `unix:` and a path. A Unix socket has mode 0660, and replaces a dead one.
+impl axum::serve::Listener for Door {
+    type Io = UnixStream;
+    type Addr = ();
+
+    async fn accept(&mut self) -> (UnixStream, ()) {
+        (Self::accept(self).await, ())
+    }
+
+    fn local_addr(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Listens on `host:port` or `unix:` and a path. A Unix socket has mode 0660, replaces a dead one, and is for the
+/// users `allowed`, if that is not `None`.
 ///
 /// # Errors
 /// Where the system refuses the address, or another process listens there.
-pub async fn bind(address: &str) -> io::Result<Listener> {
+pub async fn bind(address: &str, allowed: Option<Vec<u32>>) -> io::Result<Listener> {
     match address.strip_prefix("unix:") {
-        Some(path) => Ok(Listener::Unix(unix::bind_stream(Path::new(path))?)),
+        Some(path) => Ok(Listener::Unix(Door::new(unix::bind_stream(Path::new(path))?, allowed))),
         None => Ok(Listener::Tcp(TcpListener::bind(address).await?)),
     }
 }
@@ -67,19 +84,23 @@ pub async fn bind(address: &str) -> io::Result<Listener> {
 pub struct Desk {
     ingest: Arc<Ingest>,
     options: Options,
+    token: Option<Secret>,
+    refused: Sparing,
     permits: Semaphore,
 }
 
 impl Desk {
-    /// Answers for `ingest`; stretches are made with the `options` of recordings.
+    /// Answers for `ingest`, where there is a `token` only to clients that show it. Stretches are made with the
+    /// `options` of recordings.
     #[must_use]
-    pub fn new(ingest: Arc<Ingest>, options: Options) -> Self {
-        Self { ingest, options, permits: Semaphore::new(STRETCHES_MAX) }
+    pub fn new(ingest: Arc<Ingest>, options: Options, token: Option<Secret>) -> Self {
+        Self { ingest, options, token, refused: Sparing::default(), permits: Semaphore::new(STRETCHES_MAX) }
     }
 }
 
 /// Answers until `stop`, and for a second more what has been asked before.
 pub async fn serve(listener: Listener, desk: Desk, stop: CancellationToken) {
+    let desk = Arc::new(desk);
     let routes = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
@@ -88,7 +109,8 @@ pub async fn serve(listener: Listener, desk: Desk, stop: CancellationToken) {
         .method_not_allowed_fallback(|| async {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this address is only read, with GET")
         })
-        .with_state(Arc::new(desk));
+        .layer(from_fn_with_state(Arc::clone(&desk), authorize))
+        .with_state(desk);
     let stopped = stop.clone().cancelled_owned();
     let serving = async {
         match listener {
@@ -106,6 +128,27 @@ pub async fn serve(listener: Listener, desk: Desk, stop: CancellationToken) {
         },
         () = time_is_up => debug!("answers that were still being sent are cut off"),
     }
+}
+
+/// Lets a request pass that shows the token, or that needs none: those of orchestrators, which tell nothing of calls.
+async fn authorize(State(desk): State<Arc<Desk>>, request: Request, next: Next) -> Response {
+    let is_health = matches!(request.uri().path(), "/healthz" | "/readyz");
+    let is_let_in = desk.token.as_ref().is_none_or(|token| is_health || shows(request.headers(), token));
+    if is_let_in {
+        return next.run(request).await;
+    }
+    if let Some(count) = desk.refused.count() {
+        warn!(count, "requests without the token are refused");
+    }
+    let problem = Problem::new(StatusCode::UNAUTHORIZED, "this address needs the token of AUDIO_HTTP_TOKEN");
+    ([(header::WWW_AUTHENTICATE, "Bearer")], problem).into_response()
+}
+
+/// Whether a request carries the token as RFC 6750 section 2.1 says.
+fn shows(headers: &HeaderMap, token: &Secret) -> bool {
+    let value = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
+    let Some((scheme, presented)) = value.split_first_chunk::<7>() else { return false };
+    scheme.eq_ignore_ascii_case(b"bearer ") && token.is(presented.trim_ascii())
 }
 
 /// An error as the client sees it.

@@ -16,6 +16,7 @@ use dashmap::mapref::entry::Entry;
 use tracing::{debug, info, warn};
 
 use super::clock::Clock;
+use super::gate::{Gate, Via};
 use super::log::DropLog;
 use super::slot::{Slot, SlotState, Timer};
 use super::spool_dir::SpoolDir;
@@ -52,6 +53,7 @@ const REMEMBERED_PER_OPEN: usize = 4;
 #[derive(Debug)]
 pub struct Ingest {
     limits: Limits,
+    gate: Gate,
     clock: Clock,
     metrics: Arc<Metrics>,
     drops: DropLog,
@@ -87,6 +89,7 @@ impl Ingest {
     #[must_use]
     pub fn new(
         limits: Limits,
+        gate: Gate,
         clock: Clock,
         metrics: Arc<Metrics>,
         spool: Arc<SpoolDir>,
@@ -94,6 +97,7 @@ impl Ingest {
     ) -> Self {
         Self {
             limits,
+            gate,
             clock,
             metrics,
             drops: DropLog::default(),
@@ -108,9 +112,9 @@ impl Ingest {
     }
 
     /// Receives the bytes of one frame. Returns the answer to send back if it was a PING.
-    pub fn receive(&self, bytes: &[u8]) -> Option<Vec<u8>> {
+    pub fn receive(&self, bytes: &[u8], via: Via) -> Option<Vec<u8>> {
         // A bug that one frame brings to light must not end the receiver, and with it all other calls.
-        let received = catch_unwind(AssertUnwindSafe(|| self.try_receive(bytes)));
+        let received = catch_unwind(AssertUnwindSafe(|| self.try_receive(bytes, via)));
         match received.unwrap_or(Err(DropReason::InternalError)) {
             Ok(answer) => answer,
             Err(reason) => {
@@ -132,7 +136,8 @@ impl Ingest {
         self.drops.report(reason, self.metrics.dropped(reason), self.clock.now(), bytes);
     }
 
-    fn try_receive(&self, bytes: &[u8]) -> Result<Option<Vec<u8>>, DropReason> {
+    fn try_receive(&self, bytes: &[u8], via: Via) -> Result<Option<Vec<u8>>, DropReason> {
+        self.gate.check(bytes, via, &self.clock)?;
         let frame = frame::parse(bytes)?;
         match frame.message {
             Message::Ping => return Ok(Some(frame::pong(bytes))),

@@ -3,7 +3,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -15,6 +15,8 @@ const PIECE_BYTES: usize = 256 * 1024;
 
 /// Recordings are for their owner and group.
 const RECORDING_MODE: u32 = 0o640;
+/// And so are the directories that are made for them.
+const DIRECTORY_MODE: u32 = 0o750;
 
 /// A directory that recordings are published to.
 #[derive(Clone, Debug)]
@@ -120,7 +122,7 @@ fn create_dirs(directory: &Path) -> io::Result<()> {
     if let Some(parent) = parent {
         create_dirs(parent)?;
     }
-    match fs::create_dir(directory) {
+    match fs::DirBuilder::new().mode(DIRECTORY_MODE).create(directory) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
         _ => sync_dir(parent.unwrap_or(Path::new("."))),
     }

@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tracing::warn;
 use tracing_subscriber::EnvFilter;
@@ -12,7 +12,7 @@ use crate::config::{Config, Fault, LogFormat};
 use crate::metrics::DropReason;
 use crate::time::Mono;
 
-/// Each reason is reported at most this often.
+/// Each kind of refusal is reported at most this often.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 
 /// Sets up the log on standard error. Called once, by a command.
@@ -72,6 +72,26 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+/// Counts what may come in floods, and says when to report it: at most once a second.
+#[derive(Debug, Default)]
+pub struct Sparing {
+    seen: Mutex<(u64, Option<Instant>)>,
+}
+
+impl Sparing {
+    /// Counts one more. Returns how many there have been, if that is to be reported now.
+    pub fn count(&self) -> Option<u64> {
+        let mut seen = lock(&self.seen);
+        let (count, reported) = &mut *seen;
+        *count += 1;
+        if reported.is_some_and(|reported| reported.elapsed() < REPORT_EVERY) {
+            return None;
+        }
+        *reported = Some(Instant::now());
+        Some(*count)
+    }
 }
 
 /// Reports dropped frames, each reason at most once a second.

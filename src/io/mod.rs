@@ -3,6 +3,7 @@
 pub mod capture;
 pub mod clock;
 pub mod finish;
+pub mod gate;
 pub mod http;
 pub mod ingest;
 pub mod listen;

@@ -10,7 +10,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::id::ConnectionId;
@@ -68,9 +68,9 @@ impl SpoolDir {
     /// [`SpoolDirError`]; a directory in use is told apart from one that cannot be written.
     pub fn open(path: &Path) -> Result<Self, SpoolDirError> {
         let failed = |source| SpoolDirError::Io { path: path.to_owned(), source };
-        // What people said on the phone is nobody else's business.
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(path.join("lock"));
+        make(path).map_err(failed)?;
+        let mut options = OpenOptions::new();
+        let lock = options.create(true).truncate(false).write(true).mode(0o600).open(path.join("lock"));
         let lock = lock.map_err(failed)?;
         match lock.try_lock() {
             Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
@@ -131,6 +131,15 @@ impl SpoolDir {
     pub fn free_bytes(&self) -> io::Result<u64> {
         free_bytes(&self.path)
     }
+}
+
+/// Makes a spool directory, if it is not there, for this user alone: what people said on the phone is nobody else's
+/// business.
+///
+/// # Errors
+/// Where the disk says no.
+pub fn make(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 /// Free bytes on the disk that holds a path.

@@ -9,6 +9,7 @@ use tokio::net::UdpSocket;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use super::gate::Via;
 use super::ingest::Ingest;
 
 /// What the socket may hold while the daemon is not scheduled: a second of some hundred calls.
@@ -59,7 +60,7 @@ fn receive_batch(socket: &UdpSocket, ingest: &Ingest, datagram: &mut [u8]) -> bo
     for _ in 0..BATCH {
         match socket.try_recv_from(datagram) {
             Ok((length, peer)) => {
-                if let Some(answer) = ingest.receive(&datagram[..length])
+                if let Some(answer) = ingest.receive(&datagram[..length], Via::Udp)
                     && let Err(error) = socket.try_send_to(&answer, peer)
                 {
                     warn!(%error, %peer, "ping not answered");

@@ -1,11 +1,16 @@
 //! The Unix sockets: datagrams, one a frame, and byte streams, each frame behind its length as u16 (RFC 4571).
+//!
+//! A socket has mode 0660 from its first moment, whatever the umask is. Behind a [`Door`] the peer's user counts, too.
 
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net as blocking;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
+use rustix::fs::Mode;
+use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixDatagram, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
@@ -13,7 +18,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
+use super::gate::Via;
 use super::ingest::Ingest;
+use super::log::Sparing;
 use crate::metrics::DropReason;
 
 /// The longest frame that a length of 16 bits can announce.
@@ -26,6 +33,10 @@ const STREAMS_MAX: usize = 1024;
 const STREAM_BUFFER_BYTES: usize = 256 * 1024;
 /// How long a byte stream may be held up by a disk that is behind.
 const CONGESTION_PATIENCE_MS: u32 = 1000;
+/// Sockets are for their owner and group.
+const SOCKET_MODE: u32 = 0o660;
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 1024;
 /// Asked of the kernel for the datagram socket.
 const RECEIVE_BUFFER_BYTES: usize = 8 * 1024 * 1024;
 
@@ -35,35 +46,41 @@ const RECEIVE_BUFFER_BYTES: usize = 8 * 1024 * 1024;
 /// Where another process listens there, or the system refuses.
 pub fn bind_datagram(path: &Path) -> io::Result<UnixDatagram> {
     replace_dead_socket(path, |path| blocking::UnixDatagram::unbound()?.connect(path))?;
-    let socket = blocking::UnixDatagram::bind(path)?;
+    let socket = bind(path, Type::DGRAM)?;
     if rustix::net::sockopt::set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER_BYTES).is_err() {
         debug!("unix datagram receive buffer keeps its default size");
     }
-    finish_bind(path)?;
-    socket.set_nonblocking(true)?;
-    UnixDatagram::from_std(socket)
+    UnixDatagram::from_std(socket.into())
 }
 
-/// Binds the stream socket, mode 0660. A dead socket at the path is replaced.
+/// Binds a stream socket, mode 0660. A dead socket at the path is replaced.
 ///
 /// # Errors
 /// Where another process listens there, or the system refuses.
 pub fn bind_stream(path: &Path) -> io::Result<UnixListener> {
     replace_dead_socket(path, |path| blocking::UnixStream::connect(path).map(drop))?;
-    let listener = blocking::UnixListener::bind(path)?;
-    finish_bind(path)?;
-    listener.set_nonblocking(true)?;
-    UnixListener::from_std(listener)
+    let socket = bind(path, Type::STREAM)?;
+    socket.listen(BACKLOG)?;
+    UnixListener::from_std(socket.into())
+}
+
+fn bind(path: &Path, kind: Type) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::UNIX, kind, None)?;
+    // Linux makes the file with the mode of the socket less the umask; what the umask took is given back below. So
+    // there is no moment in which others could connect.
+    if let Err(error) = rustix::fs::fchmod(&socket, Mode::from_raw_mode(SOCKET_MODE)) {
+        debug!(%error, "the mode of a unix socket is set only after it is bound");
+    }
+    socket.bind(&SockAddr::unix(path)?)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(SOCKET_MODE))?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
 }
 
 /// How many datagrams the kernel queues on a Unix socket before a sender must wait, if it says.
 #[must_use]
 pub fn datagram_queue_length() -> Option<u32> {
     std::fs::read_to_string("/proc/sys/net/unix/max_dgram_qlen").ok()?.trim().parse().ok()
-}
-
-fn finish_bind(path: &Path) -> io::Result<()> {
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))
 }
 
 /// Removes what a killed daemon left at `path`. A socket that somebody answers on is left alone, and so is a file
@@ -99,7 +116,7 @@ fn receive_batch(socket: &UnixDatagram, ingest: &Ingest, datagram: &mut [u8]) ->
     for _ in 0..BATCH {
         match socket.try_recv_from(datagram) {
             Ok((length, peer)) => {
-                if let Some(answer) = ingest.receive(&datagram[..length]) {
+                if let Some(answer) = ingest.receive(&datagram[..length], Via::Unix) {
                     answer_ping(socket, &answer, &peer);
                 }
             }
@@ -126,44 +143,80 @@ fn answer_ping(socket: &UnixDatagram, answer: &[u8], peer: &tokio::net::unix::So
     }
 }
 
-fn to_sock_addr(peer: &blocking::SocketAddr) -> io::Result<socket2::SockAddr> {
+fn to_sock_addr(peer: &blocking::SocketAddr) -> io::Result<SockAddr> {
     use std::os::linux::net::SocketAddrExt;
     use std::os::unix::ffi::OsStrExt;
     if let Some(path) = peer.as_pathname() {
-        return socket2::SockAddr::unix(path);
+        return SockAddr::unix(path);
     }
     let name = peer.as_abstract_name().unwrap_or_default();
     let path = [b"\0", name].concat();
-    socket2::SockAddr::unix(std::ffi::OsStr::from_bytes(&path))
+    SockAddr::unix(std::ffi::OsStr::from_bytes(&path))
+}
+
+/// A stream socket that lets in only processes of certain users, if it is told which.
+#[derive(Debug)]
+pub struct Door {
+    listener: UnixListener,
+    allowed: Option<Vec<u32>>,
+    refused: Sparing,
+}
+
+impl Door {
+    /// Lets in who may connect to the socket, and of those only `allowed` users if that is not `None`.
+    #[must_use]
+    pub fn new(listener: UnixListener, allowed: Option<Vec<u32>>) -> Self {
+        Self { listener, allowed, refused: Sparing::default() }
+    }
+
+    /// Waits for the next connection that may come in.
+    pub async fn accept(&self) -> UnixStream {
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, _)) if self.lets_in(&stream) => return stream,
+                Ok(_) => {}
+                Err(error) => {
+                    warn!(%error, "unix stream socket");
+                    // Out of file descriptors, most likely: leave the system time to get some.
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+
+    /// Asks the kernel whose process connected. A process cannot choose what is answered.
+    fn lets_in(&self, stream: &UnixStream) -> bool {
+        let Some(allowed) = &self.allowed else { return true };
+        let peer = stream.peer_cred();
+        if peer.as_ref().is_ok_and(|peer| allowed.contains(&peer.uid())) {
+            return true;
+        }
+        if let Some(count) = self.refused.count() {
+            let (uid, pid) = peer.map_or((None, None), |peer| (Some(peer.uid()), peer.pid()));
+            warn!(uid, pid, count, "connection of a user that is not allowed is refused");
+        }
+        false
+    }
 }
 
 /// Accepts byte streams until `stop`; then waits for those that are open to hand over what they hold.
-pub async fn serve_streams(listener: UnixListener, ingest: Arc<Ingest>, stop: CancellationToken) {
+pub async fn serve_streams(door: Door, ingest: Arc<Ingest>, stop: CancellationToken) {
     let permits = Arc::new(Semaphore::new(STREAMS_MAX));
     let streams = TaskTracker::new();
     loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+        let stream = tokio::select! {
+            stream = door.accept() => stream,
             () = stop.cancelled() => break,
         };
-        match accepted {
-            Ok((stream, _)) => {
-                let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
-                    warn!(open = STREAMS_MAX, "too many byte streams, one is refused");
-                    continue;
-                };
-                let (ingest, stop) = (Arc::clone(&ingest), stop.clone());
-                streams.spawn(async move {
-                    serve_stream(stream, &ingest, &stop).await;
-                    drop(permit);
-                });
-            }
-            Err(error) => {
-                warn!(%error, "unix stream socket");
-                // Out of file descriptors, most likely: leave the system time to get some.
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-            }
-        }
+        let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
+            warn!(open = STREAMS_MAX, "too many byte streams, one is refused");
+            continue;
+        };
+        let (ingest, stop) = (Arc::clone(&ingest), stop.clone());
+        streams.spawn(async move {
+            serve_stream(stream, &ingest, &stop).await;
+            drop(permit);
+        });
     }
     streams.close();
     streams.wait().await;
@@ -176,7 +229,7 @@ async fn wait_for_room(ingest: &Ingest) {
         if !ingest.is_congested() {
             return;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 
@@ -211,7 +264,7 @@ async fn serve_stream(stream: UnixStream, ingest: &Ingest, stop: &CancellationTo
             ingest.drop_frame(DropReason::StreamTruncated, &frame);
             return;
         }
-        let answer = ingest.receive(&frame);
+        let answer = ingest.receive(&frame, Via::Unix);
         wait_for_room(ingest).await;
         if let Some(answer) = answer {
             let length = u16::try_from(answer.len()).unwrap_or(u16::MAX).to_be_bytes();

@@ -1,8 +1,9 @@
 //! The running program: started, watched through its log, stopped or killed.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read as _};
 use std::net::SocketAddr;
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
@@ -36,7 +37,11 @@ pub(crate) struct Ended {
 impl Daemon {
     /// Starts `serve` and waits until it says that it is ready.
     pub(crate) fn start(place: &Place) -> Self {
-        let mut command = place.command("serve");
+        Self::start_by(place.command("serve"))
+    }
+
+    /// Starts the daemon by a command that becomes it, and waits until it says that it is ready.
+    pub(crate) fn start_by(mut command: Command) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program starts");
         let log = Log::default();
@@ -75,14 +80,6 @@ impl Daemon {
             log.lines().find(|line| line.contains("listening") && field(line, "socket") == Some("udp"));
         let address = line.and_then(|line| field(line, "address")).expect("a log line with the udp address");
         address.parse().expect("an address and a port")
-    }
-
-    /// The address of the HTTP port, as its log says.
-    pub(crate) fn http(&self) -> String {
-        let log = self.log();
-        let line =
-            log.lines().find(|line| line.contains("listening") && field(line, "socket") == Some("http"));
-        line.and_then(|line| field(line, "address")).expect("a log line with the address").to_owned()
     }
 
     /// How much memory it has, in KiB: what the kernel calls VmHWM, the most it ever had.
@@ -177,6 +174,14 @@ pub(crate) fn field<'l>(line: &'l str, name: &str) -> Option<&'l str> {
     line.split_whitespace()
         .find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
         .map(|v| v.trim_matches('"'))
+}
+
+/// The totals that the daemon tells when it stops.
+pub(crate) fn dropped(log: &str) -> BTreeMap<String, u64> {
+    let line = log.lines().find(|line| line.contains("stopped")).expect("a last line");
+    let (_, totals) = line.split_once("dropped=").expect("what was dropped");
+    let pairs = totals.trim_matches('"').split_whitespace().filter_map(|pair| pair.split_once('='));
+    pairs.map(|(reason, count)| (reason.to_owned(), count.parse().expect("a number"))).collect()
 }
 
 fn wait_for_exit(child: &mut Child) -> ExitStatus {

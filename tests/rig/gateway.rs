@@ -5,8 +5,12 @@
 use std::io::{self, Read as _, Write as _};
 use std::net::UdpSocket;
 use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde_json::Value;
+use sha2::Sha256;
 use tempfile::TempDir;
 
 use super::PATIENCE;
@@ -63,9 +67,22 @@ pub(crate) fn frame(kind: u8, channel: u8, at_us: u64, id: &[u8], body: &[u8]) -
     frame
 }
 
+/// Signs a frame as README.md says: the flag, the sender, the counter, and the tag over all of that.
+pub(crate) fn signed(frame: &[u8], key: &[u8], sender: u32, counter: u64) -> Vec<u8> {
+    let mut signed = frame.to_vec();
+    signed[7] |= 1;
+    signed.extend_from_slice(&sender.to_be_bytes());
+    signed.extend_from_slice(&counter.to_be_bytes());
+    let mut hmac = Hmac::<Sha256>::new_from_slice(key).expect("a key of any length");
+    hmac.update(&signed);
+    signed.extend_from_slice(&hmac.finalize().into_bytes()[..16]);
+    signed
+}
+
 /// A connected sender.
 pub(crate) struct Gateway {
     link: Link,
+    signer: Option<(Vec<u8>, u32)>,
     since_ping: usize,
     pings: u64,
 }
@@ -100,7 +117,12 @@ impl Gateway {
                 Link::UnixStream(stream)
             }
         };
-        Self { link, since_ping: 0, pings: 0 }
+        Self { link, signer: None, since_ping: 0, pings: 0 }
+    }
+
+    /// Signs all frames from now on.
+    pub(crate) fn sign(&mut self, key: &str, sender: u32) {
+        self.signer = Some((key.as_bytes().to_vec(), sender));
     }
 
     /// Sends the bytes of a frame, and waits for the daemon every now and then.
@@ -160,8 +182,17 @@ impl Gateway {
         self.sync();
     }
 
+    /// Sends a frame, signed if that was asked for. Returns what was sent.
+    pub(crate) fn write(&mut self, frame: &[u8]) -> Vec<u8> {
+        let signer = self.signer.as_ref();
+        let bytes =
+            signer.map_or_else(|| frame.to_vec(), |(key, id)| signed(frame, key, *id, next_counter()));
+        self.write_bytes(&bytes);
+        bytes
+    }
+
     /// Sends bytes as one unit, whatever they are.
-    pub(crate) fn write(&mut self, bytes: &[u8]) {
+    pub(crate) fn write_bytes(&mut self, bytes: &[u8]) {
         match &mut self.link {
             Link::Udp(udp) => drop(udp.send(bytes).expect("the daemon's udp socket")),
             Link::UnixDgram(dgram, _) => drop(dgram.send(bytes).expect("the daemon's datagram socket")),
@@ -189,6 +220,16 @@ impl Gateway {
         answer.truncate(length);
         answer
     }
+}
+
+/// The wall clock in microseconds, and never the same twice.
+pub(crate) fn next_counter() -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock that is set").as_micros();
+    let now = u64::try_from(now).expect("this millennium");
+    let next = |last: u64| Some(now.max(last + 1));
+    let last = LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).expect("it always succeeds");
+    now.max(last + 1)
 }
 
 /// Does it again as long as it is interrupted, which a machine that was halted does to a read with a time limit.

@@ -1,8 +1,12 @@
-//! A small HTTP client: one request a connection.
+//! An HTTP client, byte by byte: what is asked and answered is seen as it is.
+
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
 
 use std::io::{Read, Write};
 
 use serde_json::Value;
+
+use super::daemon::{Daemon, field};
 
 /// What an HTTP server answered.
 pub(crate) struct Answer {
@@ -12,29 +16,38 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// A header's value.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let mut lines = self.head.lines().filter_map(|line| line.split_once(": "));
         lines.find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 
-    /// The error that it is.
     pub(crate) fn problem(&self) -> Value {
         assert_eq!(self.header("content-type"), Some("application/problem+json"), "{}", self.head);
-        let problem: Value = serde_json::from_slice(&self.body).expect("an HTTP answer");
+        let problem: Value = serde_json::from_slice(&self.body).unwrap();
         assert_eq!(problem["status"], self.status, "{problem}");
         problem
     }
 }
 
-/// Asks an HTTP server something, over a connection of its own.
-pub(crate) fn ask(mut link: impl Read + Write, method: &str, target: &str) -> Answer {
-    write!(link, "{method} {target} HTTP/1.1\r\nHost: sidetape\r\nConnection: close\r\n\r\n")
-        .expect("an HTTP answer");
+/// Asks once.
+pub(crate) fn ask(link: impl Read + Write, method: &str, target: &str) -> Answer {
+    ask_with(link, method, target, "")
+}
+
+/// Asks once, with more header lines, each with its line end.
+pub(crate) fn ask_with(mut link: impl Read + Write, method: &str, target: &str, lines: &str) -> Answer {
+    write!(link, "{method} {target} HTTP/1.1\r\nHost: sidetape\r\n{lines}Connection: close\r\n\r\n").unwrap();
     let mut bytes = Vec::new();
-    link.read_to_end(&mut bytes).expect("an HTTP answer");
+    link.read_to_end(&mut bytes).unwrap();
     let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").expect("a whole answer");
-    let head = String::from_utf8(bytes[..end].to_vec()).expect("an HTTP answer");
-    let status = head.split(' ').nth(1).expect("an HTTP answer").parse().expect("an HTTP answer");
+    let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
     Answer { status, head, body: bytes[end + 4..].to_vec() }
+}
+
+/// The address of the HTTP port, as the log says.
+pub(crate) fn http_address(daemon: &Daemon) -> String {
+    let log = daemon.log();
+    let line = log.lines().find(|line| line.contains("listening") && field(line, "socket") == Some("http"));
+    line.and_then(|line| field(line, "address")).expect("a log line with the address").to_owned()
 }

@@ -1,7 +1,7 @@
 //! The rig: drives the real binary from outside, as a gateway would, and reads what it leaves behind.
 //!
 //! [`place`] is a folder with a daemon's settings, [`daemon`] the running program, [`gateway`] a sender over one of
-//! its sockets, [`media`] what is sent, [`captures`] real calls, [`recording`] the reader of finished files, and
+//! its sockets, [`media`] what is sent, [`http`] a client of its port, [`captures`] real calls, [`recording`] the reader of finished files, and
 //! [`judges`] the other programs that have to accept them; [`picture`] reads what is drawn of one. [`spool`] does
 //! without the daemon. Nothing here uses the project's own parsers, except for opening captures.
 #![allow(dead_code, reason = "each file of tests takes what it needs")]
