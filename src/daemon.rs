@@ -5,7 +5,7 @@
 //! the spool, finish what can be finished in the time allowed. What cannot stays in the spool for the next start.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -23,11 +23,11 @@ use crate::io::clock::Clock;
 use crate::io::finish::Finisher;
 use crate::io::gate::Gate;
 use crate::io::ingest::{Ingest, Limits, PACKETS_MAX};
-use crate::io::local::LocalStore;
 use crate::io::recover::{Found, look_through};
 use crate::io::render::Options;
 use crate::io::spool_dir::SpoolDir;
 use crate::io::spool_writer::SpoolWriter;
+use crate::io::store::Store;
 use crate::io::{http, udp, unix};
 use crate::metrics::Metrics;
 use crate::time::Mono;
@@ -116,10 +116,12 @@ pub fn options(config: &Config) -> Options {
 }
 
 /// The finisher that a configuration asks for.
-#[must_use]
-pub fn finisher(config: &Config, metrics: Arc<Metrics>) -> Finisher {
-    let store = LocalStore::new(Path::new(&config.storage_path));
-    Finisher::new(store, config.object_key.clone(), options(config), metrics)
+///
+/// # Errors
+/// Where the settings of its store cannot be used.
+pub async fn finisher(config: &Config, metrics: Arc<Metrics>) -> anyhow::Result<Arc<Finisher>> {
+    let store = Store::open(config).await?;
+    Ok(Arc::new(Finisher::new(store, config.object_key.clone(), options(config), metrics)))
 }
 
 impl Daemon {
@@ -150,7 +152,7 @@ impl Daemon {
         let (sockets, bound) = Sockets::bind(&config).await?;
 
         let give_up = CancellationToken::new();
-        let finisher = Arc::new(finisher(&config, metrics));
+        let finisher = finisher(&config, metrics).await.context("opening the storage")?;
         let finisher = tokio::spawn(finisher.run(to_finish, give_up.clone()));
         take_up(found, &ingest, sealed);
 

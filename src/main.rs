@@ -56,9 +56,9 @@ fn run(command: Command) -> anyhow::Result<()> {
             Command::Serve(serve) => serve.run().await,
             Command::Demo(demo) => demo.run().await,
             Command::Replay(replay) => replay.run().await,
-            Command::Recover(recover) => recover.run(),
+            Command::Recover(recover) => recover.run().await,
             Command::Inspect(inspect) => inspect.run(),
-            Command::Check(check) => check.run(),
+            Command::Check(check) => check.run().await,
         }
     });
     // A disk that hangs must not keep the process: what is cut off here is done again by the next start.

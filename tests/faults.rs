@@ -12,8 +12,8 @@ use std::sync::Arc;
 use serde_json::json;
 use sidetape::config::RecordingFormat::Lossless;
 use sidetape::io::finish::Finisher;
-use sidetape::io::local::LocalStore;
 use sidetape::io::render::{Options, RenderError, Rendered, render};
+use sidetape::io::store::local::LocalStore;
 
 use rig::daemon::Daemon;
 use rig::disk::Disk;

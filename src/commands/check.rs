@@ -2,14 +2,13 @@
 
 use std::fs;
 use std::io::Write;
-use std::path::Path;
 
 use anyhow::Context as _;
 
 use super::configure;
 use crate::config::{Config, Settings};
-use crate::io::local::{LocalStore, Put};
 use crate::io::spool_dir::{self, free_bytes, sync_dir};
+use crate::io::store::{AUDIO, Body, Object, Put, Store, StoreError};
 
 /// Tries the configuration: the spool is written, a probe object put, read and removed.
 #[derive(clap::Args, Debug)]
@@ -23,12 +22,15 @@ impl Check {
     ///
     /// # Errors
     /// The first thing that does not work. A running daemon is not disturbed.
-    pub fn run(self) -> anyhow::Result<()> {
+    pub async fn run(self) -> anyhow::Result<()> {
         let config = configure(&self.settings)?;
         println!("configuration: ok");
         check_spool(&config).with_context(|| format!("spool {}", config.spool_dir.display()))?;
         println!("spool {}: written, synced and read back", config.spool_dir.display());
-        check_store(&config).with_context(|| format!("storage {}", config.storage_path))?;
+        check_store(&config)
+            .await
+            .map_err(advised)
+            .with_context(|| format!("storage {}", config.storage_path))?;
         println!("storage {}: probe put, read back and removed", config.storage_path);
         Ok(())
     }
@@ -53,13 +55,42 @@ fn check_spool(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn check_store(config: &Config) -> anyhow::Result<()> {
-    let store = LocalStore::new(Path::new(&config.storage_path));
+/// Puts a probe, puts it again as an attempt does that was cut short, tries to take its name, reads and removes it.
+async fn check_store(config: &Config) -> anyhow::Result<()> {
+    let store = Store::open(config).await.context("opening")?;
+    let text = format!("sidetape probe {}, to be removed\n", std::process::id());
     let key = format!("sidetape-probe-{}.opus", std::process::id());
-    let put = store.put(&key, &mut &b"sidetape"[..], &key)?;
-    anyhow::ensure!(put != Put::Taken, "{key} is taken");
-    let is_there = store.holds(&key, b"sidetape");
-    store.remove(&key).context("removing the probe")?;
-    anyhow::ensure!(is_there, "the probe reads back differently");
+    let probe = |text: &str| Object {
+        key: key.clone(),
+        body: Body::Text(text.to_owned().into()),
+        bytes: text.len().try_into().unwrap_or(u64::MAX),
+        crc32c: crc32c::crc32c(text.as_bytes()),
+        content_type: AUDIO,
+        labels: vec![("connection", "probe".to_owned())],
+        temporary: key.clone(),
+    };
+    let put = store.put(probe(&text)).await?;
+    anyhow::ensure!(put == Put::Created, "{key} is there already: remove it");
+    let tried = try_probe(&store, &key, probe(&text), probe("another text")).await;
+    let removed = store.remove(&key).await;
+    let read = tried?;
+    removed?;
+    anyhow::ensure!(read == text.as_bytes(), "the probe reads back differently");
     Ok(())
+}
+
+async fn try_probe(store: &Store, key: &str, same: Object, other: Object) -> anyhow::Result<Vec<u8>> {
+    let again = store.put(same).await?;
+    anyhow::ensure!(again == Put::AlreadyThere, "what was put is not recognised");
+    let taken = store.put(other).await?;
+    anyhow::ensure!(taken == Put::Taken, "this store overwrites objects: it ignores `If-None-Match: *`");
+    Ok(store.read(key).await?)
+}
+
+/// Adds what to do to an error of the store.
+fn advised(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast_ref::<StoreError>().map(StoreError::trouble) {
+        Some(trouble) => error.context(trouble.advice()),
+        None => error,
+    }
 }

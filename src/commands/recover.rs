@@ -24,7 +24,7 @@ impl Recover {
     ///
     /// # Errors
     /// Where the spool is in use or cannot be read, or a connection could not be finished; the others are.
-    pub fn run(self) -> anyhow::Result<()> {
+    pub async fn run(self) -> anyhow::Result<()> {
         let config = configure(&self.settings)?;
         let spool = SpoolDir::open(&config.spool_dir)?;
         let found = look_through(&spool, rules(&config)).context("looking through the spool")?;
@@ -34,12 +34,14 @@ impl Recover {
                 .with_context(|| format!("sealing {}", open.path.display()))?;
             files.push(open.path);
         }
-        let finisher = finisher(&config, Arc::new(Metrics::default()));
+        let finisher =
+            finisher(&config, Arc::new(Metrics::default())).await.context("opening the storage")?;
         let mut failed = 0;
         for file in &files {
-            if let Err(error) = finisher.finish(file, 1) {
+            if let Err(error) = finisher.finish(file, &mut None).await {
+                let advice = error.advice();
                 failed += 1;
-                eprintln!("{}: {:#}", file.display(), anyhow::Error::new(error));
+                eprintln!("{}: {:#} ({advice})", file.display(), anyhow::Error::new(error));
             }
         }
         println!("{} of {} connections finished", files.len() - failed, files.len());

@@ -4,33 +4,31 @@
 //!    into the store, which reads it back, 6. the manifest is put, 8. the spool file is removed and the directory synced.
 //!
 //! (Step 7, the catalogue, is not built yet.) Each step can be done again, so a crash between any two of them, or an
-//! error of the disk or the store, leads to nothing but another attempt: at once after a restart, or after a wait
-//! that doubles from one second to a minute. Attempts go on for as long as it takes; the spool file stays until then.
+//! error of the disk or the store, leads to nothing but another attempt: when is the matter of [`super::outbox`].
+//! Between attempts of one process what was rendered stays beside the spool file; another process renders it again, to
+//! the same bytes. The spool file stays until the store has it all.
 
 use std::fs::{self, File};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Semaphore, mpsc};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio::sync::Semaphore;
 use tracing::{error, info, warn};
 
-use super::local::{LocalStore, Put, PutError};
 use super::log::chain;
-use super::render::{Options, RenderError, Rendered, describe_failure, render};
+use super::render::{Options, RenderError, Rendered, RenderedFile, describe_failure, render};
 use super::spool_dir::{ReadError, beside, sync_dir};
+use super::store::{AUDIO, Body, MANIFEST, Object, Put, Store, StoreError};
 use crate::manifest::{self, Manifest};
 use crate::metrics::Metrics;
 use crate::publish::key::{self, Names};
+use crate::publish::label::label;
 
-/// The first wait before another attempt.
-const RETRY_FIRST: Duration = Duration::from_secs(1);
-/// The longest.
-const RETRY_MAX: Duration = Duration::from_secs(60);
+/// Recordings sent at once: enough for a link of some delay, few enough that a store that hangs ties up little.
+pub const UPLOADS_MAX: usize = 8;
 /// Names tried for one recording. Ten thousand calls of one name are a mistake in the template.
 const NUMBERS_MAX: u32 = 10_000;
 
@@ -40,13 +38,32 @@ pub type Renderer = fn(&Path, &Options) -> Result<Rendered, RenderError>;
 /// Everything needed to finish a connection.
 #[derive(Debug)]
 pub struct Finisher {
-    store: LocalStore,
+    store: Store,
     template: String,
     options: Options,
     metrics: Arc<Metrics>,
     renderer: Renderer,
     /// Renderings at once: as many as there are cores, whatever the number of calls that end together.
-    permits: Semaphore,
+    renders: Semaphore,
+    uploads: Semaphore,
+}
+
+/// What has been made of a spool file, ready to be put into the store.
+#[derive(Debug)]
+pub struct Prepared {
+    rendered: Rendered,
+    end: End,
+    since: Instant,
+}
+
+/// What becomes of a spool file when its recording is published.
+#[derive(Debug)]
+enum End {
+    Remove,
+    /// It holds what the recording does not.
+    Keep,
+    /// No recording could be made, and why.
+    Fail(String),
 }
 
 /// A connection could not be finished this time.
@@ -63,18 +80,54 @@ pub enum FinishError {
     Read(#[from] ReadError),
     /// The store did not take it.
     #[error(transparent)]
-    Put(#[from] PutError),
+    Store(#[from] StoreError),
     /// Every name is taken.
     #[error("every name from {0} to its 10000th variant is taken")]
     NoName(String),
+    /// A bug.
+    #[error("finishing panicked: please report it, with the spool file")]
+    Panicked,
+}
+
+impl FinishError {
+    /// Whether it may mend without a person's help.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Store(error) => error.trouble().is_passing(),
+            Self::NoName(_) | Self::Panicked => false,
+            Self::Spool(_) | Self::Render(_) | Self::Read(_) => true,
+        }
+    }
+
+    /// How long the store asks to be left alone, if it does.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        let Self::Store(error) = self else { return None };
+        error.retry_after()
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn advice(&self) -> &'static str {
+        match self {
+            Self::Store(error) => error.trouble().advice(),
+            Self::NoName(_) => "AUDIO_OBJECT_KEY gives too many calls one name: put {connection_id} into it",
+            Self::Panicked => "report it, with the spool file",
+            Self::Spool(_) | Self::Render(_) | Self::Read(_) => {
+                "nothing, unless it lasts: then look at the spool's disk"
+            }
+        }
+    }
 }
 
 impl Finisher {
     /// Makes a finisher that publishes to `store` under keys of `template`.
     #[must_use]
-    pub fn new(store: LocalStore, template: String, options: Options, metrics: Arc<Metrics>) -> Self {
+    pub fn new(store: impl Into<Store>, template: String, options: Options, metrics: Arc<Metrics>) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Self { store, template, options, metrics, renderer: render, permits: Semaphore::new(cores) }
+        let (renders, uploads) = (Semaphore::new(cores), Semaphore::new(UPLOADS_MAX));
+        Self { store: store.into(), template, options, metrics, renderer: render, renders, uploads }
     }
 
     /// The same with another way to make recordings.
@@ -83,55 +136,49 @@ impl Finisher {
         Self { renderer, ..self }
     }
 
-    /// Finishes each spool file that comes out of `sealed`, until that is closed and all are done, or `stop`.
-    pub async fn run(self: Arc<Self>, mut sealed: mpsc::Receiver<PathBuf>, stop: CancellationToken) {
-        let tasks = TaskTracker::new();
-        while let Some(spool) = sealed.recv().await {
-            let (finisher, stop) = (Arc::clone(&self), stop.clone());
-            tasks.spawn(async move {
-                tokio::select! {
-                    () = finisher.finish_at_last(spool) => {},
-                    () = stop.cancelled() => {},
-                }
-            });
-        }
-        tasks.close();
-        tasks.wait().await;
+    /// What it counts.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
-    /// Finishes one spool file, with as many attempts as it takes.
-    async fn finish_at_last(self: Arc<Self>, spool: PathBuf) {
-        let mut wait = RETRY_FIRST;
-        for attempt in 1u32.. {
-            let Ok(permit) = self.permits.acquire().await else { return };
-            let (finisher, path) = (Arc::clone(&self), spool.clone());
-            let result = tokio::task::spawn_blocking(move || finisher.finish(&path, attempt)).await;
-            drop(permit);
-            match result {
-                Ok(Ok(())) => return,
-                Ok(Err(error)) => {
-                    Metrics::add(&self.metrics.publish_retries);
-                    let cause = chain(&error);
-                    let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-                    warn!(path = %spool.display(), attempt, wait_ms, error = cause, "publishing failed, trying again");
-                }
-                Err(panic) => {
-                    error!(path = %spool.display(), error = %panic, "finishing panicked, the spool is kept");
-                    return;
-                }
-            }
-            tokio::time::sleep(jitter(wait, attempt, &spool)).await;
-            wait = (wait * 2).min(RETRY_MAX);
-        }
-    }
-
-    /// Finishes one spool file: one attempt, counted from 1, at everything that is left to do.
+    /// Finishes one spool file: one attempt at everything that is left to do. `prepared` keeps what was rendered from
+    /// one attempt to the next.
     ///
     /// # Errors
     /// [`FinishError`] where another attempt may succeed. A spool of which nothing can be made is set aside, with a
     /// manifest that says so, and is no error.
-    pub fn finish(&self, spool: &Path, attempt: u32) -> Result<(), FinishError> {
-        let started = Instant::now();
+    pub async fn finish(
+        self: &Arc<Self>,
+        spool: &Path,
+        prepared: &mut Option<Arc<Prepared>>,
+    ) -> Result<(), FinishError> {
+        if let Some(made) = prepared.as_ref()
+            && made.rendered.files.iter().any(|file| !file.path.exists())
+        {
+            *prepared = None;
+        }
+        let ready = match prepared.clone() {
+            Some(ready) => ready,
+            None => {
+                let _permit = self.renders.acquire().await;
+                let (finisher, path) = (Arc::clone(self), spool.to_owned());
+                let made = blocking(move || finisher.prepare(&path)).await?;
+                let Some(made) = made else { return Ok(()) };
+                Arc::clone(prepared.insert(Arc::new(made)))
+            }
+        };
+        let published = {
+            let _permit = self.uploads.acquire().await;
+            self.publish(spool, &ready).await?
+        };
+        let (finisher, path) = (Arc::clone(self), spool.to_owned());
+        blocking(move || Ok(finisher.retire(&path, &ready, &published)?)).await
+    }
+
+    /// Renders a spool file. Nothing, where it was set aside because not even a manifest can be made.
+    fn prepare(&self, spool: &Path) -> Result<Option<Prepared>, FinishError> {
+        let since = Instant::now();
         let directory = spool.parent().unwrap_or(Path::new("."));
         File::open(spool)?.sync_all()?;
         sync_dir(directory)?;
@@ -140,28 +187,53 @@ impl Finisher {
         let rendered = match rendered.unwrap_or(Err(RenderError::Panicked)) {
             Ok(rendered) => rendered,
             Err(error) if error.is_worth_a_retry() => return Err(error.into()),
-            Err(error) => return self.give_up(spool, &chain(&error)),
+            Err(error) => return self.prepare_failure(spool, chain(&error), since),
         };
         let manifest = &rendered.manifest;
-        if attempt == 1 {
-            info!(
-                connection = ?manifest.connection_id,
-                outcome = manifest.outcome.name(),
-                reasons = manifest.reasons.join(" "),
-                duration_ms = manifest.duration_ms,
-                caller_packets = manifest.channels.caller.packets,
-                ai_packets = manifest.channels.ai.packets,
-                caller_lost = manifest.channels.caller.lost,
-                ai_lost = manifest.channels.ai.lost,
-                elapsed_ms = elapsed_ms(started),
-                "recording finalised"
-            );
+        info!(
+            connection = ?manifest.connection_id,
+            outcome = manifest.outcome.name(),
+            reasons = manifest.reasons.join(" "),
+            duration_ms = manifest.duration_ms,
+            caller_packets = manifest.channels.caller.packets,
+            ai_packets = manifest.channels.ai.packets,
+            caller_lost = manifest.channels.caller.lost,
+            ai_lost = manifest.channels.ai.lost,
+            elapsed_ms = elapsed_ms(since),
+            "recording finalised"
+        );
+        let end = if rendered.is_spool_worth_keeping { End::Keep } else { End::Remove };
+        Ok(Some(Prepared { rendered, end, since }))
+    }
+
+    /// Makes the manifest of a spool of which no recording can be made, or sets it aside if not even that can be done.
+    fn prepare_failure(
+        &self,
+        spool: &Path,
+        reason: String,
+        since: Instant,
+    ) -> Result<Option<Prepared>, FinishError> {
+        let described = catch_unwind(AssertUnwindSafe(|| describe_failure(spool, &self.options, &reason)));
+        match described {
+            Ok(Ok(rendered)) => Ok(Some(Prepared { rendered, end: End::Fail(reason), since })),
+            Ok(Err(error @ ReadError::Io(_))) => Err(error.into()),
+            Ok(Err(ReadError::Header(_))) | Err(_) => {
+                self.give_up(spool, None, &reason)?;
+                Ok(None)
+            }
         }
-        let published = self.publish(spool, &rendered)?;
-        published.log(&rendered, started);
+    }
+
+    /// Does what is left when all is in the store.
+    fn retire(&self, spool: &Path, ready: &Prepared, published: &Published) -> io::Result<()> {
+        published.log(&ready.rendered, ready.since);
+        let manifest = &ready.rendered.manifest;
+        if let End::Fail(reason) = &ready.end {
+            return self.give_up(spool, Some(&manifest.connection_id), reason);
+        }
         Metrics::add(&self.metrics.published);
         self.metrics.finish(manifest.outcome);
-        let keep = rendered.is_spool_worth_keeping.then_some(".kept");
+        let keep = matches!(ready.end, End::Keep).then_some(".kept");
         if keep.is_some() {
             warn!(
                 connection = ?manifest.connection_id,
@@ -169,12 +241,26 @@ impl Finisher {
                 "spool kept, it holds audio of a codec that this version cannot record"
             );
         }
-        retire(spool, keep)?;
+        retire(spool, keep)
+    }
+
+    /// Sets a spool aside of which no recording can be made.
+    fn give_up(&self, spool: &Path, connection: Option<&String>, reason: &str) -> io::Result<()> {
+        retire(spool, Some(".failed"))?;
+        self.metrics.finish(manifest::Outcome::Failed);
+        error!(
+            connection = connection.map(tracing::field::debug),
+            outcome = "failed",
+            path = %beside(spool, ".failed").display(),
+            error = reason,
+            "no recording could be made, the spool is kept"
+        );
         Ok(())
     }
 
     /// Puts a rendering into the store under the first name that is free for all of it.
-    fn publish(&self, spool: &Path, rendered: &Rendered) -> Result<Published, FinishError> {
+    async fn publish(&self, spool: &Path, ready: &Prepared) -> Result<Published, FinishError> {
+        let rendered = &ready.rendered;
         let manifest = &rendered.manifest;
         let names = Names {
             connection_id: &manifest.connection_id,
@@ -183,45 +269,44 @@ impl Finisher {
             start: rendered.start,
         };
         let key = key::render(&self.template, &names);
-        let temporary = spool.file_stem().unwrap_or_default().to_string_lossy();
+        let labels = labels(manifest);
+        let temporary = spool.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         for number in 1..=NUMBERS_MAX {
             let (audio_key, manifest_key) = key::numbered(&key, number);
+            // A call without audio does not take the name of one that is still without its manifest. A store that does
+            // not tell is asked by the put of the manifest.
+            if rendered.files.is_empty() && matches!(self.store.is_free(&audio_key).await, Ok(false)) {
+                continue;
+            }
+            let object = |key: &str, body, (bytes, crc32c), content_type| {
+                let (key, labels, temporary) = (key.to_owned(), labels.clone(), temporary.clone());
+                Object { key, body, bytes, crc32c, content_type, labels, temporary }
+            };
             let json = to_json(manifest, rendered, &audio_key);
-            // What an earlier attempt has put is no obstacle, what another call has put is.
-            let is_ours = self.store.holds(&manifest_key, &json);
-            if !is_ours && !self.store.is_free(&manifest_key) {
-                continue;
-            }
-            if rendered.files.is_empty() && !is_ours && !self.store.is_free(&audio_key) {
-                continue;
-            }
-            if !self.put_files(rendered, &audio_key, &temporary)? {
-                continue;
-            }
-            match self.store.put(&manifest_key, &mut json.as_slice(), &temporary)? {
-                Put::Created | Put::AlreadyThere => {
-                    let shown = if rendered.files.is_empty() { &manifest_key } else { &audio_key };
-                    let path = self.store.path(shown);
-                    return Ok(Published { connection_id: manifest.connection_id.clone(), path });
-                }
-                // Another call took the name between the look and the put.
-                Put::Taken => self.store.remove(&audio_key)?,
+            let sum = (u64::try_from(json.len()).unwrap_or(u64::MAX), crc32c::crc32c(&json));
+            let audio = rendered.files.iter().map(|file| {
+                let key = key_of(file, &audio_key);
+                object(&key, Body::File(file.path.clone()), (file.bytes, file.crc32c), AUDIO)
+            });
+            let last = object(&manifest_key, Body::Text(json.into()), sum, MANIFEST);
+            if self.put_all(audio.chain([last])).await? {
+                let shown = if rendered.files.is_empty() { &manifest_key } else { &audio_key };
+                return Ok(Published { place: self.store.place(shown) });
             }
         }
         Err(FinishError::NoName(key))
     }
 
-    /// Puts the audio files. False if a name was taken; then none of those put here is left.
-    fn put_files(&self, rendered: &Rendered, audio_key: &str, temporary: &str) -> Result<bool, FinishError> {
-        let mut created = Vec::new();
-        for file in &rendered.files {
-            let key = file.side.map_or_else(|| audio_key.to_owned(), |side| key::of_side(audio_key, side));
-            match self.store.put(&key, &mut File::open(&file.path)?, temporary)? {
-                Put::Created => created.push(key),
-                Put::AlreadyThere => {}
+    /// Puts objects one after the other. False if a name was taken; then none of those put here is left.
+    async fn put_all(&self, objects: impl Iterator<Item = Object>) -> Result<bool, FinishError> {
+        let mut ours = Vec::new();
+        for object in objects {
+            let key = object.key.clone();
+            match self.store.put(object).await? {
+                Put::Created | Put::AlreadyThere => ours.push(key),
                 Put::Taken => {
-                    for key in created {
-                        self.store.remove(&key)?;
+                    for key in ours {
+                        self.store.remove(&key).await?;
                     }
                     return Ok(false);
                 }
@@ -229,45 +314,40 @@ impl Finisher {
         }
         Ok(true)
     }
+}
 
-    /// Sets aside a spool of which no recording can be made, with a manifest that says why if that can be made.
-    fn give_up(&self, spool: &Path, reason: &str) -> Result<(), FinishError> {
-        self.metrics.finish(manifest::Outcome::Failed);
-        let kept = beside(spool, ".failed");
-        let described = catch_unwind(AssertUnwindSafe(|| describe_failure(spool, &self.options, reason)));
-        let Ok(described) = described else {
-            error!(path = %kept.display(), error = reason, "no recording could be made, the spool is kept");
-            return Ok(retire(spool, Some(".failed"))?);
-        };
-        match described {
-            Ok(rendered) => {
-                let published = self.publish(spool, &rendered)?;
-                error!(
-                    connection = ?published.connection_id,
-                    outcome = "failed",
-                    path = %kept.display(),
-                    error = reason,
-                    "no recording could be made, the spool is kept"
-                );
-            }
-            Err(ReadError::Header(_)) => {
-                error!(path = %kept.display(), error = reason, "no recording could be made, the spool is kept");
-            }
-            Err(error) => return Err(error.into()),
-        }
-        retire(spool, Some(".failed"))?;
-        Ok(())
-    }
+/// Does what takes the disk or the processor where nothing else waits for it.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, FinishError> + Send + 'static,
+) -> Result<T, FinishError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or(Err(FinishError::Panicked))
+}
+
+fn key_of(file: &RenderedFile, audio_key: &str) -> String {
+    file.side.map_or_else(|| audio_key.to_owned(), |side| key::of_side(audio_key, side))
+}
+
+/// What of a call is written beside its objects: enough to find them by, without opening them.
+fn labels(manifest: &Manifest) -> Vec<(&'static str, String)> {
+    let mut labels = vec![
+        ("connection", label(&manifest.connection_id)),
+        ("outcome", manifest.outcome.name().to_owned()),
+        ("duration", format!("{}.{:03}", manifest.duration_ms / 1000, manifest.duration_ms % 1000)),
+    ];
+    let texts = [("conversation", &manifest.conversation_id), ("tenant", &manifest.tenant)];
+    labels.extend(texts.into_iter().filter_map(|(name, text)| Some((name, label(text.as_deref()?)))));
+    labels.retain(|(_, text)| !text.is_empty());
+    labels
 }
 
 struct Published {
-    connection_id: String,
-    path: PathBuf,
+    place: String,
 }
 
 impl Published {
-    fn log(&self, rendered: &Rendered, started: Instant) {
-        let (connection, path, elapsed_ms) = (&self.connection_id, self.path.display(), elapsed_ms(started));
+    fn log(&self, rendered: &Rendered, since: Instant) {
+        let (connection, path, elapsed_ms) =
+            (&rendered.manifest.connection_id, &self.place, elapsed_ms(since));
         match rendered.files.first() {
             Some(file) => info!(?connection, %path, bytes = file.bytes, elapsed_ms, "recording published"),
             None => info!(?connection, %path, elapsed_ms, "manifest published"),
@@ -289,26 +369,28 @@ fn to_json(manifest: &Manifest, rendered: &Rendered, audio_key: &str) -> Vec<u8>
     json
 }
 
-/// Removes what rendering left beside a spool file, and the file itself, or renames it if it is to be kept.
-fn retire(spool: &Path, keep: Option<&str>) -> io::Result<()> {
+/// Removes what rendering left beside a spool file.
+///
+/// # Errors
+/// Where the disk says no.
+pub fn clear_up(spool: &Path) -> io::Result<()> {
     for suffix in [".opus", ".left", ".right"] {
         match fs::remove_file(beside(spool, suffix)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
     }
+    Ok(())
+}
+
+/// Removes what rendering left beside a spool file, and the file itself, or renames it if it is to be kept.
+fn retire(spool: &Path, keep: Option<&str>) -> io::Result<()> {
+    clear_up(spool)?;
     match keep {
         Some(suffix) => fs::rename(spool, beside(spool, suffix))?,
         None => fs::remove_file(spool)?,
     }
     sync_dir(spool.parent().unwrap_or(Path::new(".")))
-}
-
-/// Spreads attempts that failed together over the second half of their wait.
-fn jitter(wait: Duration, attempt: u32, spool: &Path) -> Duration {
-    let seed = format!("{attempt}{}", spool.display());
-    let half = wait / 2;
-    half + half.mul_f64(f64::from(crc32c::crc32c(seed.as_bytes())) / f64::from(u32::MAX))
 }
 
 fn elapsed_ms(since: Instant) -> u64 {

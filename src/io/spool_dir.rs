@@ -8,16 +8,17 @@
 //! | `….spool.kept` | published, but with audio that this program could not decode: kept for one that can |
 //! | `….spool.failed` | no recording could be made of it: kept for a person to look at |
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::id::ConnectionId;
 use crate::publish::key::harmless;
 use crate::spool::scan::{Located, Scanner, Tail};
-use crate::spool::{EXTENSION, Header, HeaderError};
-use crate::time::Wall;
+use crate::spool::{EXTENSION, Header, HeaderError, Parsed, Record, RecordKind, SealCause};
+use crate::time::{Mono, Wall};
 
 /// How much of a file is read at once.
 const READ_BYTES: usize = 256 * 1024;
@@ -133,6 +134,45 @@ impl SpoolDir {
     }
 }
 
+/// The oldest sealed spool files of a directory, `count` of them at most, that `is_wanted`. Memory does not grow with what
+/// the directory holds.
+///
+/// # Errors
+/// Where the directory cannot be listed. A file that cannot be read is passed over.
+pub fn oldest_sealed(
+    directory: &Path,
+    count: usize,
+    is_wanted: impl Fn(&Path) -> bool,
+) -> io::Result<Vec<PathBuf>> {
+    let mut oldest = BTreeSet::new();
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        let is_spool = path.extension().is_some_and(|extension| extension == EXTENSION);
+        let is_late = oldest.len() >= count && oldest.last().is_none_or(|last| *last < path);
+        if !is_spool || is_late || !is_wanted(&path) || !is_sealed(&path).is_ok_and(|is_sealed| is_sealed) {
+            continue;
+        }
+        oldest.insert(path);
+        if oldest.len() > count {
+            oldest.pop_last();
+        }
+    }
+    Ok(oldest.into_iter().collect())
+}
+
+/// Whether a spool file ends in a seal: its connection is over, and nothing will be added to it.
+///
+/// # Errors
+/// Where the file cannot be read, or is shorter than a seal.
+pub fn is_sealed(path: &Path) -> io::Result<bool> {
+    let mut seal = Vec::new();
+    Record::append_seal(Mono(0), SealCause::Released, &mut seal);
+    let mut file = File::open(path)?;
+    file.seek(SeekFrom::End(-i64::try_from(seal.len()).map_err(io::Error::other)?))?;
+    file.read_exact(&mut seal)?;
+    Ok(matches!(Record::parse(&seal), Parsed::Record(record, _) if record.kind == RecordKind::Seal))
+}
+
 /// Makes a spool directory, if it is not there, for this user alone: what people said on the phone is nobody else's
 /// business.
 ///
@@ -238,5 +278,36 @@ mod tests {
         assert!(name.starts_with("20260102T030405.678901Z-_._.._") && name.is_ascii(), "{name}");
         fs::write(&file, b"").unwrap();
         assert_ne!(spool.new_file(&id, Wall(1_767_323_045_678_901)), file);
+    }
+
+    #[test]
+    fn the_oldest_files_with_a_seal_are_found_and_no_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, is_sealed: bool| {
+            let mut bytes = Vec::new();
+            let connection = ConnectionId::new(name).unwrap();
+            Header { connection, opened: Wall(1), opened_mono: Mono(0), part: 1 }.append_to(&mut bytes);
+            if is_sealed {
+                Record::append_seal(Mono(7), SealCause::Stale, &mut bytes);
+            }
+            fs::write(dir.path().join(name), bytes).unwrap();
+        };
+        for (name, is_sealed) in [
+            ("4.spool", true),
+            ("1.spool", false),
+            ("3.spool", true),
+            ("2.spool", true),
+            ("0.spool.kept", true),
+        ] {
+            write(name, is_sealed);
+        }
+        fs::write(dir.path().join("0.spool"), b"short").unwrap();
+        let find = |count| {
+            let found = oldest_sealed(dir.path(), count, |path| !path.ends_with("3.spool")).unwrap();
+            found.iter().map(|path| path.file_name().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(find(1), ["2.spool"]);
+        assert_eq!(find(9), ["2.spool", "4.spool"]);
+        assert!(find(0).is_empty());
     }
 }

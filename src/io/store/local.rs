@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-use super::spool_dir::sync_dir;
+use super::{Body, Object, Put, StoreError, Trouble};
+use crate::io::spool_dir::sync_dir;
 
 /// Read and compared at once.
 const PIECE_BYTES: usize = 256 * 1024;
@@ -22,26 +23,6 @@ const DIRECTORY_MODE: u32 = 0o750;
 #[derive(Clone, Debug)]
 pub struct LocalStore {
     root: PathBuf,
-}
-
-/// How an object got its name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Put {
-    /// It is there now.
-    Created,
-    /// It was there before, to the byte: an earlier attempt got so far.
-    AlreadyThere,
-    /// The name belongs to something else.
-    Taken,
-}
-
-/// An object could not be put.
-#[derive(Debug, thiserror::Error)]
-#[error("{doing} {}", path.display())]
-pub struct PutError {
-    doing: &'static str,
-    path: PathBuf,
-    source: io::Error,
 }
 
 impl LocalStore {
@@ -63,29 +44,37 @@ impl LocalStore {
         fs::symlink_metadata(self.path(key)).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
     }
 
-    /// Whether an object is there and holds exactly `bytes`.
-    #[must_use]
-    pub fn holds(&self, key: &str, bytes: &[u8]) -> bool {
-        fs::read(self.path(key)).is_ok_and(|found| found == bytes)
-    }
-
-    /// Puts what `source` reads under `key`. `temporary` is a name without directories that nobody else uses and
-    /// that is the same at every attempt, so that a crash leaves one temporary file at most, until the next.
+    /// Reads an object.
     ///
     /// # Errors
-    /// [`PutError`] says what could not be done to which file.
-    pub fn put(&self, key: &str, source: &mut dyn Read, temporary: &str) -> Result<Put, PutError> {
-        let target = self.path(key);
+    /// Where the disk says no.
+    pub fn read(&self, key: &str) -> Result<Vec<u8>, StoreError> {
+        let path = self.path(key);
+        fs::read(&path).map_err(at("reading", &path))
+    }
+
+    /// Puts an object. A crash leaves one temporary file at most, until the next attempt.
+    ///
+    /// # Errors
+    /// [`StoreError`] says what could not be done to which file.
+    pub fn put(&self, object: &Object) -> Result<Put, StoreError> {
+        let target = self.path(&object.key);
         let directory = target.parent().unwrap_or(&self.root);
-        let at = |doing, path: &Path| {
-            let path = path.to_owned();
-            move |source| PutError { doing, path, source }
-        };
         create_dirs(directory).map_err(at("creating the directory", directory))?;
-        let beside = directory.join(format!(".{temporary}.part"));
-        let (bytes, sum) = write_synced(&beside, source).map_err(at("writing", &beside))?;
+        if !self.is_free(&object.key) {
+            return Ok(is_ours(&target, object));
+        }
+        let beside = directory.join(format!(".{}.part", object.temporary));
+        let (bytes, sum) = match &object.body {
+            Body::File(path) => {
+                let mut file = File::open(path).map_err(at("opening", path))?;
+                write_synced(&beside, &mut file)
+            }
+            Body::Text(text) => write_synced(&beside, &mut &text[..]),
+        }
+        .map_err(at("writing", &beside))?;
         let written = checksum(&beside).map_err(at("reading back", &beside))?;
-        if written != (bytes, sum) {
+        if written != (bytes, sum) || written != (object.bytes, object.crc32c) {
             let source = io::Error::other("what was written reads back differently");
             return Err(at("writing", &beside)(source));
         }
@@ -93,8 +82,7 @@ impl LocalStore {
             Ok(()) => Put::Created,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 fs::remove_file(&beside).map_err(at("removing", &beside))?;
-                let is_same = checksum(&target).is_ok_and(|found| found == (bytes, sum));
-                if is_same { Put::AlreadyThere } else { Put::Taken }
+                is_ours(&target, object)
             }
             Err(error) => return Err(at("renaming to", &target)(error)),
         };
@@ -106,11 +94,22 @@ impl LocalStore {
     ///
     /// # Errors
     /// Where the disk says no.
-    pub fn remove(&self, key: &str) -> io::Result<()> {
+    pub fn remove(&self, key: &str) -> Result<(), StoreError> {
         let path = self.path(key);
-        fs::remove_file(&path)?;
-        sync_dir(path.parent().unwrap_or(&self.root))
+        let removed = fs::remove_file(&path).and_then(|()| sync_dir(path.parent().unwrap_or(&self.root)));
+        removed.map_err(at("removing", &path))
     }
+}
+
+/// What a disk says no to may work the next time: it can be mended, emptied, or allowed.
+fn at(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
+    let place = path.display().to_string();
+    move |source| StoreError::new(doing, place, Trouble::Passing, source)
+}
+
+fn is_ours(target: &Path, object: &Object) -> Put {
+    let is_same = checksum(target).is_ok_and(|found| found == (object.bytes, object.crc32c));
+    if is_same { Put::AlreadyThere } else { Put::Taken }
 }
 
 /// Makes a directory and those above it, each of them durable in the one above.
@@ -173,8 +172,20 @@ fn rename_if_free(from: &Path, to: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    fn put(store: &LocalStore, key: &str, bytes: &[u8]) -> Put {
-        store.put(key, &mut &bytes[..], "one").unwrap()
+    fn object(key: &str, bytes: &'static [u8]) -> Object {
+        Object {
+            key: key.to_owned(),
+            body: Body::Text(bytes.into()),
+            bytes: bytes.len().try_into().unwrap(),
+            crc32c: crc32c::crc32c(bytes),
+            content_type: super::super::AUDIO,
+            labels: Vec::new(),
+            temporary: "one".to_owned(),
+        }
+    }
+
+    fn put(store: &LocalStore, key: &str, bytes: &'static [u8]) -> Put {
+        store.put(&object(key, bytes)).unwrap()
     }
 
     #[test]
@@ -185,7 +196,7 @@ mod tests {
         assert_eq!(put(&store, "a/b.opus", b"first"), Put::Created);
         assert_eq!(put(&store, "a/b.opus", b"first"), Put::AlreadyThere);
         assert_eq!(put(&store, "a/b.opus", b"other"), Put::Taken);
-        assert!(store.holds("a/b.opus", b"first") && !store.is_free("a/b.opus"));
+        assert!(store.read("a/b.opus").unwrap() == b"first" && !store.is_free("a/b.opus"));
         let names: Vec<_> = fs::read_dir(dir.path().join("new/deep/a")).unwrap().collect();
         assert_eq!(names.len(), 1, "no temporary file is left");
     }
@@ -196,7 +207,7 @@ mod tests {
         let store = LocalStore::new(dir.path());
         fs::write(dir.path().join(".one.part"), b"half of an earlier attempt that was longer").unwrap();
         assert_eq!(put(&store, "x.opus", b"whole"), Put::Created);
-        assert!(store.holds("x.opus", b"whole"));
+        assert_eq!(store.read("x.opus").unwrap(), b"whole");
     }
 
     #[test]
@@ -204,7 +215,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("file"), b"").unwrap();
         let store = LocalStore::new(&dir.path().join("file"));
-        let error = store.put("x.opus", &mut &b"x"[..], "one").unwrap_err();
+        let error = store.put(&object("x.opus", b"x")).unwrap_err();
         assert!(error.to_string().contains("file"), "{error}");
     }
 }

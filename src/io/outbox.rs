@@ -1,0 +1,298 @@
+//! The outbox: which sealed spool files are tried when, until the store has them all.
+//!
+//! The spool directory is the outbox. What is here is a window on it of at most [`ITEMS_MAX`] files, so that memory,
+//! descriptors and disk space for renderings stay flat however long a store is down; what does not fit in is found again
+//! by listing the directory as soon as there is room. No file is waited for by another: each has its own next attempt.
+//!
+//! After a failure that may pass, the wait doubles from one second to a minute, or is what the store asks for. What only a
+//! person can mend (missing rights, a missing bucket) is reported once for each file and tried every quarter of an hour.
+//! When one file gets through, others that wait follow at once, two for each, instead of in their time.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use super::finish::{FinishError, Finisher, Prepared, UPLOADS_MAX, clear_up};
+use super::log::chain;
+use super::spool_dir::{is_sealed, oldest_sealed};
+use crate::metrics::Metrics;
+
+/// Spool files known at once. A waiting one holds its manifest, some 10 KB and at worst some 250 KB.
+pub const ITEMS_MAX: usize = 256;
+/// Worked on at once: what is sent, and as much again that is rendered meanwhile.
+const ACTIVE_MAX: usize = 2 * UPLOADS_MAX;
+/// The first wait before another attempt.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+/// The longest.
+const RETRY_MAX: Duration = Duration::from_secs(60);
+/// The wait for a person.
+const RETRY_SELDOM: Duration = Duration::from_secs(15 * 60);
+/// No store is left alone for longer, whatever it asks for.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+/// How soon the directory is listed again where that failed.
+const LIST_AGAIN: Duration = Duration::from_secs(10);
+/// One that has failed may follow another when it has waited for so long: else those that fail for reasons of their own
+/// would be tried as often as others succeed.
+const FOLLOW_AFTER: Duration = Duration::from_secs(5);
+/// Files that follow one that got through.
+const FOLLOWERS: usize = 2;
+
+/// A spool file and how far it has come.
+struct Item {
+    spool: PathBuf,
+    /// Attempts that have failed.
+    failures: u32,
+    wait: Duration,
+    prepared: Option<Arc<Prepared>>,
+    /// When the last attempt failed, if that may pass by itself.
+    passing_since: Option<Instant>,
+    /// Whether it was said that a person is needed.
+    is_reported: bool,
+}
+
+struct Outbox {
+    finisher: Arc<Finisher>,
+    /// Everything below, by path.
+    known: HashSet<PathBuf>,
+    /// By the time of the next attempt; the number tells those of one moment apart, first come first served.
+    waiting: BTreeMap<(Instant, u64), Item>,
+    active: JoinSet<(Item, Result<(), FinishError>)>,
+    active_paths: HashMap<Id, PathBuf>,
+    numbers: u64,
+    /// The directory, where it holds files that are not known here, and when to list it.
+    beyond: Option<(PathBuf, Instant)>,
+    listing: JoinSet<(PathBuf, usize, io::Result<Vec<PathBuf>>)>,
+}
+
+impl Finisher {
+    /// Finishes each spool file that comes out of `sealed`, until that is closed and all are done, or `stop`. It is
+    /// never waited for: whoever seals goes on at once.
+    pub async fn run(self: Arc<Self>, mut sealed: mpsc::Receiver<PathBuf>, stop: CancellationToken) {
+        let mut outbox = Outbox::new(self);
+        let mut is_closed = false;
+        while !(is_closed && outbox.is_empty()) {
+            outbox.start_due();
+            let next = outbox.next_start();
+            tokio::select! {
+                spool = sealed.recv(), if !is_closed => match spool {
+                    Some(spool) => outbox.admit(spool),
+                    None => is_closed = true,
+                },
+                Some(done) = outbox.active.join_next_with_id() => outbox.finished(done),
+                Some(listed) = outbox.listing.join_next() => outbox.listed(listed),
+                () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+}
+
+impl Outbox {
+    fn new(finisher: Arc<Finisher>) -> Self {
+        Self {
+            finisher,
+            known: HashSet::new(),
+            waiting: BTreeMap::new(),
+            active: JoinSet::new(),
+            active_paths: HashMap::new(),
+            numbers: 0,
+            beyond: None,
+            listing: JoinSet::new(),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.known.is_empty() && self.beyond.is_none() && self.listing.is_empty()
+    }
+
+    /// Takes a file in. Where there is no room, the one whose turn is furthest away makes room, and is found again.
+    fn admit(&mut self, spool: PathBuf) {
+        if self.known.contains(&spool) {
+            return;
+        }
+        if self.known.len() >= ITEMS_MAX {
+            match self.waiting.last_entry() {
+                Some(last) if last.get().failures > 0 => {
+                    let last = last.remove();
+                    self.forget(&last.spool);
+                }
+                // One that has no seal, as a file that could not be read at the start, would not be found again.
+                _ if is_sealed(&spool).is_ok_and(|is_sealed| is_sealed) => {
+                    return self.look_later(&spool, Duration::ZERO);
+                }
+                _ => {}
+            }
+        }
+        self.known.insert(spool.clone());
+        let item = Item {
+            spool,
+            failures: 0,
+            wait: RETRY_FIRST,
+            prepared: None,
+            passing_since: None,
+            is_reported: false,
+        };
+        self.enqueue(item, Instant::now());
+    }
+
+    fn enqueue(&mut self, item: Item, at: Instant) {
+        self.numbers += 1;
+        self.waiting.insert((at, self.numbers), item);
+    }
+
+    /// Lets go of a file, which stays in the directory, and of what was rendered of it.
+    fn forget(&mut self, spool: &Path) {
+        self.known.remove(spool);
+        if let Err(error) = clear_up(spool) {
+            debug!(path = %spool.display(), %error, "what was rendered stays until the next attempt");
+        }
+        self.look_later(spool, Duration::ZERO);
+    }
+
+    fn look_later(&mut self, spool: &Path, wait: Duration) {
+        let directory = spool.parent().unwrap_or(Path::new(".")).to_owned();
+        self.beyond = Some((directory, Instant::now() + wait));
+    }
+
+    /// Starts what is due, as much as there is room for, and a listing where there is room for what it finds.
+    fn start_due(&mut self) {
+        let now = Instant::now();
+        while self.active.len() < ACTIVE_MAX {
+            let Some(first) = self.waiting.first_entry() else { break };
+            if first.key().0 > now {
+                break;
+            }
+            let mut item = first.remove();
+            let (finisher, path) = (Arc::clone(&self.finisher), item.spool.clone());
+            let task = self.active.spawn(async move {
+                let result = finisher.finish(&item.spool, &mut item.prepared).await;
+                (item, result)
+            });
+            self.active_paths.insert(task.id(), path);
+        }
+        let has_room = self.known.len() <= ITEMS_MAX / 2 && self.listing.is_empty();
+        if has_room && self.beyond.as_ref().is_some_and(|(_, at)| *at <= now) {
+            let Some((directory, _)) = self.beyond.take() else { return };
+            let (known, room) = (self.known.clone(), ITEMS_MAX - self.known.len());
+            self.listing.spawn_blocking(move || {
+                let found = oldest_sealed(&directory, room, |path| !known.contains(path));
+                (directory, room, found)
+            });
+        }
+    }
+
+    /// When there is something to start, unless something else happens before.
+    fn next_start(&self) -> Option<Instant> {
+        let due = self.waiting.first_key_value().map(|((at, _), _)| *at);
+        let due = due.filter(|_| self.active.len() < ACTIVE_MAX);
+        let has_room = self.known.len() <= ITEMS_MAX / 2 && self.listing.is_empty();
+        let listing = self.beyond.as_ref().map(|(_, at)| *at).filter(|_| has_room);
+        [due, listing].into_iter().flatten().min()
+    }
+
+    fn listed(&mut self, listed: Result<(PathBuf, usize, io::Result<Vec<PathBuf>>), JoinError>) {
+        let Ok((directory, room, found)) = listed else { return };
+        match found {
+            Ok(found) => {
+                if found.len() == room {
+                    self.beyond = Some((directory, Instant::now()));
+                }
+                found.into_iter().for_each(|spool| self.admit(spool));
+            }
+            Err(error) => {
+                warn!(path = %directory.display(), %error, "the spool cannot be listed, look at its disk");
+                self.beyond = Some((directory, Instant::now() + LIST_AGAIN));
+            }
+        }
+    }
+
+    fn finished(&mut self, done: Result<(Id, (Item, Result<(), FinishError>)), JoinError>) {
+        let (item, error) = match done {
+            Ok((id, (item, result))) => {
+                self.active_paths.remove(&id);
+                match result {
+                    Ok(()) => return self.succeeded(&item),
+                    Err(error) => (item, error),
+                }
+            }
+            Err(panic) => {
+                let Some(spool) = self.active_paths.remove(&panic.id()) else { return };
+                self.known.remove(&spool);
+                error!(path = %spool.display(), error = %panic, "finishing panicked, the spool is kept: please report it");
+                return;
+            }
+        };
+        // Told twice, by its writer and by a listing.
+        if matches!(&error, FinishError::Spool(error) if error.kind() == io::ErrorKind::NotFound)
+            && !item.spool.exists()
+        {
+            self.known.remove(&item.spool);
+            return;
+        }
+        self.failed(item, &error);
+    }
+
+    fn succeeded(&mut self, item: &Item) {
+        self.known.remove(&item.spool);
+        if item.failures > 0 {
+            info!(path = %item.spool.display(), attempt = item.failures + 1, "publishing succeeded at last");
+        }
+        let now = Instant::now();
+        let may_follow = |((at, _), waiting): &(&(Instant, u64), &Item)| {
+            *at > now && waiting.passing_since.is_some_and(|since| now - since > FOLLOW_AFTER)
+        };
+        let followers: Vec<_> =
+            self.waiting.iter().filter(may_follow).map(|(at, _)| *at).take(FOLLOWERS).collect();
+        for at in followers {
+            if let Some(item) = self.waiting.remove(&at) {
+                self.enqueue(item, now);
+            }
+        }
+    }
+
+    fn failed(&mut self, mut item: Item, error: &FinishError) {
+        Metrics::add(&self.finisher.metrics().publish_retries);
+        item.failures = item.failures.saturating_add(1);
+        let now = Instant::now();
+        let (attempt, path, cause) = (item.failures, item.spool.display(), chain(error));
+        let advice = error.advice();
+        let wait = if error.is_passing() {
+            let asked = error.retry_after().unwrap_or_default().min(RETRY_AFTER_MAX);
+            let wait = jitter(item.wait, attempt, &item.spool).max(asked);
+            let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+            // The more often, the seldomer it is said.
+            if attempt.is_power_of_two() {
+                warn!(%path, attempt, wait_ms, error = cause, advice, "publishing failed, trying again");
+            } else {
+                debug!(%path, attempt, wait_ms, error = cause, "publishing failed, trying again");
+            }
+            wait
+        } else {
+            if item.is_reported {
+                debug!(%path, attempt, error = cause, "publishing failed, as before");
+            } else {
+                error!(%path, attempt, error = cause, advice, "publishing failed, and will until that is mended; tried seldom, the recording stays in the spool");
+            }
+            jitter(RETRY_SELDOM, attempt, &item.spool)
+        };
+        item.is_reported = !error.is_passing();
+        item.passing_since = error.is_passing().then_some(now);
+        item.wait = (item.wait * 2).min(RETRY_MAX);
+        self.enqueue(item, now + wait);
+    }
+}
+
+/// Spreads attempts that failed together over the second half of their wait.
+fn jitter(wait: Duration, attempt: u32, spool: &Path) -> Duration {
+    let seed = format!("{attempt}{}", spool.display());
+    let half = wait / 2;
+    half + half.mul_f64(f64::from(crc32c::crc32c(seed.as_bytes())) / f64::from(u32::MAX))
+}

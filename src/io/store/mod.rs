@@ -1,0 +1,251 @@
+//! Where recordings go: a local directory, Google Cloud Storage, S3 and what speaks its protocol, or Azure Blob.
+//!
+//! What all of them do: an object appears whole or not at all, never in place of another, and counts as put only when
+//! the store has confirmed its length and checksum. An object that is there already with the same length and checksum
+//! is our own, left by an attempt that was cut short, and is not put again. Files are sent in pieces, so that memory does
+//! not grow with them. None of them tries for ever: that is the outbox's task, which is told here whether trying again is
+//! worth while, how soon, and what a person can do.
+
+use std::error::Error;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::config::{Config, StorageKind};
+use local::LocalStore;
+
+pub mod local;
+
+/// The content type of recordings.
+pub const AUDIO: &str = "audio/ogg; codecs=opus";
+/// The content type of manifests.
+pub const MANIFEST: &str = "application/json";
+
+/// A store of one of the kinds.
+#[derive(Clone, Debug)]
+pub enum Store {
+    /// A directory of this machine.
+    Local(LocalStore),
+}
+
+/// What is to be put.
+#[derive(Clone, Debug)]
+pub struct Object {
+    /// Its name in the store.
+    pub key: String,
+    /// Where its bytes are.
+    pub body: Body,
+    /// How many they are.
+    pub bytes: u64,
+    /// Their CRC-32C.
+    pub crc32c: u32,
+    /// What they are, for those who fetch it.
+    pub content_type: &'static str,
+    /// What of the call is written beside it, where the store can: names, and values of plain ASCII.
+    pub labels: Vec<(&'static str, String)>,
+    /// A name without directories that nobody else uses and that is the same at every attempt.
+    pub temporary: String,
+}
+
+/// The bytes of an object.
+#[derive(Clone, Debug)]
+pub enum Body {
+    /// A file on disk, which is not changed while it is sent.
+    File(PathBuf),
+    /// A short text.
+    Text(Bytes),
+}
+
+/// How an object got its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Put {
+    /// It is there now.
+    Created,
+    /// It was there before, to the byte: an earlier attempt got so far.
+    AlreadyThere,
+    /// The name belongs to something else.
+    Taken,
+}
+
+/// Why a store did not do it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// It may work the next time: the network, an overload, a full disk.
+    Passing,
+    /// There are no credentials, or the store does not know them.
+    Credentials,
+    /// They are not allowed to do this.
+    Permission,
+    /// There is no such bucket or container.
+    Bucket,
+    /// This machine's clock is not the store's.
+    Clock,
+    /// The store refuses the request as such.
+    Refused,
+}
+
+impl Trouble {
+    /// Whether it may mend without a person's help. If not, it is tried again, but seldom.
+    #[must_use]
+    pub fn is_passing(self) -> bool {
+        self == Self::Passing
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn advice(self) -> &'static str {
+        match self {
+            Self::Passing => "nothing, unless it lasts: then look at the network, the store, and the disk",
+            Self::Credentials => "credentials are missing, expired or wrong: give the daemon others",
+            Self::Permission => {
+                "permission is missing: allow the credentials to create, read and delete objects"
+            }
+            Self::Bucket => "the bucket or container is missing: make it, or correct AUDIO_STORAGE_PATH",
+            Self::Clock => "the clock of this machine is wrong: set it",
+            Self::Refused => {
+                "the store refuses the request: read the error, correct the settings or the bucket's policy"
+            }
+        }
+    }
+
+    /// What a status of HTTP means, where the answer says no more.
+    #[must_use]
+    pub fn of_status(status: u16) -> Self {
+        match status {
+            401 => Self::Credentials,
+            403 => Self::Permission,
+            404 => Self::Bucket,
+            // Timeout, conflict with another writer, failed precondition of a resumed upload, too many requests.
+            408 | 409 | 412 | 429 => Self::Passing,
+            400..=499 => Self::Refused,
+            _ => Self::Passing,
+        }
+    }
+}
+
+/// A store did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[error("{doing} {place}")]
+pub struct StoreError {
+    doing: &'static str,
+    place: String,
+    trouble: Trouble,
+    retry_after: Option<Duration>,
+    source: Box<dyn Error + Send + Sync>,
+}
+
+impl StoreError {
+    /// Says what was tried on what, and why it failed.
+    pub fn new(
+        doing: &'static str,
+        place: impl fmt::Display,
+        trouble: Trouble,
+        source: impl Into<Box<dyn Error + Send + Sync>>,
+    ) -> Self {
+        Self { doing, place: place.to_string(), trouble, retry_after: None, source: source.into() }
+    }
+
+    /// The same, with the time that the store asks to be left alone.
+    #[must_use]
+    pub fn with_retry_after(self, retry_after: Option<Duration>) -> Self {
+        Self { retry_after, ..self }
+    }
+
+    /// Why the store did not do it.
+    #[must_use]
+    pub fn trouble(&self) -> Trouble {
+        self.trouble
+    }
+
+    /// How long the store asks to be left alone, if it does.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
+}
+
+impl Store {
+    /// Opens the store that a configuration asks for. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// Where the settings of the store's own tools, such as credentials, cannot be used.
+    pub async fn open(config: &Config) -> Result<Self, StoreError> {
+        match config.storage {
+            StorageKind::Local => Ok(LocalStore::new(Path::new(&config.storage_path)).into()),
+            other => {
+                let name = config.storage_path.as_str();
+                let cause = format!("this build has no {other:?}");
+                Err(StoreError::new("opening", name, Trouble::Refused, cause))
+            }
+        }
+    }
+
+    /// Where an object is, for people.
+    #[must_use]
+    pub fn place(&self, key: &str) -> String {
+        match self {
+            Self::Local(store) => store.path(key).display().to_string(),
+        }
+    }
+
+    /// Puts an object, unless its name is taken.
+    ///
+    /// # Errors
+    /// [`StoreError`] where it is not known to be there, whole.
+    pub async fn put(&self, object: Object) -> Result<Put, StoreError> {
+        match self {
+            Self::Local(store) => {
+                let (store, place) = (store.clone(), self.place(&object.key));
+                blocking("putting", place, move || store.put(&object)).await
+            }
+        }
+    }
+
+    /// Whether a name is free, as far as the store tells.
+    ///
+    /// # Errors
+    /// [`StoreError`] where it does not tell.
+    pub async fn is_free(&self, key: &str) -> Result<bool, StoreError> {
+        match self {
+            Self::Local(store) => Ok(store.is_free(key)),
+        }
+    }
+
+    /// Reads a small object back.
+    ///
+    /// # Errors
+    /// [`StoreError`] where it cannot be had.
+    pub async fn read(&self, key: &str) -> Result<Vec<u8>, StoreError> {
+        match self {
+            Self::Local(store) => store.read(key),
+        }
+    }
+
+    /// Removes an object that was put a moment ago.
+    ///
+    /// # Errors
+    /// [`StoreError`] where it may still be there.
+    pub async fn remove(&self, key: &str) -> Result<(), StoreError> {
+        match self {
+            Self::Local(store) => store.remove(key),
+        }
+    }
+}
+
+impl From<LocalStore> for Store {
+    fn from(store: LocalStore) -> Self {
+        Self::Local(store)
+    }
+}
+
+/// Does what waits for a disk where nothing else waits for it.
+async fn blocking<T: Send + 'static>(
+    doing: &'static str,
+    place: String,
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|panic| Err(StoreError::new(doing, place, Trouble::Passing, panic)))
+}
