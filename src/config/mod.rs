@@ -41,6 +41,19 @@ pub enum StorageKind {
     Azure,
 }
 
+impl StorageKind {
+    /// Whether this build of the program has it.
+    #[must_use]
+    pub fn is_built(self) -> bool {
+        match self {
+            Self::Local => true,
+            Self::Gcs => cfg!(feature = "gcs"),
+            Self::S3 => cfg!(feature = "s3"),
+            Self::Azure => cfg!(feature = "azure"),
+        }
+    }
+}
+
 /// How a recording is made. `AUDIO_FORMAT` takes the names in lower case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum RecordingFormat {
@@ -213,9 +226,12 @@ pub fn resolve(settings: &Settings) -> Result<Config, Faults> {
 pub fn not_built(config: &Config) -> Vec<Fault> {
     let mut faults = Vec::new();
     let mut refuse = |variable, value, takes| faults.push(Fault { variable, value, takes });
-    if config.storage != StorageKind::Local {
+    if !config.storage.is_built() {
         let name = name_of(&config.storage);
-        refuse("AUDIO_STORAGE_TYPE", name.clone(), format!("local: this build has no {name}"));
+        let built: Vec<_> =
+            StorageKind::value_variants().iter().filter(|kind| kind.is_built()).map(name_of).collect();
+        let takes = format!("{}: this build has no {name} (cargo feature `{name}`)", built.join(" or "));
+        refuse("AUDIO_STORAGE_TYPE", name, takes);
     }
     faults
 }
@@ -376,9 +392,36 @@ mod tests {
     }
 
     #[test]
+    #[cfg(feature = "s3")]
+    fn a_bucket_is_named_without_a_scheme_and_its_prefix_is_sound() {
+        let of = |path: &str| faults(&["--storage-type=s3", "--storage-path", path]);
+        for good in ["bucket", "bucket/", "my.bucket-1/a b/c/"] {
+            assert_eq!(of(good), [""; 0], "{good}");
+        }
+        let long = format!("bucket/{}", "x".repeat(900));
+        for bad in [
+            "s3://bucket",
+            "/bucket",
+            "b//c",
+            "b/../c",
+            "b/./c",
+            "b/c//",
+            "./recordings",
+            "b c",
+            long.as_str(),
+        ] {
+            assert!(of(bad).len() == 1 && of(bad)[0].starts_with("AUDIO_STORAGE_PATH"), "{bad}");
+        }
+    }
+
+    #[test]
     fn what_is_known_but_not_built_stops_the_start_too() {
-        let flags = ["--storage-type=gcs", "--format=compat", "--left-gain-db=3"];
-        assert_eq!(faults(&flags), ["AUDIO_STORAGE_TYPE=\"gcs\": takes local: this build has no gcs"]);
+        for kind in ["gcs", "s3", "azure"] {
+            let faults = faults(&["--storage-type", kind, "--storage-path=bucket/calls"]);
+            let is_built = StorageKind::from_str(kind, false).unwrap().is_built();
+            assert_eq!(faults.is_empty(), is_built, "{faults:?}");
+            assert!(is_built || faults[0].contains(&format!("this build has no {kind}")), "{faults:?}");
+        }
         assert!(faults(&["--right-gain-db=-0.5"])[0].ends_with("takes 0 unless AUDIO_FORMAT=compat"));
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
-use super::{Config, Fault, HIDDEN, RecordingFormat, SECRETS, Secret, Settings, VARIABLES};
+use super::{Config, Fault, HIDDEN, RecordingFormat, SECRETS, Secret, Settings, StorageKind, VARIABLES};
 use crate::publish::key::longest;
 
 /// `sun_path` of Linux has 108 bytes, the last of them a zero.
@@ -28,6 +28,8 @@ pub(super) const CALL_PLACEHOLDERS: [&str; 3] = ["{id}", "{connection_id}", "{co
 pub(super) const OTHER_PLACEHOLDERS: [&str; 5] = ["{tenant}", "{yyyy}", "{mm}", "{dd}", "{hh}"];
 
 pub(super) const PATH_TAKES: &str = "a path that is not blank";
+pub(super) const BUCKET_TAKES: &str = "a bucket or container with an optional /prefix, without a scheme; with the longest \
+     key of AUDIO_OBJECT_KEY at most 1000 bytes";
 pub(super) const SOCKET_TAKES: &str = "a path of at most 107 bytes";
 pub(super) const UDP_TAKES: &str = "an address and a port such as 127.0.0.1:5055, or nothing for no UDP";
 pub(super) const HTTP_TAKES: &str =
@@ -122,6 +124,9 @@ impl<'a> Reader<'a> {
                 self.refuse(variable, "0 unless AUDIO_FORMAT=compat");
             }
         }
+        if config.storage != StorageKind::Local && !is_bucket(&config.storage_path, &config.object_key) {
+            self.refuse("AUDIO_STORAGE_PATH", BUCKET_TAKES);
+        }
         let http = config.http_listen.as_deref().and_then(socket_addr);
         for (variable, address) in [("AUDIO_UDP_LISTEN", config.udp_listen), ("AUDIO_HTTP_LISTEN", http)] {
             let is_remote = address.is_some_and(|address| !address.ip().to_canonical().is_loopback());
@@ -170,6 +175,18 @@ pub(super) fn udp_listen(text: &str) -> Option<Option<SocketAddr>> {
 
 pub(super) fn path(text: &str) -> Option<String> {
     (!text.trim().is_empty()).then(|| text.to_owned())
+}
+
+/// Whether a path is a bucket or container and an optional prefix, short enough for the longest key.
+fn is_bucket(path: &str, template: &str) -> bool {
+    let path = path.strip_suffix('/').unwrap_or(path);
+    let (bucket, prefix) =
+        path.split_once('/').map_or((path, None), |(bucket, prefix)| (bucket, Some(prefix)));
+    let is_name = bucket.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
+    let is_inside = path.split('/').all(|component| !matches!(component, "" | "." | ".."));
+    let is_plain = !path.contains(char::is_control);
+    let bytes = longest(template) + prefix.map_or(0, |prefix| prefix.len() + 1);
+    is_name && is_inside && is_plain && bytes <= KEY_MAX_BYTES
 }
 
 pub(super) fn socket_path(text: &str) -> Option<PathBuf> {

@@ -61,8 +61,10 @@ impl LocalStore {
         let target = self.path(&object.key);
         let directory = target.parent().unwrap_or(&self.root);
         create_dirs(directory).map_err(at("creating the directory", directory))?;
-        if !self.is_free(&object.key) {
-            return Ok(is_ours(&target, object));
+        match fs::symlink_metadata(&target) {
+            Ok(_) => return whose(&target, object),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(at("looking for", &target)(error)),
         }
         let beside = directory.join(format!(".{}.part", object.temporary));
         let (bytes, sum) = match &object.body {
@@ -82,7 +84,7 @@ impl LocalStore {
             Ok(()) => Put::Created,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 fs::remove_file(&beside).map_err(at("removing", &beside))?;
-                is_ours(&target, object)
+                whose(&target, object)?
             }
             Err(error) => return Err(at("renaming to", &target)(error)),
         };
@@ -107,9 +109,10 @@ fn at(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError 
     move |source| StoreError::new(doing, place, Trouble::Passing, source)
 }
 
-fn is_ours(target: &Path, object: &Object) -> Put {
-    let is_same = checksum(target).is_ok_and(|found| found == (object.bytes, object.crc32c));
-    if is_same { Put::AlreadyThere } else { Put::Taken }
+/// Whether what has the name is ours, to the byte.
+fn whose(target: &Path, object: &Object) -> Result<Put, StoreError> {
+    let found = checksum(target).map_err(at("reading", target))?;
+    Ok(if found == (object.bytes, object.crc32c) { Put::AlreadyThere } else { Put::Taken })
 }
 
 /// Makes a directory and those above it, each of them durable in the one above.

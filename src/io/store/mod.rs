@@ -16,18 +16,41 @@ use bytes::Bytes;
 use crate::config::{Config, StorageKind};
 use local::LocalStore;
 
+#[cfg(any(feature = "s3", feature = "azure"))]
+mod cloud;
+#[cfg(any(feature = "s3", feature = "azure"))]
+mod exchange;
 pub mod local;
+#[cfg(any(feature = "s3", feature = "azure"))]
+mod objects;
 
 /// The content type of recordings.
 pub const AUDIO: &str = "audio/ogg; codecs=opus";
 /// The content type of manifests.
 pub const MANIFEST: &str = "application/json";
 
+/// No answer takes longer, beside the time that the bytes take.
+#[cfg(any(feature = "s3", feature = "azure", feature = "gcs"))]
+const ANSWER_MAX: Duration = Duration::from_secs(180);
+/// A slower link counts as broken.
+#[cfg(any(feature = "s3", feature = "azure", feature = "gcs"))]
+const SLOWEST_BYTES_PER_SECOND: u64 = 32 * 1024;
+
 /// A store of one of the kinds.
 #[derive(Clone, Debug)]
 pub enum Store {
     /// A directory of this machine.
     Local(LocalStore),
+    /// A bucket of S3, or a container of Azure.
+    #[cfg(any(feature = "s3", feature = "azure"))]
+    Objects(objects::ObjectsStore),
+}
+
+/// A bucket or container, and what the names of all objects in it begin with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Bucket {
+    name: String,
+    prefix: String,
 }
 
 /// What is to be put.
@@ -166,6 +189,19 @@ impl StoreError {
     }
 }
 
+impl Bucket {
+    /// Takes apart `bucket/prefix`, of which `config` has seen that it is sound.
+    fn of(path: &str) -> Self {
+        let (name, prefix) =
+            path.trim_end_matches('/').split_once('/').unwrap_or((path.trim_end_matches('/'), ""));
+        Self { name: name.to_owned(), prefix: prefix.to_owned() }
+    }
+
+    fn key(&self, key: &str) -> String {
+        if self.prefix.is_empty() { key.to_owned() } else { format!("{}/{key}", self.prefix) }
+    }
+}
+
 impl Store {
     /// Opens the store that a configuration asks for. Nothing is sent yet.
     ///
@@ -174,10 +210,15 @@ impl Store {
     pub async fn open(config: &Config) -> Result<Self, StoreError> {
         match config.storage {
             StorageKind::Local => Ok(LocalStore::new(Path::new(&config.storage_path)).into()),
+            #[cfg(feature = "s3")]
+            StorageKind::S3 => Ok(Self::Objects(cloud::s3(Bucket::of(&config.storage_path))?)),
+            #[cfg(feature = "azure")]
+            StorageKind::Azure => Ok(Self::Objects(cloud::azure(Bucket::of(&config.storage_path))?)),
+            // `config` refuses what is not built.
+            #[allow(unreachable_patterns, reason = "with all features there is nothing else")]
             other => {
-                let name = config.storage_path.as_str();
                 let cause = format!("this build has no {other:?}");
-                Err(StoreError::new("opening", name, Trouble::Refused, cause))
+                Err(StoreError::new("opening", &config.storage_path, Trouble::Refused, cause))
             }
         }
     }
@@ -187,6 +228,8 @@ impl Store {
     pub fn place(&self, key: &str) -> String {
         match self {
             Self::Local(store) => store.path(key).display().to_string(),
+            #[cfg(any(feature = "s3", feature = "azure"))]
+            Self::Objects(store) => store.place(key),
         }
     }
 
@@ -200,6 +243,8 @@ impl Store {
                 let (store, place) = (store.clone(), self.place(&object.key));
                 blocking("putting", place, move || store.put(&object)).await
             }
+            #[cfg(any(feature = "s3", feature = "azure"))]
+            Self::Objects(store) => within(&self.place(&object.key), object.bytes, store.put(&object)).await,
         }
     }
 
@@ -210,6 +255,8 @@ impl Store {
     pub async fn is_free(&self, key: &str) -> Result<bool, StoreError> {
         match self {
             Self::Local(store) => Ok(store.is_free(key)),
+            #[cfg(any(feature = "s3", feature = "azure"))]
+            Self::Objects(store) => within(&self.place(key), 0, store.is_free(key)).await,
         }
     }
 
@@ -220,6 +267,8 @@ impl Store {
     pub async fn read(&self, key: &str) -> Result<Vec<u8>, StoreError> {
         match self {
             Self::Local(store) => store.read(key),
+            #[cfg(any(feature = "s3", feature = "azure"))]
+            Self::Objects(store) => within(&self.place(key), 0, store.read(key)).await,
         }
     }
 
@@ -230,6 +279,8 @@ impl Store {
     pub async fn remove(&self, key: &str) -> Result<(), StoreError> {
         match self {
             Self::Local(store) => store.remove(key),
+            #[cfg(any(feature = "s3", feature = "azure"))]
+            Self::Objects(store) => within(&self.place(key), 0, store.remove(key)).await,
         }
     }
 }
@@ -248,4 +299,34 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, StoreError> {
     let done = tokio::task::spawn_blocking(work).await;
     done.unwrap_or_else(|panic| Err(StoreError::new(doing, place, Trouble::Passing, panic)))
+}
+
+/// Waits for a store across the network, but not for ever: one that hangs must not keep what waits behind it.
+#[cfg(any(feature = "s3", feature = "azure", feature = "gcs"))]
+async fn within<T>(
+    place: &str,
+    bytes: u64,
+    work: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    let limit = ANSWER_MAX + Duration::from_secs(bytes / SLOWEST_BYTES_PER_SECOND);
+    let Ok(done) = tokio::time::timeout(limit, work).await else {
+        let cause = format!("no end after {} s", limit.as_secs());
+        return Err(StoreError::new("waiting for", place, Trouble::Passing, cause));
+    };
+    done
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_may_have_a_prefix() {
+        for (path, name, key) in
+            [("b", "b", "k"), ("b/", "b", "k"), ("b/c/d", "b", "c/d/k"), ("b/c/", "b", "c/k")]
+        {
+            let bucket = Bucket::of(path);
+            assert_eq!((bucket.name.as_str(), bucket.key("k").as_str()), (name, key), "{path}");
+        }
+    }
 }
