@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::daemon::{Daemon, field};
 
 /// What an HTTP server answered.
+#[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) head: String,

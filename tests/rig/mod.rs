@@ -2,7 +2,8 @@
 //!
 //! [`place`] is a folder with a daemon's settings, [`daemon`] the running program, [`gateway`] a sender over one of
 //! its sockets, [`media`] what is sent, [`http`] a client of its port, [`captures`] real calls, [`recording`] the reader of finished files, and
-//! [`judges`] the other programs that have to accept them; [`picture`] reads what is drawn of one. [`spool`] does
+//! [`judges`] the other programs that have to accept them; [`gcs`] and [`stores`] are object stores, [`proxy`] lets things go
+//! wrong on the way to them, and all three speak HTTP through [`wire`]; [`picture`] reads what is drawn of one. [`spool`] does
 //! without the daemon. Nothing here uses the project's own parsers, except for opening captures.
 #![allow(dead_code, reason = "each file of tests takes what it needs")]
 
@@ -10,13 +11,17 @@ pub(crate) mod captures;
 pub(crate) mod daemon;
 pub(crate) mod disk;
 pub(crate) mod gateway;
+pub(crate) mod gcs;
 pub(crate) mod http;
 pub(crate) mod judges;
 pub(crate) mod media;
 pub(crate) mod picture;
 pub(crate) mod place;
+pub(crate) mod proxy;
 pub(crate) mod recording;
 pub(crate) mod spool;
+pub(crate) mod stores;
+pub(crate) mod wire;
 
 use std::time::{Duration, Instant};
 
