@@ -20,6 +20,8 @@ use local::LocalStore;
 mod cloud;
 #[cfg(any(feature = "s3", feature = "azure"))]
 mod exchange;
+#[cfg(feature = "gcs")]
+mod gcs;
 pub mod local;
 #[cfg(any(feature = "s3", feature = "azure"))]
 mod objects;
@@ -44,6 +46,9 @@ pub enum Store {
     /// A bucket of S3, or a container of Azure.
     #[cfg(any(feature = "s3", feature = "azure"))]
     Objects(objects::ObjectsStore),
+    /// A bucket of Google Cloud Storage.
+    #[cfg(feature = "gcs")]
+    Gcs(Box<gcs::GcsStore>),
 }
 
 /// A bucket or container, and what the names of all objects in it begin with.
@@ -140,8 +145,8 @@ impl Trouble {
             401 => Self::Credentials,
             403 => Self::Permission,
             404 => Self::Bucket,
-            // Timeout, conflict with another writer, failed precondition of a resumed upload, too many requests.
-            408 | 409 | 412 | 429 => Self::Passing,
+            // Timeout, conflict with another writer, an upload that is forgotten, a failed precondition, too many requests.
+            408..=410 | 412 | 429 => Self::Passing,
             400..=499 => Self::Refused,
             _ => Self::Passing,
         }
@@ -210,6 +215,11 @@ impl Store {
     pub async fn open(config: &Config) -> Result<Self, StoreError> {
         match config.storage {
             StorageKind::Local => Ok(LocalStore::new(Path::new(&config.storage_path)).into()),
+            #[cfg(feature = "gcs")]
+            StorageKind::Gcs => {
+                let store = gcs::GcsStore::open(Bucket::of(&config.storage_path)).await?;
+                Ok(Self::Gcs(Box::new(store)))
+            }
             #[cfg(feature = "s3")]
             StorageKind::S3 => Ok(Self::Objects(cloud::s3(Bucket::of(&config.storage_path))?)),
             #[cfg(feature = "azure")]
@@ -230,6 +240,8 @@ impl Store {
             Self::Local(store) => store.path(key).display().to_string(),
             #[cfg(any(feature = "s3", feature = "azure"))]
             Self::Objects(store) => store.place(key),
+            #[cfg(feature = "gcs")]
+            Self::Gcs(store) => store.place(key),
         }
     }
 
@@ -245,6 +257,8 @@ impl Store {
             }
             #[cfg(any(feature = "s3", feature = "azure"))]
             Self::Objects(store) => within(&self.place(&object.key), object.bytes, store.put(&object)).await,
+            #[cfg(feature = "gcs")]
+            Self::Gcs(store) => within(&self.place(&object.key), object.bytes, store.put(&object)).await,
         }
     }
 
@@ -257,6 +271,8 @@ impl Store {
             Self::Local(store) => Ok(store.is_free(key)),
             #[cfg(any(feature = "s3", feature = "azure"))]
             Self::Objects(store) => within(&self.place(key), 0, store.is_free(key)).await,
+            #[cfg(feature = "gcs")]
+            Self::Gcs(store) => within(&self.place(key), 0, store.is_free(key)).await,
         }
     }
 
@@ -269,6 +285,8 @@ impl Store {
             Self::Local(store) => store.read(key),
             #[cfg(any(feature = "s3", feature = "azure"))]
             Self::Objects(store) => within(&self.place(key), 0, store.read(key)).await,
+            #[cfg(feature = "gcs")]
+            Self::Gcs(store) => within(&self.place(key), 0, store.read(key)).await,
         }
     }
 
@@ -281,6 +299,8 @@ impl Store {
             Self::Local(store) => store.remove(key),
             #[cfg(any(feature = "s3", feature = "azure"))]
             Self::Objects(store) => within(&self.place(key), 0, store.remove(key)).await,
+            #[cfg(feature = "gcs")]
+            Self::Gcs(store) => within(&self.place(key), 0, store.remove(key)).await,
         }
     }
 }

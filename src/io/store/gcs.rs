@@ -1,0 +1,262 @@
+//! Google Cloud Storage, by way of Google's own crate.
+//!
+//! Files of [`RESUMABLE_BYTES`] and more go by a resumable upload: a connection that breaks goes on where it was. The
+//! session does not outlive the process. Every upload says that no object may be there (`ifGenerationMatch=0`) and what
+//! its CRC-32C is, which the service checks and tells.
+//!
+//! Google's crate deletes by gRPC only, which no emulator speaks and which needs a connection of its own: the one request
+//! that removes an object is made here.
+
+use std::env;
+use std::error::Error as _;
+use std::time::Duration;
+
+use google_cloud_auth::credentials::{self, CacheableResource, Credentials};
+use google_cloud_auth::errors::CredentialsError;
+use google_cloud_gax::error::Error;
+use google_cloud_gax::retry_policy::{RetryPolicy, RetryPolicyExt as _};
+use google_cloud_gax::retry_result::RetryResult;
+use google_cloud_gax::retry_state::RetryState;
+use google_cloud_storage::client::Storage;
+use google_cloud_storage::retry_policy::RetryableErrors;
+use tokio::fs::File;
+
+use super::{Body, Bucket, Object, Put, StoreError, Trouble};
+use crate::io::log::chain;
+
+/// Smaller files are sent again as a whole: that is quicker than to ask how far they came.
+const RESUMABLE_BYTES: usize = 2 << 20;
+/// Tries of Google's crate over a hiccup, each of which goes on where the last one was. The rest is up to the outbox.
+const TRIES_MAX: u32 = 4;
+const TRIES_TIME_MAX: Duration = Duration::from_secs(60);
+/// Removing takes no longer.
+const REMOVE_MAX: Duration = Duration::from_secs(30);
+const ENDPOINT: &str = "https://storage.googleapis.com";
+/// The longest text of an error that is shown.
+const ERROR_MAX_CHARS: usize = 400;
+
+/// A bucket of Google Cloud Storage.
+#[derive(Clone, Debug)]
+pub struct GcsStore {
+    storage: Storage,
+    /// For what Google's crate cannot do.
+    web: reqwest::Client,
+    credentials: Credentials,
+    endpoint: String,
+    bucket: Bucket,
+}
+
+impl GcsStore {
+    /// Opens a bucket with what the environment says: `STORAGE_EMULATOR_HOST`, else credentials as Google's libraries
+    /// find them.
+    pub(super) async fn open(bucket: Bucket) -> Result<Self, StoreError> {
+        let place = format!("gs://{}", bucket.name);
+        let emulator = env::var("STORAGE_EMULATOR_HOST").ok().filter(|host| !host.is_empty());
+        let (endpoint, credentials) = match emulator {
+            Some(host) if host.contains("://") => (host, Ok(credentials::anonymous::Builder::new().build())),
+            Some(host) => (format!("http://{host}"), Ok(credentials::anonymous::Builder::new().build())),
+            None => (ENDPOINT.to_owned(), credentials::Builder::default().build()),
+        };
+        let endpoint = endpoint.trim_end_matches('/').to_owned();
+        let refused = |error: &dyn std::error::Error| {
+            StoreError::new("opening", &place, Trouble::Credentials, shown(&chain(error)))
+        };
+        let credentials = credentials.map_err(|error| refused(&error))?;
+        let tries = RetryableErrors.with_attempt_limit(TRIES_MAX).with_time_limit(TRIES_TIME_MAX);
+        let storage = Storage::builder()
+            .with_endpoint(&endpoint)
+            .with_credentials(credentials.clone())
+            .with_retry_policy(Obedient(tries))
+            .with_resumable_upload_threshold(RESUMABLE_BYTES)
+            .build()
+            .await
+            .map_err(|error| refused(&error))?;
+        let web = reqwest::Client::builder().timeout(REMOVE_MAX).build().map_err(|error| refused(&error))?;
+        Ok(Self { storage, web, credentials, endpoint, bucket })
+    }
+
+    /// Where an object is, for people.
+    #[must_use]
+    pub fn place(&self, key: &str) -> String {
+        format!("gs://{}/{}", self.bucket.name, self.bucket.key(key))
+    }
+
+    /// Puts an object.
+    ///
+    /// # Errors
+    /// [`StoreError`] where it is not known to be there, whole.
+    pub async fn put(&self, object: &Object) -> Result<Put, StoreError> {
+        let place = self.place(&object.key);
+        let name = self.bucket.key(&object.key);
+        let labels = object.labels.iter().map(|(name, value)| (*name, value.clone()));
+        let sent = match &object.body {
+            Body::Text(text) => {
+                let request = self.storage.write_object(self.resource(), name, text.clone());
+                let request = request.set_if_generation_match(0).set_content_type(object.content_type);
+                request.set_metadata(labels).with_known_crc32c(object.crc32c).send_unbuffered().await
+            }
+            Body::File(path) => {
+                let file = File::open(path).await.map_err(|error| {
+                    StoreError::new("reading what is put as", &place, Trouble::Passing, error)
+                })?;
+                let request = self.storage.write_object(self.resource(), name, file);
+                let request = request.set_if_generation_match(0).set_content_type(object.content_type);
+                request.set_metadata(labels).with_known_crc32c(object.crc32c).send_unbuffered().await
+            }
+        };
+        match sent {
+            Ok(stored) => {
+                let sum = stored.checksums.and_then(|sums| sums.crc32c);
+                if (u64::try_from(stored.size).ok(), sum) == (Some(object.bytes), Some(object.crc32c)) {
+                    return Ok(Put::Created);
+                }
+                let cause = "the service tells another length or checksum than that of what was put";
+                Err(StoreError::new("putting", place, Trouble::Passing, cause))
+            }
+            Err(error) if error.http_status_code() == Some(412) => self.whose(object).await,
+            Err(error) => Err(failed("putting", &place, &error)),
+        }
+    }
+
+    /// Whether a name is free.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the service does not tell.
+    pub async fn is_free(&self, key: &str) -> Result<bool, StoreError> {
+        match self.storage.read_object(self.resource(), self.bucket.key(key)).send().await {
+            Ok(_) => Ok(false),
+            Err(error) if error.http_status_code() == Some(404) => Ok(true),
+            Err(error) => Err(failed("looking for", &self.place(key), &error)),
+        }
+    }
+
+    /// Reads a small object.
+    ///
+    /// # Errors
+    /// [`StoreError`] where it cannot be had.
+    pub async fn read(&self, key: &str) -> Result<Vec<u8>, StoreError> {
+        let failed = |error| failed("reading", &self.place(key), &error);
+        let request = self.storage.read_object(self.resource(), self.bucket.key(key));
+        let mut answer = request.send().await.map_err(failed)?;
+        let mut bytes = Vec::new();
+        while let Some(piece) = answer.next().await {
+            bytes.extend_from_slice(&piece.map_err(failed)?);
+        }
+        Ok(bytes)
+    }
+
+    /// Removes an object.
+    ///
+    /// # Errors
+    /// [`StoreError`] where it may still be there.
+    pub async fn remove(&self, key: &str) -> Result<(), StoreError> {
+        let place = self.place(key);
+        let says = |trouble, text: &str| StoreError::new("removing", &place, trouble, shown(text));
+        let headers = self.credentials.headers(Default::default()).await;
+        let headers = headers.map_err(|error| says(Trouble::Credentials, &chain(&error)))?;
+        let CacheableResource::New { data: headers, .. } = headers else {
+            return Err(says(Trouble::Passing, "no credentials came"));
+        };
+        let (bucket, name) = (encode(&self.bucket.name), encode(&self.bucket.key(key)));
+        let url = format!("{}/storage/v1/b/{bucket}/o/{name}", self.endpoint);
+        let answer = self.web.delete(url).headers(headers).send().await;
+        let answer = answer.map_err(|error| says(Trouble::Passing, &chain(&error)))?;
+        match answer.status().as_u16() {
+            200..=299 | 404 => Ok(()),
+            status => {
+                let after =
+                    retry_after(answer.headers().get("retry-after").and_then(|text| text.to_str().ok()));
+                let text = answer.text().await.unwrap_or_default();
+                let error = says(Trouble::of_status(status), &format!("status {status}: {text}"));
+                Err(error.with_retry_after(after))
+            }
+        }
+    }
+
+    /// Whether what has the name is ours: the service tells length and checksum, without sending it.
+    async fn whose(&self, object: &Object) -> Result<Put, StoreError> {
+        let answer = self.storage.read_object(self.resource(), self.bucket.key(&object.key)).send().await;
+        let found = answer.map_err(|error| match failed("comparing", &self.place(&object.key), &error) {
+            // Removed meanwhile: then it is put again.
+            gone if gone.trouble == Trouble::Bucket => StoreError { trouble: Trouble::Passing, ..gone },
+            error => error,
+        })?;
+        let found = found.object();
+        let sum = found.checksums.and_then(|sums| sums.crc32c);
+        let is_ours = (u64::try_from(found.size).ok(), sum) == (Some(object.bytes), Some(object.crc32c));
+        Ok(if is_ours { Put::AlreadyThere } else { Put::Taken })
+    }
+
+    fn resource(&self) -> String {
+        format!("projects/_/buckets/{}", self.bucket.name)
+    }
+}
+
+/// Tries again as another policy says, except where the service asks to be left alone: then the outbox does, in time.
+#[derive(Debug)]
+struct Obedient<P>(P);
+
+impl<P: RetryPolicy> RetryPolicy for Obedient<P> {
+    fn on_error(&self, state: &RetryState, error: Error) -> RetryResult {
+        match asked(&error) {
+            Some(_) => RetryResult::Permanent(error),
+            None => self.0.on_error(state, error),
+        }
+    }
+
+    fn remaining_time(&self, state: &RetryState) -> Option<Duration> {
+        self.0.remaining_time(state)
+    }
+}
+
+fn asked(error: &Error) -> Option<Duration> {
+    // Google's crate wraps the answer in an error of its own where it gives up.
+    let own = error.http_headers().and_then(|headers| headers.get("retry-after"));
+    retry_after(own.and_then(|text| text.to_str().ok()))
+}
+
+fn retry_after(text: Option<&str>) -> Option<Duration> {
+    text?.trim().parse().ok().map(Duration::from_secs)
+}
+
+fn failed(doing: &'static str, place: &str, error: &Error) -> StoreError {
+    let trouble = match error.http_status_code() {
+        _ if error.is_authentication() => {
+            match error.source().and_then(|cause| cause.downcast_ref::<CredentialsError>()) {
+                Some(cause) if cause.is_transient() => Trouble::Passing,
+                _ => Trouble::Credentials,
+            }
+        }
+        Some(status) => Trouble::of_status(status),
+        None => Trouble::Passing,
+    };
+    StoreError::new(doing, place, trouble, shown(&chain(error))).with_retry_after(asked(error))
+}
+
+/// An error as it may be shown: in one line, and not too long.
+fn shown(text: &str) -> String {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(ERROR_MAX_CHARS) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
+}
+
+/// A text as one component of a URL's path.
+fn encode(text: &str) -> String {
+    let encode = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    };
+    text.bytes().map(encode).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_one_component_of_a_url() {
+        assert_eq!(encode("a/b c-~\u{e9}?.opus"), "a%2Fb%20c-~%C3%A9%3F.opus");
+    }
+}
