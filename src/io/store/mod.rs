@@ -102,7 +102,9 @@ pub enum Put {
 pub enum Trouble {
     /// It may work the next time: the network, an overload, a full disk.
     Passing,
-    /// There are no credentials, or the store does not know them.
+    /// The store does not take the credentials now: they may have expired, and be renewed.
+    Expired,
+    /// There are no credentials, or wrong ones.
     Credentials,
     /// They are not allowed to do this.
     Permission,
@@ -118,7 +120,7 @@ impl Trouble {
     /// Whether it may mend without a person's help. If not, it is tried again, but seldom.
     #[must_use]
     pub fn is_passing(self) -> bool {
-        self == Self::Passing
+        matches!(self, Self::Passing | Self::Expired)
     }
 
     /// What to do about it.
@@ -126,7 +128,10 @@ impl Trouble {
     pub fn advice(self) -> &'static str {
         match self {
             Self::Passing => "nothing, unless it lasts: then look at the network, the store, and the disk",
-            Self::Credentials => "credentials are missing, expired or wrong: give the daemon others",
+            Self::Expired => {
+                "credentials are not taken, nothing if they are renewed: else give the daemon others"
+            }
+            Self::Credentials => "credentials are missing or wrong: give the daemon others",
             Self::Permission => {
                 "permission is missing: allow the credentials to create, read and delete objects"
             }
@@ -142,7 +147,7 @@ impl Trouble {
     #[must_use]
     pub fn of_status(status: u16) -> Self {
         match status {
-            401 => Self::Credentials,
+            401 => Self::Expired,
             403 => Self::Permission,
             404 => Self::Bucket,
             // Timeout, conflict with another writer, an upload that is forgotten, a failed precondition, too many requests.
