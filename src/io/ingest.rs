@@ -27,6 +27,12 @@ use crate::packet;
 use crate::spool::{Header, Record, RecordKind, SealCause};
 use crate::time::Mono;
 
+/// Deadlines kept for each connection that is remembered before those of forgotten ones are looked for. A connection
+/// has three: its greatest length, its linger, its tombstone.
+const TIMERS_PER_CONNECTION: usize = 6;
+/// As many are not worth the looking.
+const TIMERS_MIN: usize = 4096;
+
 /// What ingest needs to know of the configuration.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -345,6 +351,13 @@ impl Ingest {
     /// Handles every deadline that has passed. The daemon calls this some fifty times a second.
     pub fn handle_timers(&self) {
         let now = self.clock.now();
+        let timers_max = TIMERS_MIN.max(self.connections.len() * TIMERS_PER_CONNECTION);
+        let mut timers = lock(&self.timers);
+        if timers.len() > timers_max {
+            // A deadline hours away keeps the memory of its slot, though not what is in it.
+            timers.retain(|Reverse(timer)| timer.slot.strong_count() > 0);
+        }
+        drop(timers);
         loop {
             let due = {
                 let mut timers = lock(&self.timers);
