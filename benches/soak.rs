@@ -114,7 +114,10 @@ fn report(
         println!("{}", sample.row());
     }
     let good = collected.good;
-    println!("\n{opened} calls opened, {good} recordings good, {} not, {missing} missing", collected.bad.len());
+    println!(
+        "\n{opened} calls opened, {good} recordings good, {} not, {missing} missing",
+        collected.bad.len()
+    );
     println!("{} lines of warnings in the log", log.lines().count());
     for line in collected.bad.iter().map(String::as_str).chain(log.lines()).take(20) {
         println!("  {line}");

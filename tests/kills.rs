@@ -68,8 +68,8 @@ enum Fate {
     Read(Instant),
     /// A daemon had read it long enough before it was killed.
     Promised,
-    /// A daemon was killed too soon after it was sent: it may be there or not.
-    Unknown,
+    /// A daemon was killed too soon after it was sent, or so soon after it had certainly read it: it may be there or not.
+    Unknown(Option<Duration>),
 }
 
 /// A call as its gateway knows it.
@@ -83,13 +83,15 @@ struct Call {
     is_ended: bool,
     /// Its gateway has given it up after a kill.
     is_left: bool,
+    /// Nothing more will be sent about it.
+    is_over: bool,
 }
 
 impl Call {
     fn new(id: String) -> Self {
         let sender = |ssrc| Sender { at_us: now_us(), ..Sender::new(ssrc) };
         let (senders, sent) = ([sender(1), sender(2)], [Vec::new(), Vec::new()]);
-        Self { id, senders, sent, due: Instant::now(), is_ended: false, is_left: false }
+        Self { id, senders, sent, due: Instant::now(), is_ended: false, is_left: false, is_over: false }
     }
 
     fn goes_on(&self) -> bool {
@@ -114,7 +116,13 @@ impl Call {
                 let packet = sender.packet(&payload, SAMPLES_20_MS);
                 self.sent[channel].push(Noted { payload, fate: Fate::Sent });
                 let channel = [CALLER, AI][channel];
-                gateway.try_write(&frame(kind::RTP, channel, packet.at_us, self.id.as_bytes(), &packet.rtp))?;
+                gateway.try_write(&frame(
+                    kind::RTP,
+                    channel,
+                    packet.at_us,
+                    self.id.as_bytes(),
+                    &packet.rtp,
+                ))?;
             }
             self.due += TICK;
         }
@@ -136,6 +144,8 @@ struct Load {
     socket: Socket,
     dice: Dice,
     calls: Vec<Call>,
+    /// Those about which nothing more is sent.
+    done: Vec<Call>,
     opened: usize,
 }
 
@@ -149,6 +159,7 @@ impl Load {
             } else if call.is_ended && !call.is_left && self.dice.once_in(2) {
                 call.end(&mut gateway)?;
             }
+            call.is_over = !call.goes_on();
         }
         while !is_killed.load(Ordering::Acquire) {
             let tick = Instant::now();
@@ -183,10 +194,14 @@ impl Load {
         for noted in self.noted() {
             noted.fate = match noted.fate {
                 Fate::Read(read) if read + LOSS_MAX <= killed => Fate::Promised,
-                Fate::Read(_) | Fate::Sent => Fate::Unknown,
+                Fate::Read(read) => Fate::Unknown(Some(killed.saturating_duration_since(read))),
+                Fate::Sent => Fate::Unknown(None),
                 settled => settled,
             };
         }
+        let (over, calls) = std::mem::take(&mut self.calls).into_iter().partition(|call| call.is_over);
+        self.calls = calls;
+        self.done.extend::<Vec<Call>>(over);
     }
 
     fn noted(&mut self) -> impl Iterator<Item = &mut Noted> {
@@ -204,7 +219,8 @@ fn killed_at_random_moments_under_load_it_keeps_its_promises() {
         .with("AUDIO_RESUME_SECS", &RESUME.as_secs().to_string())
         .with("AUDIO_LOG", "warn,sidetape=info,sidetape::io::ingest=warn,sidetape::io::finish=warn");
     let mut dice = Dice(seed);
-    let load = |socket| Load { socket, dice: Dice(dice.next()), calls: Vec::new(), opened: 0 };
+    let load =
+        |socket| Load { socket, dice: Dice(dice.next()), calls: Vec::new(), done: Vec::new(), opened: 0 };
     let mut loads = SOCKETS.map(load);
     for kill in 1..=kills {
         // Now and then long enough for the calls that were given up to be finished.
@@ -258,8 +274,8 @@ fn check(place: &Place, loads: &[Load; 3]) {
         by_id.entry(manifest["connection_id"].as_str().unwrap()).or_default().push(manifest);
     }
     let mut outcomes: BTreeMap<&str, usize> = BTreeMap::new();
-    let (mut opened, mut promised, mut kept) = (0, 0, 0);
-    for (number, call) in loads.iter().flat_map(|load| &load.calls).enumerate() {
+    let (mut opened, mut promised, mut kept, mut lost) = (0, 0, 0, Duration::ZERO);
+    for (number, call) in loads.iter().flat_map(|load| load.done.iter().chain(&load.calls)).enumerate() {
         opened += 1;
         let found = by_id.remove(call.id.as_str()).unwrap_or_default();
         let (true, [manifest]) = (found.len() < 2, found.as_slice()) else {
@@ -269,7 +285,9 @@ fn check(place: &Place, loads: &[Load; 3]) {
         };
         let outcome = manifest["outcome"].as_str().unwrap();
         assert!(OUTCOMES.contains(&outcome), "{manifest}");
-        *outcomes.entry(OUTCOMES[OUTCOMES.iter().position(|known| *known == outcome).unwrap()]).or_default() += 1;
+        *outcomes
+            .entry(OUTCOMES[OUTCOMES.iter().position(|known| *known == outcome).unwrap()])
+            .or_default() += 1;
         if outcome == "absent" {
             assert!(!call.is_promised(), "{} has lost its audio", call.id);
             continue;
@@ -288,36 +306,47 @@ fn check(place: &Place, loads: &[Load; 3]) {
         }
         for (channel, sent) in call.sent.iter().enumerate() {
             promised += sent.iter().filter(|noted| noted.fate == Fate::Promised).count();
-            kept += find_in_order(manifest, sent, &recording.sounds(channel));
+            let sounds = recording.sounds(channel);
+            kept += sounds.len();
+            lost = lost.max(find_in_order(manifest, sent, &sounds));
         }
     }
     println!("{opened} connections, {outcomes:?}; {promised} packets promised, {kept} kept");
+    println!("the oldest packet that was read and lost had been read {lost:?} before a kill, at least");
     assert!(by_id.is_empty(), "recordings of nothing: {:?}", by_id.keys());
     assert!(opened > 20 && promised > 100, "the load was none: {opened} connections");
     assert_eq!(place.recordings().len(), manifests.len() - outcomes.get("absent").unwrap_or(&0));
     let left: Vec<_> = place
         .files()
         .into_iter()
-        .filter(|file| file.extension().is_none_or(|e| e != "opus" && e != "json") || file.to_str().unwrap().contains(".spool"))
+        .filter(|file| {
+            file.extension().is_none_or(|e| e != "opus" && e != "json")
+                || file.to_str().unwrap().contains(".spool")
+        })
         .collect();
     assert_eq!(left.len(), 1, "nothing but the lock of the spool is left: {left:?}");
 }
 
-/// Checks that `heard` is what was sent, in order, without any of what was promised missing. Returns its length.
-fn find_in_order(manifest: &Value, sent: &[Noted], heard: &[Sound]) -> usize {
+/// Checks that `heard` is what was sent, in order, without any of what was promised missing. Returns how long before a
+/// kill the oldest of what is missing had been read.
+fn find_in_order(manifest: &Value, sent: &[Noted], heard: &[Sound]) -> Duration {
     let mut rest = heard.iter();
     let mut next = rest.next();
-    let mut missing = Vec::new();
+    let (mut missing, mut oldest) = (Vec::new(), Duration::ZERO);
     for noted in sent {
         if next == sounds_of(&noted.payload).first() {
             next = rest.next();
-        } else if noted.fate == Fate::Promised {
-            missing.push(String::from_utf8_lossy(&noted.payload[1..]));
+            continue;
+        }
+        match noted.fate {
+            Fate::Promised => missing.push(String::from_utf8_lossy(&noted.payload[1..])),
+            Fate::Unknown(Some(age)) => oldest = oldest.max(age),
+            _ => {}
         }
     }
     assert!(missing.is_empty(), "{missing:#?} of {} were read and are missing in {manifest:#}", sent.len());
     assert!(next.is_none(), "{next:?} was never sent, or not in this order: {manifest:#}");
-    heard.len()
+    oldest
 }
 
 #[test]
@@ -337,7 +366,10 @@ fn references_holds_metadata_pauses_and_marks_outlive_a_kill_in_mid_call() {
     let daemon = Daemon::start(&place);
     let mut gateway = Gateway::connect(&place, &daemon, Socket::Udp);
     let types = json!({ "0": "opus/48000/2" });
-    gateway.meta(id, &json!({ "payload_types": types, "conversation_id": "c/7", "labels": { "a": "1" }, "x": 1 }));
+    gateway.meta(
+        id,
+        &json!({ "payload_types": types, "conversation_id": "c/7", "labels": { "a": "1" }, "x": 1 }),
+    );
     gateway.say(kind::HOLD, WHOLE, id);
     gateway.play_both(id, &caller[..50], &ai[..50]);
     gateway.send(&mark(25, "before"));
@@ -346,7 +378,9 @@ fn references_holds_metadata_pauses_and_marks_outlive_a_kill_in_mid_call() {
     gateway.say(kind::END, CALLER, id);
     gateway.send(&mark(59, "the last before the kill"));
     gateway.sync();
-    rig::wait_for("the spool to have it all", || place.spool_holds(b"the last before the kill").then_some(()));
+    rig::wait_for("the spool to have it all", || {
+        place.spool_holds(b"the last before the kill").then_some(())
+    });
     daemon.kill();
 
     let daemon = Daemon::start(&place);
@@ -371,9 +405,16 @@ fn references_holds_metadata_pauses_and_marks_outlive_a_kill_in_mid_call() {
     assert_eq!(manifest["file"]["key"], "conversation_c_7_merged.opus");
     assert_eq!(manifest["labels"], json!({ "a": "1", "b": "2" }));
     assert_eq!(manifest["meta"], json!({ "x": 1 }));
-    assert_eq!(manifest["paused"], json!([{ "channel": "caller", "from_ms": 1000, "to_ms": 2400 }]), "{manifest}");
+    assert_eq!(
+        manifest["paused"],
+        json!([{ "channel": "caller", "from_ms": 1000, "to_ms": 2400 }]),
+        "{manifest}"
+    );
     let marks = manifest["marks"].as_array().unwrap();
-    let marks: Vec<_> = marks.iter().map(|mark| (mark["name"].as_str().unwrap(), mark["offset_ms"].as_u64().unwrap())).collect();
+    let marks: Vec<_> = marks
+        .iter()
+        .map(|mark| (mark["name"].as_str().unwrap(), mark["offset_ms"].as_u64().unwrap()))
+        .collect();
     assert_eq!(marks, [("before", 500), ("the last before the kill", 1180), ("after", 2600)]);
     assert_eq!(manifest["marks"][2]["of"], json!({ "any": "kind" }));
 

@@ -188,7 +188,11 @@ impl Gateway {
         loop {
             match self.try_read() {
                 Ok(answer) => {
-                    assert_eq!(answer, frame(kind::PONG, WHOLE, 0, b"a gateway", &body), "the answer to a ping");
+                    assert_eq!(
+                        answer,
+                        frame(kind::PONG, WHOLE, 0, b"a gateway", &body),
+                        "the answer to a ping"
+                    );
                     return Ok(());
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
