@@ -28,8 +28,8 @@ use crate::spool::{Header, Record, RecordKind, SealCause};
 use crate::time::Mono;
 
 /// Deadlines kept for each connection that is remembered before those of forgotten ones are looked for. A connection
-/// has three: its greatest length, its linger, its tombstone.
-const TIMERS_PER_CONNECTION: usize = 6;
+/// has three at most: its greatest length, its linger, its tombstone.
+const TIMERS_PER_CONNECTION: usize = 4;
 /// As many are not worth the looking.
 const TIMERS_MIN: usize = 4096;
 
