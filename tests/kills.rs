@@ -30,6 +30,8 @@ const RESUME: Duration = Duration::from_secs(2);
 const CALLS: usize = 8;
 /// One packet of each channel in so long.
 const TICK: Duration = Duration::from_millis(20);
+/// A thread that wanted to sleep for 2 ms and slept for longer than this shows that the machine stood still.
+const STALL: Duration = Duration::from_millis(20);
 const OUTCOMES: [&str; 6] = ["ok", "degraded", "recovered", "stale", "absent", "failed"];
 
 /// Numbers that look random and can be had again (splitmix64).
@@ -139,6 +141,23 @@ fn now_us() -> u64 {
     u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros()).unwrap()
 }
 
+/// The end of a daemon.
+struct Killed {
+    at: Instant,
+    /// When the machine stood still, and for how long. A daemon that is not let run keeps no promise.
+    stalls: Vec<(Instant, Duration)>,
+}
+
+impl Killed {
+    /// How long before the kill something was, without the time in which the machine stood still.
+    fn time_since(&self, then: Instant) -> Duration {
+        let time = self.at.saturating_duration_since(then);
+        let stalled =
+            self.stalls.iter().filter(|(from, length)| *from + *length > then).map(|(_, length)| *length);
+        time.saturating_sub(stalled.sum())
+    }
+}
+
 /// One gateway: its socket, its calls, its dice.
 struct Load {
     socket: Socket,
@@ -190,11 +209,11 @@ impl Load {
     }
 
     /// Decides what is promised, now that the daemon was killed.
-    fn settle(&mut self, killed: Instant) {
+    fn settle(&mut self, killed: &Killed) {
         for noted in self.noted() {
             noted.fate = match noted.fate {
-                Fate::Read(read) if read + LOSS_MAX <= killed => Fate::Promised,
-                Fate::Read(read) => Fate::Unknown(Some(killed.saturating_duration_since(read))),
+                Fate::Read(read) if killed.time_since(read) >= LOSS_MAX => Fate::Promised,
+                Fate::Read(read) => Fate::Unknown(Some(killed.time_since(read))),
                 Fate::Sent => Fate::Unknown(None),
                 settled => settled,
             };
@@ -222,6 +241,7 @@ fn killed_at_random_moments_under_load_it_keeps_its_promises() {
     let load =
         |socket| Load { socket, dice: Dice(dice.next()), calls: Vec::new(), done: Vec::new(), opened: 0 };
     let mut loads = SOCKETS.map(load);
+    let mut stalls = 0;
     for kill in 1..=kills {
         // Now and then long enough for the calls that were given up to be finished.
         let life_ms = if kill % 10 == 0 { 2500 + dice.below(500) } else { 20 + dice.below(800) };
@@ -237,14 +257,15 @@ fn killed_at_random_moments_under_load_it_keeps_its_promises() {
                     drop(ended);
                 });
             }
-            std::thread::sleep(Duration::from_millis(life_ms));
+            let stalls = watch(Duration::from_millis(life_ms));
             let killed = Instant::now();
             daemon.kill();
             is_killed.store(true, Ordering::Release);
-            killed
+            Killed { at: killed, stalls }
         });
+        stalls += killed.stalls.len();
         for load in &mut loads {
-            load.settle(killed);
+            load.settle(&killed);
         }
     }
 
@@ -263,7 +284,24 @@ fn killed_at_random_moments_under_load_it_keeps_its_promises() {
         place.files().iter().all(|file| file.extension().is_none_or(|e| e != "spool")).then_some(())
     });
     daemon.stop();
+    println!("the machine stood still {stalls} times");
     check(&place, &loads);
+}
+
+/// Sleeps for so long, and notes when the machine stood still meanwhile: from when, and for how long.
+fn watch(time: Duration) -> Vec<(Instant, Duration)> {
+    let end = Instant::now() + time;
+    let mut stalls = Vec::new();
+    loop {
+        let before = Instant::now();
+        if before >= end {
+            return stalls;
+        }
+        std::thread::sleep(Duration::from_millis(2).min(end - before));
+        if before.elapsed() > STALL {
+            stalls.push((before, before.elapsed()));
+        }
+    }
 }
 
 /// Checks what is there at the end against what was sent.
