@@ -31,6 +31,9 @@ const META: u8 = 3;
 const PING: u8 = 11;
 /// How often each gateway sends what is due: the length of a packet.
 const TICK: Duration = Duration::from_millis(20);
+const TICKS_PER_SECOND: u64 = 50;
+/// One for each socket.
+const GATEWAYS: u64 = 3;
 const SAMPLE_EVERY: Duration = Duration::from_secs(10);
 /// A finished connection is remembered for a minute, so that memory grows for so long before it can be flat.
 const WARM_UP: Duration = Duration::from_secs(75);
@@ -263,7 +266,7 @@ fn gateway(
     for tick in 1u32.. {
         let due = begun + TICK * tick;
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
-        let due_calls = begun.elapsed().as_millis() as u64 * calls_per_second / 3 / 1000;
+        let due_calls = u64::from(tick) * calls_per_second / (TICKS_PER_SECOND * GATEWAYS);
         while opened < due_calls && !is_over.load(Ordering::Relaxed) {
             let id = ConnectionId::new(&format!("soak-{number}-{opened}")).unwrap();
             let length = 5 + (opened * 7 % 41) as u16;
