@@ -166,6 +166,15 @@ fn step_1_killed_while_it_appends_it_cuts_off_the_torn_record_wherever_it_was_to
 }
 
 #[test]
+fn step_1_killed_between_a_file_and_its_first_byte_it_leaves_nothing() {
+    let place = place();
+    Spool { bytes: Vec::new(), ..Spool::open("empty", 0) }.write(&place);
+    let log = start(&place);
+    assert!(log.contains("empty spool file removed") && !log.contains("ERROR"), "{log}");
+    assert_eq!((content(&place.spool()).len(), content(&place.storage()).len()), (0, 0));
+}
+
+#[test]
 fn step_2_what_was_synced_before_a_power_failure_is_published_and_what_was_not_is_told() {
     let place = place();
     // Some file systems leave zeros where the length was synced and the bytes were not.

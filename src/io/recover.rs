@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use tracing::{error, info, warn};
 
 use super::ingest::Resumed;
-use super::spool_dir::{ReadError, SpoolDir, read, set_aside};
+use super::spool_dir::{ReadError, SpoolDir, is_own_name, read, set_aside};
 use crate::connection::metadata::Metadata;
 use crate::connection::{Connection, Keep, Rules};
 use crate::frame::{Message, parse_body};
@@ -37,6 +37,7 @@ pub fn look_through(dir: &SpoolDir, rules: Rules) -> io::Result<Found> {
         match take_up(&path, rules) {
             Ok(TakenUp::Sealed) => found.sealed.push(path),
             Ok(TakenUp::Open(resumed)) => found.open.push(*resumed),
+            Ok(TakenUp::Nothing) => info!(path = %path.display(), "empty spool file removed"),
             Err(NotTakenUp::Foreign(reason)) => {
                 found.foreign += 1;
                 set_aside_foreign(&path, &reason);
@@ -96,6 +97,8 @@ pub fn seal(path: &Path, cause: SealCause) -> io::Result<()> {
 }
 
 enum TakenUp {
+    /// Made, and killed before the first byte of it was written.
+    Nothing,
     Sealed,
     Open(Box<Resumed>),
 }
@@ -158,6 +161,10 @@ fn take_up(path: &Path, rules: Rules) -> Result<TakenUp, NotTakenUp> {
     let file = fs::symlink_metadata(path)?;
     if !file.is_file() {
         return Err(NotTakenUp::Foreign("not a regular file".to_owned()));
+    }
+    if file.len() == 0 && is_own_name(path) {
+        fs::remove_file(path)?;
+        return Ok(TakenUp::Nothing);
     }
     if file.len() == 0 {
         return Err(NotTakenUp::Foreign("the file is empty".to_owned()));

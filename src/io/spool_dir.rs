@@ -206,6 +206,12 @@ fn header_from_name(path: &Path, first: Mono) -> Option<Header> {
     Some(Header { connection, opened: Wall(opened), opened_mono: first, part: 1 })
 }
 
+/// Whether a file's name is one that [`SpoolDir::new_file`] gives.
+#[must_use]
+pub fn is_own_name(path: &Path) -> bool {
+    header_from_name(path, Mono(0)).is_some()
+}
+
 /// Renames a file of the spool, so that no start takes it up again, to a name that says why and that no file has.
 ///
 /// # Errors
