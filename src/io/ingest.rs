@@ -9,6 +9,7 @@ use std::collections::BinaryHeap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::time::Duration;
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
@@ -25,7 +26,7 @@ use crate::id::{Channel, ConnectionId, Scope};
 use crate::metrics::{DropReason, Metrics};
 use crate::packet;
 use crate::spool::{Header, Record, RecordKind, SealCause};
-use crate::time::Mono;
+use crate::time::{Mono, Wall};
 
 /// Deadlines kept for each connection that is remembered before those of forgotten ones are looked for. A connection
 /// has three at most: its greatest length, its linger, its tombstone.
@@ -119,6 +120,8 @@ pub struct Resumed {
     pub id: ConnectionId,
     /// The part that its file is.
     pub part: u16,
+    /// When its recording began.
+    pub opened: Wall,
     /// Its file, already cut to its last whole record.
     pub path: PathBuf,
     /// Its state as its records left it, not yet told of the restart.
@@ -313,7 +316,9 @@ impl Ingest {
     /// Takes up a connection found in the spool: notes the restart in its file, and waits for its gateway.
     pub fn resume(&self, resumed: Resumed) {
         let now = self.clock.now();
-        let connection = resumed.connection.resume(now);
+        let recorded_us = self.clock.wall().0.saturating_sub(resumed.opened.0);
+        let recorded = Duration::from_micros(u64::try_from(recorded_us).unwrap_or(0));
+        let connection = resumed.connection.resume(now, recorded);
         let deadline = connection.poll_timeout();
         let file = Arc::new(SpoolFile { path: resumed.path, buffer: Mutex::default() });
         let state = SlotState { connection, metadata: resumed.metadata, dropped: 0 };

@@ -183,6 +183,7 @@ fn take_up(path: &Path, rules: Rules) -> Result<TakenUp, NotTakenUp> {
     Ok(TakenUp::Open(Box::new(Resumed {
         id: replay.header.connection,
         part: replay.header.part,
+        opened: replay.header.opened,
         path: path.to_owned(),
         connection: replay.connection,
         metadata: replay.metadata,
