@@ -9,6 +9,10 @@ use sidetape::commands::{
 };
 use sidetape::config::Faults;
 
+/// Threads for work that blocks, beside one a core that finishes recordings: four stretches of live calls, their
+/// delivery, the stop. Without a limit churn adds one after the other, each with its memory, up to tokio's 512.
+const BLOCKING_BESIDE_FINISHING: usize = 10;
+
 /// Records calls: RTP in over a local socket, one stereo Ogg Opus file per call out.
 #[derive(Debug, Parser)]
 #[command(name = "sidetape", version)]
@@ -50,7 +54,11 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(cores + BLOCKING_BESIDE_FINISHING)
+        .build()?;
     let result = runtime.block_on(async {
         match command {
             Command::Serve(serve) => serve.run().await,

@@ -21,8 +21,8 @@ use tracing::{error, info, warn};
 
 use super::local::{LocalStore, Put, PutError};
 use super::log::chain;
-use super::render::{Options, RenderError, Rendered, describe_failure, render};
-use super::spool_dir::{ReadError, beside, sync_dir};
+use super::render::{Keep, Options, RenderError, Rendered, describe_failure, render};
+use super::spool_dir::{ReadError, beside, set_aside, sync_dir};
 use crate::manifest::{self, Manifest};
 use crate::metrics::Metrics;
 use crate::publish::key::{self, Names};
@@ -161,15 +161,18 @@ impl Finisher {
         published.log(&rendered, started);
         Metrics::add(&self.metrics.published);
         self.metrics.finish(manifest.outcome);
-        let keep = rendered.is_spool_worth_keeping.then_some(".kept");
-        if keep.is_some() {
-            warn!(
-                connection = ?manifest.connection_id,
-                path = %beside(spool, ".kept").display(),
-                "spool kept, it holds audio of a codec that this version cannot record"
-            );
+        clear_up(spool)?;
+        let Some(keep) = rendered.keep else { return Ok(remove(spool)?) };
+        let (connection, kept) = (&manifest.connection_id, set_aside(spool, keep_suffix(keep))?);
+        let path = kept.display();
+        match keep {
+            Keep::Undecodable => {
+                warn!(?connection, %path, "spool kept, it holds audio of a codec that this version cannot record");
+            }
+            Keep::Damaged => {
+                error!(?connection, %path, "spool file is damaged, what could be read is published; look at the disk, remove the file when it is not needed");
+            }
         }
-        retire(spool, keep)?;
         Ok(())
     }
 
@@ -232,30 +235,23 @@ impl Finisher {
 
     /// Sets aside a spool of which no recording can be made, with a manifest that says why if that can be made.
     fn give_up(&self, spool: &Path, reason: &str) -> Result<(), FinishError> {
-        self.metrics.finish(manifest::Outcome::Failed);
-        let kept = beside(spool, ".failed");
+        // Where not even that can be done without a panic, the log alone tells.
         let described = catch_unwind(AssertUnwindSafe(|| describe_failure(spool, &self.options, reason)));
-        let Ok(described) = described else {
-            error!(path = %kept.display(), error = reason, "no recording could be made, the spool is kept");
-            return Ok(retire(spool, Some(".failed"))?);
+        let connection = match described {
+            Ok(Ok(rendered)) => Some(self.publish(spool, &rendered)?.connection_id),
+            Ok(Err(ReadError::Header(_))) | Err(_) => None,
+            Ok(Err(error)) => return Err(error.into()),
         };
-        match described {
-            Ok(rendered) => {
-                let published = self.publish(spool, &rendered)?;
-                error!(
-                    connection = ?published.connection_id,
-                    outcome = "failed",
-                    path = %kept.display(),
-                    error = reason,
-                    "no recording could be made, the spool is kept"
-                );
-            }
-            Err(ReadError::Header(_)) => {
-                error!(path = %kept.display(), error = reason, "no recording could be made, the spool is kept");
-            }
-            Err(error) => return Err(error.into()),
-        }
-        retire(spool, Some(".failed"))?;
+        clear_up(spool)?;
+        let kept = set_aside(spool, ".failed")?;
+        self.metrics.finish(manifest::Outcome::Failed);
+        error!(
+            connection = connection.as_ref().map(tracing::field::debug),
+            outcome = "failed",
+            path = %kept.display(),
+            error = reason,
+            "no recording could be made, the spool is kept"
+        );
         Ok(())
     }
 }
@@ -289,19 +285,28 @@ fn to_json(manifest: &Manifest, rendered: &Rendered, audio_key: &str) -> Vec<u8>
     json
 }
 
-/// Removes what rendering left beside a spool file, and the file itself, or renames it if it is to be kept.
-fn retire(spool: &Path, keep: Option<&str>) -> io::Result<()> {
+/// Removes what rendering left beside a spool file.
+fn clear_up(spool: &Path) -> io::Result<()> {
     for suffix in [".opus", ".left", ".right"] {
         match fs::remove_file(beside(spool, suffix)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
     }
-    match keep {
-        Some(suffix) => fs::rename(spool, beside(spool, suffix))?,
-        None => fs::remove_file(spool)?,
-    }
+    Ok(())
+}
+
+/// Removes a spool file whose recording is published.
+fn remove(spool: &Path) -> io::Result<()> {
+    fs::remove_file(spool)?;
     sync_dir(spool.parent().unwrap_or(Path::new(".")))
+}
+
+fn keep_suffix(keep: Keep) -> &'static str {
+    match keep {
+        Keep::Undecodable => ".kept",
+        Keep::Damaged => ".damaged",
+    }
 }
 
 /// Spreads attempts that failed together over the second half of their wait.
