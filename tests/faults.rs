@@ -4,10 +4,13 @@
 
 mod rig;
 
+use std::io::Write as _;
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use sidetape::config::RecordingFormat::Lossless;
@@ -105,12 +108,10 @@ fn a_disk_that_fails_for_a_while_costs_nothing_of_what_was_received() {
     daemon.stop();
 }
 
-#[test]
-fn a_backlog_that_comes_at_once_over_a_byte_stream_is_whole() {
-    let place = Place::new();
-    let daemon = Daemon::start(&place);
-    let mut stream = std::os::unix::net::UnixStream::connect(place.stream()).unwrap();
-    // Six minutes of both channels as 16-bit samples at 16 kHz: 23 MB, twenty times what may wait for the disk.
+/// Sends a backlog of both channels, 16-bit samples at 16 kHz, over a byte stream as fast as that takes it, and waits
+/// until all of it is in the spool.
+fn send_backlog(place: &Place, seconds: u32) {
+    let mut stream = UnixStream::connect(place.stream()).unwrap();
     let mut bytes = Vec::new();
     let mut push = |frame: &[u8]| {
         bytes.extend_from_slice(&u16::try_from(frame.len()).unwrap().to_be_bytes());
@@ -119,20 +120,42 @@ fn a_backlog_that_comes_at_once_over_a_byte_stream_is_whole() {
     push(&frame(kind::META, WHOLE, 0, b"backlog", br#"{"payload_types":{"96":"L16/16000"}}"#));
     let mut senders = [1, 2].map(|ssrc| Sender { payload_type: 96, ..Sender::new(ssrc) });
     let sound = [7; 640];
-    for n in 0..18_000u32 {
+    for n in 0..seconds * 50 {
         for (channel, sender) in [CALLER, AI].into_iter().zip(&mut senders) {
             sender.timestamp = n * 320;
             let sent = sender.packet(&sound, 960);
             push(&frame(kind::RTP, channel, sent.at_us, b"backlog", &sent.rtp));
         }
     }
-    push(&frame(kind::END, WHOLE, 0, b"backlog", b""));
-    std::io::Write::write_all(&mut stream, &bytes).unwrap();
-    let spool = wait_for("the spool file", || spool_files(&place).pop());
+    stream.write_all(&bytes).unwrap();
+    let spool = wait_for("the spool file", || spool_files(place).pop());
     wait_for("all of it", || {
         let length = std::fs::metadata(place.spool().join(&spool)).ok()?.len();
-        (length > 36_000 * 660).then_some(())
+        (length > u64::from(seconds) * 100 * 660).then_some(())
     });
+}
+
+#[test]
+fn a_backlog_that_comes_at_once_over_a_byte_stream_is_whole() {
+    let place = Place::new();
+    let daemon = Daemon::start(&place);
+    // 23 MB, twenty times what may wait for the disk.
+    send_backlog(&place, 360);
+    let log = daemon.log();
+    assert!(!log.contains("spool_overflow"), "{log}");
+    daemon.kill();
+}
+
+#[test]
+fn a_disk_that_is_slower_than_its_sender_makes_a_byte_stream_wait() {
+    let mut place = Place::new();
+    let Some(errors) = IoErrors::prepare(&mut place) else { return };
+    errors.set("slow");
+    let daemon = Daemon::start(&place);
+    let begun = Instant::now();
+    // 6.6 MB, of which a write of 200 ms takes a megabyte at most.
+    send_backlog(&place, 100);
+    assert!(begun.elapsed() > Duration::from_secs(1), "{:?}: the disk was not slow", begun.elapsed());
     let log = daemon.log();
     assert!(!log.contains("spool_overflow"), "{log}");
     daemon.kill();
@@ -340,7 +363,7 @@ fn a_flood_of_hostile_datagrams_stays_within_its_memory_and_touches_no_call() {
                 gateway.say(kind::HOLD, WHOLE, "call");
             }
             gateway.sync();
-            std::thread::sleep(std::time::Duration::from_millis(50));
+            std::thread::sleep(Duration::from_millis(50));
         }
     });
     parts.for_each(|part| gateway.play("call", CALLER, part));

@@ -79,7 +79,7 @@ impl IoErrors {
         Some(Self(switches))
     }
 
-    /// Lets calls of these kinds fail from now on: `write`, `sync`, `read`.
+    /// Lets calls of these kinds fail from now on: `write`, `sync`, `read`. With `slow`, writing takes its time.
     pub(crate) fn set(&self, kinds: &str) {
         fs::write(&self.0, kinds).expect("a writable folder");
     }

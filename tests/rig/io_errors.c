@@ -1,5 +1,5 @@
 /* Lets system calls on files whose path holds FAIL_ON fail with EIO, as a dying disk does: those named in the file
-   FAIL_FILE (write, sync, read). Loaded in front of the C library. */
+   FAIL_FILE (write, sync, read); with the word slow there, each write takes 200 ms. Loaded in front of the C library. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -10,7 +10,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-static int fails(int fd, const char *what) {
+static int is_on(int fd, const char *what) {
     const char *on = getenv("FAIL_ON"), *file = getenv("FAIL_FILE");
     char link[64], path[4096], words[256];
     int saved = errno, switches, result = 0;
@@ -34,8 +34,9 @@ out:
 #define NEXT(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 
 ssize_t write(int fd, const void *bytes, size_t count) {
-    return fails(fd, "write") ? -1 : NEXT(write)(fd, bytes, count);
+    if (is_on(fd, "slow")) usleep(200000);
+    return is_on(fd, "write") ? -1 : NEXT(write)(fd, bytes, count);
 }
-ssize_t read(int fd, void *bytes, size_t count) { return fails(fd, "read") ? -1 : NEXT(read)(fd, bytes, count); }
-int fsync(int fd) { return fails(fd, "sync") ? -1 : NEXT(fsync)(fd); }
-int fdatasync(int fd) { return fails(fd, "sync") ? -1 : NEXT(fdatasync)(fd); }
+ssize_t read(int fd, void *bytes, size_t count) { return is_on(fd, "read") ? -1 : NEXT(read)(fd, bytes, count); }
+int fsync(int fd) { return is_on(fd, "sync") ? -1 : NEXT(fsync)(fd); }
+int fdatasync(int fd) { return is_on(fd, "sync") ? -1 : NEXT(fdatasync)(fd); }
