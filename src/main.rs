@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use sidetape::commands::{
-    check::Check, demo::Demo, inspect::Inspect, recover::Recover, replay::Replay, serve::Serve,
+    check::Check, demo::Demo, inspect::Inspect, load::Load, recover::Recover, replay::Replay, serve::Serve,
 };
 use sidetape::config::Faults;
 
@@ -33,6 +33,8 @@ enum Command {
     Recover(Recover),
     /// Say what a recording holds, in words and as a picture
     Inspect(Inspect),
+    /// Send many calls at once to a running daemon, and check their recordings
+    Load(Load),
     /// Try the configuration for real
     Check(Check),
 }
@@ -66,6 +68,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             Command::Replay(replay) => replay.run().await,
             Command::Recover(recover) => recover.run(),
             Command::Inspect(inspect) => inspect.run(),
+            Command::Load(load) => load.run().await,
             Command::Check(check) => check.run(),
         }
     });
