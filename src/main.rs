@@ -5,9 +5,13 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use sidetape::commands::{
-    check::Check, demo::Demo, inspect::Inspect, recover::Recover, replay::Replay, serve::Serve,
+    check::Check, demo::Demo, inspect::Inspect, load::Load, recover::Recover, replay::Replay, serve::Serve,
 };
 use sidetape::config::Faults;
+
+/// Threads for work that blocks, beside one a core that finishes recordings: four stretches of live calls, their
+/// delivery, the stop. Without a limit churn adds one after the other, each with its memory, up to tokio's 512.
+const BLOCKING_BESIDE_FINISHING: usize = 10;
 
 /// Records calls: RTP in over a local socket, one stereo Ogg Opus file per call out.
 #[derive(Debug, Parser)]
@@ -29,6 +33,8 @@ enum Command {
     Recover(Recover),
     /// Say what a recording holds, in words and as a picture
     Inspect(Inspect),
+    /// Send many calls at once to a running daemon, and check their recordings
+    Load(Load),
     /// Try the configuration for real
     Check(Check),
 }
@@ -50,7 +56,11 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(cores + BLOCKING_BESIDE_FINISHING)
+        .build()?;
     let result = runtime.block_on(async {
         match command {
             Command::Serve(serve) => serve.run().await,
@@ -58,6 +68,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             Command::Replay(replay) => replay.run().await,
             Command::Recover(recover) => recover.run().await,
             Command::Inspect(inspect) => inspect.run(),
+            Command::Load(load) => load.run().await,
             Command::Check(check) => check.run().await,
         }
     });

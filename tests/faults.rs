@@ -4,10 +4,13 @@
 
 mod rig;
 
+use std::io::Write as _;
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use sidetape::config::RecordingFormat::Lossless;
@@ -16,7 +19,7 @@ use sidetape::io::render::{Options, RenderError, Rendered, render};
 use sidetape::io::store::local::LocalStore;
 
 use rig::daemon::Daemon;
-use rig::disk::Disk;
+use rig::disk::{Disk, IoErrors};
 use rig::gateway::{AI, CALLER, Gateway, Socket, WHOLE, frame, kind};
 use rig::http::{ask, http_address};
 use rig::media::{MUSIC, SPEECH, Sender, voice};
@@ -67,6 +70,95 @@ fn a_full_spool_disk_costs_open_calls_nothing_and_refuses_new_ones_until_there_i
     }
     wait_for("the spool to be empty", || spool_files(&place).is_empty().then_some(()));
     daemon.stop();
+}
+
+#[test]
+fn a_disk_that_fails_for_a_while_costs_nothing_of_what_was_received() {
+    let mut place = Place::new().with("AUDIO_HTTP_LISTEN", "127.0.0.1:0");
+    let Some(errors) = IoErrors::prepare(&mut place) else { return };
+    let daemon = Daemon::start(&place);
+    let http = http_address(&daemon);
+    let ready = || ask(TcpStream::connect(&http).unwrap(), "GET", "/readyz").status;
+    let mut gateway = Gateway::connect(&place, &daemon, Socket::UnixStream);
+    let payloads = voice(MUSIC, 150.0, 400);
+    let sent = Sender::new(1).packets(&payloads);
+    let logs = |line: &str| wait_for(line, || daemon.log().contains(line).then_some(()));
+    gateway.play("open", CALLER, &sent[..100]);
+    gateway.sync();
+    errors.set("write");
+    gateway.play("open", CALLER, &sent[100..200]);
+    gateway.sync();
+    logs("the spool cannot be written, trying again");
+    wait_for("the daemon to notice", || (ready() == 503).then_some(()));
+    errors.set("sync");
+    wait_for("the daemon to notice", || (ready() == 200).then_some(()));
+    gateway.play("open", CALLER, &sent[200..300]);
+    gateway.sync();
+    logs("the spool cannot be synced, trying again");
+    errors.set("read");
+    gateway.play("open", CALLER, &sent[300..]);
+    gateway.end("open");
+    logs("publishing failed, trying again");
+    assert!(place.manifests().is_empty());
+    errors.set("");
+    let (manifest, recording) = place.recording("open");
+    assert_eq!(manifest["outcome"], "ok", "{manifest}");
+    assert!(recording.sounds(0) == sounds_in(&payloads), "each packet, as it came");
+    wait_for("the spool to be empty", || spool_files(&place).is_empty().then_some(()));
+    daemon.stop();
+}
+
+/// Sends a backlog of both channels, 16-bit samples at 16 kHz, over a byte stream as fast as that takes it, and waits
+/// until all of it is in the spool.
+fn send_backlog(place: &Place, seconds: u32) {
+    let mut stream = UnixStream::connect(place.stream()).unwrap();
+    let mut bytes = Vec::new();
+    let mut push = |frame: &[u8]| {
+        bytes.extend_from_slice(&u16::try_from(frame.len()).unwrap().to_be_bytes());
+        bytes.extend_from_slice(frame);
+    };
+    push(&frame(kind::META, WHOLE, 0, b"backlog", br#"{"payload_types":{"96":"L16/16000"}}"#));
+    let mut senders = [1, 2].map(|ssrc| Sender { payload_type: 96, ..Sender::new(ssrc) });
+    let sound = [7; 640];
+    for n in 0..seconds * 50 {
+        for (channel, sender) in [CALLER, AI].into_iter().zip(&mut senders) {
+            sender.timestamp = n * 320;
+            let sent = sender.packet(&sound, 960);
+            push(&frame(kind::RTP, channel, sent.at_us, b"backlog", &sent.rtp));
+        }
+    }
+    stream.write_all(&bytes).unwrap();
+    let spool = wait_for("the spool file", || spool_files(place).pop());
+    wait_for("all of it", || {
+        let length = std::fs::metadata(place.spool().join(&spool)).ok()?.len();
+        (length > u64::from(seconds) * 100 * 660).then_some(())
+    });
+}
+
+#[test]
+fn a_backlog_that_comes_at_once_over_a_byte_stream_is_whole() {
+    let place = Place::new();
+    let daemon = Daemon::start(&place);
+    // 23 MB, twenty times what may wait for the disk.
+    send_backlog(&place, 360);
+    let log = daemon.log();
+    assert!(!log.contains("spool_overflow"), "{log}");
+    daemon.kill();
+}
+
+#[test]
+fn a_disk_that_is_slower_than_its_sender_makes_a_byte_stream_wait() {
+    let mut place = Place::new();
+    let Some(errors) = IoErrors::prepare(&mut place) else { return };
+    errors.set("slow");
+    let daemon = Daemon::start(&place);
+    let begun = Instant::now();
+    // 6.6 MB, of which a write of 200 ms takes a megabyte at most.
+    send_backlog(&place, 100);
+    assert!(begun.elapsed() > Duration::from_secs(1), "{:?}: the disk was not slow", begun.elapsed());
+    let log = daemon.log();
+    assert!(!log.contains("spool_overflow"), "{log}");
+    daemon.kill();
 }
 
 #[test]
@@ -271,7 +363,7 @@ fn a_flood_of_hostile_datagrams_stays_within_its_memory_and_touches_no_call() {
                 gateway.say(kind::HOLD, WHOLE, "call");
             }
             gateway.sync();
-            std::thread::sleep(std::time::Duration::from_millis(50));
+            std::thread::sleep(Duration::from_millis(50));
         }
     });
     parts.for_each(|part| gateway.play("call", CALLER, part));

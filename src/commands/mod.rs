@@ -3,6 +3,7 @@
 pub mod check;
 pub mod demo;
 pub mod inspect;
+pub mod load;
 pub mod recover;
 pub mod replay;
 pub mod serve;

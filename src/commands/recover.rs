@@ -45,6 +45,9 @@ impl Recover {
             }
         }
         println!("{} of {} connections finished", files.len() - failed, files.len());
+        if found.foreign > 0 {
+            println!("{} files are no spool files, and were set aside", found.foreign);
+        }
         anyhow::ensure!(failed == 0, "{failed} connections stay in the spool");
         Ok(())
     }

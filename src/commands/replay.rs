@@ -184,7 +184,7 @@ pub fn plan(mut captures: Vec<Vec<RtpStream>>, call: &Call) -> anyhow::Result<Pl
 }
 
 /// What a daemon with this environment would be reached by: its addresses, unless another is given, and its key.
-fn config_of_environment(is_address_given: bool) -> anyhow::Result<Config> {
+pub(super) fn config_of_environment(is_address_given: bool) -> anyhow::Result<Config> {
     let variable = |name| std::env::var(name).ok();
     let address = |name| if is_address_given { None } else { variable(name) };
     let settings = Settings {
@@ -199,7 +199,7 @@ fn config_of_environment(is_address_given: bool) -> anyhow::Result<Config> {
 }
 
 /// Where a daemon listens, the first of UDP, byte stream and datagrams.
-fn endpoint_of(config: Config) -> anyhow::Result<Endpoint> {
+pub(super) fn endpoint_of(config: Config) -> anyhow::Result<Endpoint> {
     let udp = config.udp_listen.map(Endpoint::Udp);
     let endpoint = udp.or(config.unix_stream.map(Endpoint::UnixStream));
     endpoint.or(config.unix_dgram.map(Endpoint::UnixDatagram)).context("no address to send to")

@@ -114,6 +114,8 @@ pub struct Connection {
     rules: Rules,
     state: State,
     opened: Mono,
+    /// How long the recording was already when `opened` began to count, after a restart.
+    recorded: Duration,
     last_frame: Mono,
     references: [bool; 2],
     holds: u32,
@@ -128,6 +130,7 @@ impl Connection {
             rules,
             state: State::Open,
             opened: now,
+            recorded: Duration::ZERO,
             last_frame: now,
             references: [true; 2],
             holds: 0,
@@ -136,10 +139,12 @@ impl Connection {
     }
 
     /// Takes up a connection whose earlier frames have been handled again out of the spool, after a restart. It
-    /// waits for its gateway to go on; if nothing was missing but the end, it is over at once.
+    /// waits for its gateway to go on; if nothing was missing but the end, it is over at once. `recorded` is how long its
+    /// recording is so far: what goes beyond the greatest length has no place in it.
     #[must_use]
-    pub fn resume(mut self, now: Mono) -> Self {
+    pub fn resume(mut self, now: Mono, recorded: Duration) -> Self {
         self.opened = now;
+        self.recorded = recorded;
         self.last_frame = now;
         let wait = if self.is_referenced() { self.rules.resume } else { Duration::ZERO };
         self.state = State::Resuming { until: now.after(wait) };
@@ -149,17 +154,17 @@ impl Connection {
     /// The connection that takes over when this one's recording is full: the same references, holds and pauses.
     #[must_use]
     pub fn next_part(&self, now: Mono) -> Self {
-        Self { state: State::Open, opened: now, last_frame: now, ..self.clone() }
+        Self { state: State::Open, opened: now, recorded: Duration::ZERO, last_frame: now, ..self.clone() }
     }
 
     /// The next time at which [`Connection::handle_timeout`] may have something to say.
     #[must_use]
     pub fn poll_timeout(&self) -> Mono {
-        let full = self.opened.after(self.rules.max_duration);
         match self.state {
-            State::Open => full,
-            State::Resuming { until } | State::Lingering { until } => until.min(full),
-            State::Sealed { until } => until,
+            State::Open => self.opened.after(self.rules.max_duration.saturating_sub(self.recorded)),
+            // Not sooner, even if the recording is full: nothing is done about that here, and whoever asked again at
+            // that time would be sent back to it for ever.
+            State::Resuming { until } | State::Lingering { until } | State::Sealed { until } => until,
         }
     }
 
@@ -365,12 +370,12 @@ mod tests {
 
     #[test]
     fn after_a_restart_a_call_waits_for_its_gateway_and_goes_on() {
-        let mut call = Connection::open(at(0), rules()).resume(at(100));
+        let mut call = Connection::open(at(0), rules()).resume(at(100), Duration::ZERO);
         assert_eq!(call.poll_timeout(), at(15_100));
         call.handle_frame(at(200), CALLER, &Message::Rtp);
         assert!(matches!(call.handle_timeout(at(15_100)), Timeout::Wait(_)));
 
-        let mut call = Connection::open(at(0), rules()).resume(at(100));
+        let mut call = Connection::open(at(0), rules()).resume(at(100), Duration::ZERO);
         assert!(matches!(call.handle_timeout(at(15_100)), Timeout::Seal(End::NotResumed, _)));
     }
 
@@ -378,7 +383,7 @@ mod tests {
     fn after_a_restart_a_call_that_lacked_only_its_end_is_over_at_once() {
         let mut call = Connection::open(at(0), rules());
         call.handle_frame(at(1), Scope::Whole, &END);
-        let mut call = call.resume(at(5));
+        let mut call = call.resume(at(5), Duration::ZERO);
         assert!(matches!(call.handle_timeout(at(5)), Timeout::Seal(End::Released, _)));
     }
 
@@ -392,5 +397,25 @@ mod tests {
         assert_eq!(next.handle_frame(at(14_400_001), AI, &Message::Rtp).keep, Keep::HeaderOnly);
         assert_eq!(next.handle_frame(at(14_400_002), AI, &END).released, [false, true]);
         assert!(!next.is_referenced());
+    }
+
+    #[test]
+    fn a_deadline_that_has_passed_is_never_asked_for_again() {
+        let short = Rules { max_duration: Duration::from_secs(1), ..rules() };
+        let mut lingering = Connection::open(at(0), short);
+        lingering.handle_frame(at(900), Scope::Whole, &END);
+        assert_eq!(lingering.handle_timeout(at(1000)), Timeout::Wait(Some(at(1400))));
+        let mut resuming = Connection::open(at(0), short).resume(at(100), Duration::ZERO);
+        assert_eq!(resuming.handle_timeout(at(1100)), Timeout::Wait(Some(at(15_100))));
+        assert!(matches!(resuming.handle_timeout(at(15_100)), Timeout::Seal(End::NotResumed, _)));
+    }
+
+    #[test]
+    fn what_was_recorded_before_a_restart_counts_towards_the_greatest_length() {
+        let recorded = Duration::from_secs(14_000);
+        let mut call = Connection::open(at(0), rules()).resume(at(100), recorded);
+        assert_eq!(call.handle_frame(at(200), CALLER, &Message::Rtp).wake_at, Some(at(400_100)));
+        assert!(matches!(call.handle_timeout(at(400_100)), Timeout::Seal(End::PartFull, _)));
+        assert_eq!(call.next_part(at(400_100)).poll_timeout(), at(14_800_100), "the next part begins empty");
     }
 }

@@ -19,8 +19,8 @@ use tokio::sync::Semaphore;
 use tracing::{error, info, warn};
 
 use super::log::chain;
-use super::render::{Options, RenderError, Rendered, RenderedFile, describe_failure, render};
-use super::spool_dir::{ReadError, beside, sync_dir};
+use super::render::{Keep, Options, RenderError, Rendered, RenderedFile, describe_failure, render};
+use super::spool_dir::{ReadError, beside, set_aside, sync_dir};
 use super::store::{AUDIO, Body, MANIFEST, Object, Put, Store, StoreError};
 use crate::manifest::{self, Manifest};
 use crate::metrics::Metrics;
@@ -61,7 +61,7 @@ pub struct Prepared {
 enum End {
     Remove,
     /// It holds what the recording does not.
-    Keep,
+    Keep(Keep),
     /// No recording could be made, and why.
     Fail(String),
 }
@@ -202,7 +202,7 @@ impl Finisher {
             elapsed_ms = elapsed_ms(since),
             "recording finalised"
         );
-        let end = if rendered.is_spool_worth_keeping { End::Keep } else { End::Remove };
+        let end = rendered.keep.map_or(End::Remove, End::Keep);
         Ok(Some(Prepared { rendered, end, since }))
     }
 
@@ -233,25 +233,30 @@ impl Finisher {
         }
         Metrics::add(&self.metrics.published);
         self.metrics.finish(manifest.outcome);
-        let keep = matches!(ready.end, End::Keep).then_some(".kept");
-        if keep.is_some() {
-            warn!(
-                connection = ?manifest.connection_id,
-                path = %beside(spool, ".kept").display(),
-                "spool kept, it holds audio of a codec that this version cannot record"
-            );
+        clear_up(spool)?;
+        let End::Keep(keep) = ready.end else { return remove(spool) };
+        let (connection, kept) = (&manifest.connection_id, set_aside(spool, keep_suffix(keep))?);
+        let path = kept.display();
+        match keep {
+            Keep::Undecodable => {
+                warn!(?connection, %path, "spool kept, it holds audio of a codec that this version cannot record");
+            }
+            Keep::Damaged => {
+                error!(?connection, %path, "spool file is damaged, what could be read is published; look at the disk, remove the file when it is not needed");
+            }
         }
-        retire(spool, keep)
+        Ok(())
     }
 
     /// Sets a spool aside of which no recording can be made.
     fn give_up(&self, spool: &Path, connection: Option<&String>, reason: &str) -> io::Result<()> {
-        retire(spool, Some(".failed"))?;
+        clear_up(spool)?;
+        let kept = set_aside(spool, ".failed")?;
         self.metrics.finish(manifest::Outcome::Failed);
         error!(
             connection = connection.map(tracing::field::debug),
             outcome = "failed",
-            path = %beside(spool, ".failed").display(),
+            path = %kept.display(),
             error = reason,
             "no recording could be made, the spool is kept"
         );
@@ -383,14 +388,17 @@ pub fn clear_up(spool: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes what rendering left beside a spool file, and the file itself, or renames it if it is to be kept.
-fn retire(spool: &Path, keep: Option<&str>) -> io::Result<()> {
-    clear_up(spool)?;
-    match keep {
-        Some(suffix) => fs::rename(spool, beside(spool, suffix))?,
-        None => fs::remove_file(spool)?,
-    }
+/// Removes a spool file whose recording is published.
+fn remove(spool: &Path) -> io::Result<()> {
+    fs::remove_file(spool)?;
     sync_dir(spool.parent().unwrap_or(Path::new(".")))
+}
+
+fn keep_suffix(keep: Keep) -> &'static str {
+    match keep {
+        Keep::Undecodable => ".kept",
+        Keep::Damaged => ".damaged",
+    }
 }
 
 fn elapsed_ms(since: Instant) -> u64 {

@@ -10,6 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
@@ -29,7 +30,13 @@ use crate::id::{Channel, ConnectionId, Scope};
 use crate::metrics::{DropReason, Metrics};
 use crate::packet;
 use crate::spool::{Header, Record, RecordKind, SealCause};
-use crate::time::Mono;
+use crate::time::{Mono, Wall};
+
+/// Deadlines kept for each connection that is remembered before those of forgotten ones are looked for. A connection
+/// has three at most: its greatest length, its linger, its tombstone.
+const TIMERS_PER_CONNECTION: usize = 4;
+/// As many are not worth the looking.
+const TIMERS_MIN: usize = 4096;
 
 /// What ingest needs to know of the configuration.
 #[derive(Clone, Copy, Debug)]
@@ -74,6 +81,8 @@ pub struct Resumed {
     pub id: ConnectionId,
     /// The part that its file is.
     pub part: u16,
+    /// When its recording began.
+    pub opened: Wall,
     /// Its file, already cut to its last whole record.
     pub path: PathBuf,
     /// Its state as its records left it, not yet told of the restart.
@@ -307,7 +316,9 @@ impl Ingest {
     /// Takes up a connection found in the spool: notes the restart in its file, and waits for its gateway.
     pub fn resume(&self, resumed: Resumed) {
         let now = self.clock.now();
-        let connection = resumed.connection.resume(now);
+        let recorded_us = self.clock.wall().0.saturating_sub(resumed.opened.0);
+        let recorded = Duration::from_micros(u64::try_from(recorded_us).unwrap_or(0));
+        let connection = resumed.connection.resume(now, recorded);
         let deadline = connection.poll_timeout();
         let file = Arc::new(SpoolFile { path: resumed.path, buffer: Mutex::default() });
         let state = SlotState::new(connection, resumed.metadata, resumed.redactions);
@@ -336,6 +347,13 @@ impl Ingest {
     /// Handles every deadline that has passed. The daemon calls this some fifty times a second.
     pub fn handle_timers(&self) {
         let now = self.clock.now();
+        let timers_max = TIMERS_MIN.max(self.connections.len() * TIMERS_PER_CONNECTION);
+        let mut timers = lock(&self.timers);
+        if timers.len() > timers_max {
+            // A deadline hours away keeps the memory of its slot, though not what is in it.
+            timers.retain(|Reverse(timer)| timer.slot.strong_count() > 0);
+        }
+        drop(timers);
         loop {
             let due = {
                 let mut timers = lock(&self.timers);

@@ -4,10 +4,10 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::ingest::Resumed;
-use super::spool_dir::{ReadError, SpoolDir, read};
+use super::spool_dir::{ReadError, SpoolDir, is_own_name, read, set_aside};
 use crate::connection::metadata::Metadata;
 use crate::connection::redaction::Redaction;
 use crate::connection::{Connection, Keep, Rules};
@@ -25,25 +25,29 @@ pub struct Found {
     pub sealed: Vec<PathBuf>,
     /// Connections that were open: to be resumed, or sealed where nobody can go on.
     pub open: Vec<Resumed>,
+    /// How many things were found that are no spool files, and set aside.
+    pub foreign: usize,
 }
 
-/// Looks through the spool directory. Torn tails are cut off, so that appending can go on.
+/// Looks through the spool directory. Torn tails are cut off, so that appending can go on; damaged places stay as they
+/// are; what is no spool file at all is set aside. No file, whatever it is, keeps the others from being found.
 ///
 /// # Errors
-/// Where the directory cannot be read. A file that cannot be read is reported, and left to be finished as what it is.
+/// Where the directory cannot be read.
 pub fn look_through(dir: &SpoolDir, rules: Rules) -> io::Result<Found> {
     let mut found = Found::default();
     for path in dir.list()? {
-        if fs::metadata(&path)?.len() == 0 {
-            // Made, and killed before the first byte: nothing was received.
-            fs::remove_file(&path)?;
-            continue;
-        }
         match take_up(&path, rules) {
             Ok(TakenUp::Sealed) => found.sealed.push(path),
             Ok(TakenUp::Open(resumed)) => found.open.push(*resumed),
-            Err(error) => {
-                warn!(path = %path.display(), %error, "spool file cannot be taken up");
+            Ok(TakenUp::Nothing) => info!(path = %path.display(), "empty spool file removed"),
+            Err(NotTakenUp::Foreign(reason)) => {
+                found.foreign += 1;
+                set_aside_foreign(&path, &reason);
+            }
+            // The disk's errors pass, and rights can be given: to be finished when it can be read.
+            Err(NotTakenUp::Unreadable(error)) => {
+                warn!(path = %path.display(), %error, "spool file cannot be read, give the right to or mend the disk");
                 found.sealed.push(path);
             }
         }
@@ -57,16 +61,30 @@ pub fn look_through(dir: &SpoolDir, rules: Rules) -> io::Result<Found> {
     }
     for index in superseded.into_iter().rev() {
         let old = found.open.remove(index);
-        seal(&old.path, SealCause::NotResumed)?;
+        if let Err(error) = seal(&old.path, SealCause::NotResumed) {
+            warn!(path = %old.path.display(), %error, "spool file cannot be sealed, it is finished as it is");
+        }
         found.sealed.push(old.path);
     }
     info!(
         path = %dir.path().display(),
         open = found.open.len(),
         sealed = found.sealed.len(),
+        foreign = found.foreign,
         "spool looked through"
     );
     Ok(found)
+}
+
+fn set_aside_foreign(path: &Path, reason: &str) {
+    match set_aside(path, ".failed") {
+        Ok(aside) => {
+            error!(path = %aside.display(), error = reason, "no spool file, set aside: look at it, and remove it when it is not needed");
+        }
+        Err(error) => {
+            error!(path = %path.display(), error = reason, cause = %error, "no spool file, and it cannot be set aside: remove it");
+        }
+    }
 }
 
 /// Appends a seal to the file of a connection that nobody will go on with.
@@ -82,8 +100,32 @@ pub fn seal(path: &Path, cause: SealCause) -> io::Result<()> {
 }
 
 enum TakenUp {
+    /// Made, and killed before the first byte of it was written.
+    Nothing,
     Sealed,
     Open(Box<Resumed>),
+}
+
+enum NotTakenUp {
+    /// Not one of our files, or nothing of it can be read; why.
+    Foreign(String),
+    /// The system did not let it be read.
+    Unreadable(io::Error),
+}
+
+impl From<io::Error> for NotTakenUp {
+    fn from(error: io::Error) -> Self {
+        Self::Unreadable(error)
+    }
+}
+
+impl From<ReadError> for NotTakenUp {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Io(error) => Self::Unreadable(error),
+            ReadError::Header(error) => Self::Foreign(error.to_string()),
+        }
+    }
 }
 
 /// A connection's state, made again from its records.
@@ -124,7 +166,19 @@ impl Replay {
     }
 }
 
-fn take_up(path: &Path, rules: Rules) -> Result<TakenUp, ReadError> {
+fn take_up(path: &Path, rules: Rules) -> Result<TakenUp, NotTakenUp> {
+    // A symbolic link may lead anywhere, and opening a pipe would wait for ever.
+    let file = fs::symlink_metadata(path)?;
+    if !file.is_file() {
+        return Err(NotTakenUp::Foreign("not a regular file".to_owned()));
+    }
+    if file.len() == 0 && is_own_name(path) {
+        fs::remove_file(path)?;
+        return Ok(TakenUp::Nothing);
+    }
+    if file.len() == 0 {
+        return Err(NotTakenUp::Foreign("the file is empty".to_owned()));
+    }
     let begin = |header| Replay {
         header,
         connection: Connection::open(Mono(0), rules),
@@ -140,6 +194,7 @@ fn take_up(path: &Path, rules: Rules) -> Result<TakenUp, ReadError> {
     Ok(TakenUp::Open(Box::new(Resumed {
         id: replay.header.connection,
         part: replay.header.part,
+        opened: replay.header.opened,
         path: path.to_owned(),
         connection: replay.connection,
         metadata: replay.metadata,

@@ -52,12 +52,21 @@ pub struct Rendered {
     pub manifest: Manifest,
     /// The recording first, then each channel alone if wanted. Empty for a call without audio.
     pub files: Vec<RenderedFile>,
-    /// Whether the spool holds audio that the recording does not.
-    pub is_spool_worth_keeping: bool,
+    /// Why the spool is to be kept although this is published, if it is.
+    pub keep: Option<Keep>,
     /// When the recording starts, for its name.
     pub start: Wall,
     /// The word for its format.
     pub format: &'static str,
+}
+
+/// Why a spool file may hold more than was made of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// Audio of a codec that this version does not know.
+    Undecodable,
+    /// Bytes that could not be read.
+    Damaged,
 }
 
 /// One rendered file.
@@ -137,13 +146,12 @@ pub fn read_ledger(spool: &Path, longest: Duration) -> Result<(Ledger, Tail), Re
 pub fn render(spool: &Path, options: &Options) -> Result<Rendered, RenderError> {
     let (ledger, tail) = read_ledger(spool, options.longest)?;
     let call = arrange(&ledger, options.ai_offset_ms, options.longest);
-    let is_spool_worth_keeping =
-        Channel::BOTH.into_iter().any(|channel| manifest::has_unusable(&ledger, channel));
+    let keep = why_kept(&ledger, &tail);
     let start = call.start;
     let format = options.format.name();
     if call.channels.iter().all(|channel| channel.packets.is_empty()) {
         let manifest = manifest::describe(&ledger, &tail, &call, &Default::default(), Samples48k::default());
-        return Ok(Rendered { manifest, files: Vec::new(), is_spool_worth_keeping, start, format });
+        return Ok(Rendered { manifest, files: Vec::new(), keep, start, format });
     }
     let channels = Channel::BOTH.map(|channel| Received::of(&ledger, &call, channel));
     let sides: &[Option<Channel>] = match options.keep_channels {
@@ -179,7 +187,15 @@ pub fn render(spool: &Path, options: &Options) -> Result<Rendered, RenderError> 
             }
         }
     }
-    Ok(Rendered { manifest, files, is_spool_worth_keeping, start, format })
+    Ok(Rendered { manifest, files, keep, start, format })
+}
+
+fn why_kept(ledger: &Ledger, tail: &Tail) -> Option<Keep> {
+    if tail.damaged_bytes > 0 {
+        return Some(Keep::Damaged);
+    }
+    let is_unusable = Channel::BOTH.into_iter().any(|channel| manifest::has_unusable(ledger, channel));
+    is_unusable.then_some(Keep::Undecodable)
 }
 
 /// Makes the manifest of a connection of which no recording can be made.
@@ -192,7 +208,7 @@ pub fn describe_failure(spool: &Path, options: &Options, reason: &str) -> Result
     let mut manifest = manifest::describe(&ledger, &tail, &call, &Default::default(), Samples48k::default());
     manifest.outcome = Outcome::Failed;
     manifest.reasons.push(reason.to_owned());
-    Ok(Rendered { manifest, files: Vec::new(), is_spool_worth_keeping: true, start: call.start, format: "" })
+    Ok(Rendered { manifest, files: Vec::new(), keep: None, start: call.start, format: "" })
 }
 
 /// The whole call, and the tail behind it.

@@ -6,13 +6,18 @@
 //! | `TIME-ID-SUM.spool` | one connection, open or sealed |
 //! | `….spool.opus`, `….left`, `….right` | a recording while it is rendered; rendered again after a crash |
 //! | `….spool.kept` | published, but with audio that this program could not decode: kept for one that can |
-//! | `….spool.failed` | no recording could be made of it: kept for a person to look at |
+//! | `….spool.damaged` | published as far as it could be read: kept for a person to look at |
+//! | `….spool.failed` | no recording could be made of it, or it is no spool file at all: likewise |
+//!
+//! What is set aside never takes the place of another file: its name gets `-2`, `-3` … Nobody but a person removes it.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use crate::id::ConnectionId;
 use crate::publish::key::harmless;
@@ -193,8 +198,10 @@ pub fn free_bytes(path: &Path) -> io::Result<u64> {
 
 /// Reads a spool file from front to back: `begin` makes something of its header, `record` enters each record.
 ///
+/// A damaged header costs no more than other damage, as long as a record follows: the file's name stands in for it.
+///
 /// # Errors
-/// [`ReadError`] where the disk or the header is bad. Damage further in is in the [`Tail`].
+/// [`ReadError`] where the disk is bad, or this is no spool file. Damage is in the [`Tail`].
 pub fn read<T>(
     path: &Path,
     begin: impl FnOnce(Header) -> T,
@@ -205,27 +212,87 @@ pub fn read<T>(
     let mut piece = vec![0; READ_BYTES];
     let mut begin = Some(begin);
     let mut made: Option<T> = None;
+    let mut headless: Option<HeaderError> = None;
     loop {
         let length = file.read(&mut piece)?;
         if length == 0 {
             scanner.end();
         }
         scanner.feed(&piece[..length]);
-        if made.is_none()
-            && let Some(header) = scanner.header()?
-            && let Some(begin) = begin.take()
-        {
-            made = Some(begin(header));
-        }
-        if let Some(made) = &mut made {
-            while let Some(located) = scanner.next_record() {
-                record(made, &located);
+        if made.is_none() && headless.is_none() {
+            match scanner.header() {
+                Ok(header) => made = header.and_then(|header| Some(begin.take()?(header))),
+                Err(error @ HeaderError::Version(_)) => return Err(error.into()),
+                Err(error) => headless = Some(error),
             }
         }
+        while made.is_some() || headless.is_some() {
+            let Some(located) = scanner.next_record() else { break };
+            if made.is_none() {
+                let header = header_from_name(path, located.record.at);
+                made = header.and_then(|header| Some(begin.take()?(header)));
+            }
+            let Some(made) = &mut made else { break };
+            record(made, &located);
+        }
         if length == 0 {
-            let made = made.ok_or(HeaderError::Short)?;
+            let made = made.ok_or(headless.unwrap_or(HeaderError::Short))?;
             return Ok((made, scanner.tail()));
         }
+    }
+}
+
+/// What the name of a spool file tells of its header, where that is damaged: the time, and as much of the id as
+/// [`SpoolDir::new_file`] puts there, which for most ids is all. The clocks are paired at the first record.
+fn header_from_name(path: &Path, first: Mono) -> Option<Header> {
+    let (time, rest) = path.file_stem()?.to_str()?.split_once('-')?;
+    let opened = jiff::civil::DateTime::strptime("%Y%m%dT%H%M%S%.fZ", time).ok()?;
+    let opened = opened.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_microsecond();
+    let (id, sum) = rest.rsplit_once('-')?;
+    // A second file of the same microsecond has a number behind the checksum.
+    let id = if sum.len() == 8 { id } else { id.rsplit_once('-')?.0 };
+    let connection = ConnectionId::new(id).ok()?;
+    Some(Header { connection, opened: Wall(opened), opened_mono: first, part: 1 })
+}
+
+/// Whether a file's name is one that [`SpoolDir::new_file`] gives.
+#[must_use]
+pub fn is_own_name(path: &Path) -> bool {
+    header_from_name(path, Mono(0)).is_some()
+}
+
+/// Renames a file of the spool, so that no start takes it up again, to a name that says why and that no file has.
+///
+/// # Errors
+/// Where the disk says no.
+pub fn set_aside(path: &Path, suffix: &str) -> io::Result<PathBuf> {
+    let mut aside = beside(path, suffix);
+    for number in 2u32.. {
+        match rename_if_free(path, &aside) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                aside = beside(path, &format!("{suffix}-{number}"));
+            }
+            done => {
+                done?;
+                break;
+            }
+        }
+    }
+    sync_dir(path.parent().unwrap_or(Path::new(".")))?;
+    Ok(aside)
+}
+
+/// Renames unless the new name is taken. File systems that cannot do so in one step get a hard link instead.
+///
+/// # Errors
+/// Where the disk says no; [`io::ErrorKind::AlreadyExists`] where the name is taken.
+pub(super) fn rename_if_free(from: &Path, to: &Path) -> io::Result<()> {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
+            fs::hard_link(from, to)?;
+            fs::remove_file(from)
+        }
+        other => other.map_err(io::Error::from),
     }
 }
 
@@ -309,5 +376,32 @@ mod tests {
         assert_eq!(find(1), ["2.spool"]);
         assert_eq!(find(9), ["2.spool", "4.spool"]);
         assert!(find(0).is_empty());
+    }
+
+    #[test]
+    fn a_name_tells_what_the_header_did() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = SpoolDir::open(dir.path()).unwrap();
+        let (connection, opened) = (ConnectionId::new("call-1.a").unwrap(), Wall(1_767_323_045_678_901));
+        let expected = Header { connection: connection.clone(), opened, opened_mono: Mono(7), part: 1 };
+        for _ in 0..2 {
+            let file = spool.new_file(&connection, opened);
+            assert_eq!(header_from_name(&file, Mono(7)), Some(expected.clone()), "{}", file.display());
+            fs::write(&file, b"").unwrap();
+        }
+        assert_eq!(header_from_name(Path::new("notes-of-mine-today.spool"), Mono(7)), None);
+    }
+
+    #[test]
+    fn what_is_set_aside_takes_the_place_of_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("x.spool");
+        for number in 0..3u8 {
+            fs::write(&file, [number]).unwrap();
+            set_aside(&file, ".failed").unwrap();
+        }
+        for (number, name) in (0u8..).zip(["x.spool.failed", "x.spool.failed-2", "x.spool.failed-3"]) {
+            assert_eq!(fs::read(dir.path().join(name)).unwrap(), [number]);
+        }
     }
 }

@@ -209,9 +209,6 @@ impl Header {
         }
         let (version, rest) = rest.split_first_chunk::<2>().ok_or(HeaderError::Short)?;
         let version = u16::from_be_bytes(*version);
-        if version != VERSION {
-            return Err(HeaderError::Version(version));
-        }
         let (length, rest) = rest.split_first_chunk::<2>().ok_or(HeaderError::Short)?;
         let length = usize::from(u16::from_be_bytes(*length));
         let (fields, rest) = rest.split_at_checked(length).ok_or(HeaderError::Short)?;
@@ -219,6 +216,10 @@ impl Header {
         let summed = bytes.get(..length.saturating_add(8)).ok_or(HeaderError::Short)?;
         if crc32c::crc32c(summed) != u32::from_be_bytes(*sum) {
             return Err(HeaderError::Damaged);
+        }
+        // Only now, so that a flipped bit does not pass for another version.
+        if version != VERSION {
+            return Err(HeaderError::Version(version));
         }
         let (opened, fields) = fields.split_first_chunk::<8>().ok_or(HeaderError::Damaged)?;
         let (mono, fields) = fields.split_first_chunk::<8>().ok_or(HeaderError::Damaged)?;

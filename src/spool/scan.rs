@@ -8,7 +8,7 @@
     deny(clippy::indexing_slicing, clippy::as_conversions, clippy::arithmetic_side_effects)
 )]
 
-use super::{BODY_OFFSET, Header, HeaderError, Parsed, Record};
+use super::{BODY_OFFSET, Header, HeaderError, Parsed, Record, RecordKind};
 
 /// A reader of one spool file.
 #[derive(Debug, Default)]
@@ -23,6 +23,10 @@ pub struct Scanner {
     /// Bytes skipped since the last whole record: damage if a record follows, else a torn tail.
     pending_bytes: u64,
     damaged_bytes: u64,
+    /// Whether `pending_bytes` begin as a record that the file is too short for.
+    is_tear: bool,
+    /// Whether a SEAL was read, behind which nobody writes.
+    is_sealed: bool,
     is_ended: bool,
 }
 
@@ -38,11 +42,11 @@ pub struct Located<'a> {
 /// How a file ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tail {
-    /// The length of the file up to the end of its last whole record: where appending goes on.
+    /// The length of the file without what a crash tore: where appending goes on.
     pub valid_bytes: u64,
-    /// Bytes between whole records that were no record.
+    /// Bytes that are neither records nor torn by a crash.
     pub damaged_bytes: u64,
-    /// Bytes behind the last whole record: what a crash tore.
+    /// Bytes at the end that are the beginning of a record: what a crash tore.
     pub torn_bytes: u64,
 }
 
@@ -84,7 +88,10 @@ impl Scanner {
             let length = match Record::parse(self.rest()) {
                 Parsed::Record(_, length) => length,
                 Parsed::Incomplete if !self.is_ended || self.rest().is_empty() => return None,
-                Parsed::Incomplete | Parsed::Damaged => {
+                parsed @ (Parsed::Incomplete | Parsed::Damaged) => {
+                    if self.pending_bytes == 0 {
+                        self.is_tear = parsed == Parsed::Incomplete;
+                    }
                     self.take(1);
                     self.pending_bytes = self.pending_bytes.saturating_add(1);
                     continue;
@@ -96,6 +103,7 @@ impl Scanner {
             self.take(length);
             self.valid_end = self.position();
             let Parsed::Record(record, _) = Record::parse(self.buffer.get(start..)?) else { return None };
+            self.is_sealed |= record.kind == RecordKind::Seal;
             return Some(Located { record, body_offset });
         }
     }
@@ -103,11 +111,15 @@ impl Scanner {
     /// How the file ended. Asked after [`Scanner::end`], when no record is left.
     #[must_use]
     pub fn tail(&self) -> Tail {
-        let left = widen(self.rest().len());
+        let Self { valid_end, pending_bytes, damaged_bytes, .. } = *self;
+        // A crash leaves the beginning of a record, and nothing at all behind a seal. All else was done by others.
+        if self.is_tear && !self.is_sealed {
+            return Tail { valid_bytes: valid_end, damaged_bytes, torn_bytes: pending_bytes };
+        }
         Tail {
-            valid_bytes: self.valid_end,
-            damaged_bytes: self.damaged_bytes,
-            torn_bytes: self.pending_bytes.saturating_add(left),
+            valid_bytes: valid_end.saturating_add(pending_bytes),
+            damaged_bytes: damaged_bytes.saturating_add(pending_bytes),
+            torn_bytes: 0,
         }
     }
 
@@ -132,7 +144,7 @@ fn widen(length: usize) -> u64 {
 mod tests {
     use super::*;
     use crate::id::{Channel, Scope};
-    use crate::spool::RecordKind;
+    use crate::spool::SealCause;
     use crate::time::Mono;
 
     fn file(records: u8) -> Vec<u8> {
@@ -197,6 +209,23 @@ mod tests {
             assert_eq!(found, [0, 1]);
             assert_eq!(tail.valid_bytes, u64::try_from(whole).unwrap());
             assert_eq!(tail.torn_bytes, u64::try_from(cut - whole).unwrap());
+        }
+    }
+
+    #[test]
+    fn what_stands_at_the_end_and_was_not_torn_there_is_damage() {
+        let whole = file(2);
+        let length = |bytes: &[u8]| u64::try_from(bytes.len()).unwrap();
+        let mut flipped = whole.clone();
+        *flipped.last_mut().unwrap() ^= 1;
+        let hole = [whole.clone(), vec![0; 99]].concat();
+        let mut sealed = whole.clone();
+        Record::append_seal(Mono(9), SealCause::Released, &mut sealed);
+        let behind_the_seal = [sealed.clone(), whole[file(1).len()..][..30].to_vec()].concat();
+        for (bytes, damaged) in [(flipped, whole.len() - file(1).len()), (hole, 99), (behind_the_seal, 30)] {
+            let (_, tail) = scan(&bytes, 64);
+            let damaged_bytes = u64::try_from(damaged).unwrap();
+            assert_eq!(tail, Tail { valid_bytes: length(&bytes), damaged_bytes, torn_bytes: 0 });
         }
     }
 

@@ -1,8 +1,10 @@
-//! A disk of a test's own: small, and full or read-only when the test wants it so.
+//! A disk of a test's own: small, and full, read-only or dying when the test wants it so.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use super::place::Place;
 
 /// A file system in memory, mounted at a folder until this is dropped.
 pub(crate) struct Disk(PathBuf);
@@ -49,5 +51,36 @@ impl Drop for Disk {
     fn drop(&mut self) {
         // Lazily: a daemon that is being killed may still hold a file.
         drop(Command::new("umount").arg("-l").arg(&self.0).status());
+    }
+}
+
+/// What lets system calls on the spool of a place fail.
+pub(crate) struct IoErrors(PathBuf);
+
+impl IoErrors {
+    /// Prepares it for daemons that are started there from now on; or nothing, after saying so, without a C compiler.
+    pub(crate) fn prepare(place: &mut Place) -> Option<Self> {
+        let library = place.root().join("io_errors.so");
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/rig/io_errors.c");
+        let status = Command::new("cc")
+            .args(["-shared", "-fPIC", "-O1", "-o"])
+            .arg(&library)
+            .args([source, "-ldl"])
+            .status();
+        if !status.is_ok_and(|status| status.success()) {
+            assert!(!super::is_strict(), "the C compiler does not work");
+            println!("there is no C compiler");
+            return None;
+        }
+        let switches = place.root().join("failing");
+        place.set("LD_PRELOAD", library.to_str().expect("paths of tests are text"));
+        place.set("FAIL_FILE", switches.to_str().expect("paths of tests are text"));
+        place.set("FAIL_ON", ".spool");
+        Some(Self(switches))
+    }
+
+    /// Lets calls of these kinds fail from now on: `write`, `sync`, `read`. With `slow`, writing takes its time.
+    pub(crate) fn set(&self, kinds: &str) {
+        fs::write(&self.0, kinds).expect("a writable folder");
     }
 }

@@ -5,8 +5,8 @@
 use std::io::{self, Read as _, Write as _};
 use std::net::UdpSocket;
 use std::os::unix::net::{UnixDatagram, UnixStream};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde_json::Value;
@@ -193,32 +193,74 @@ impl Gateway {
 
     /// Sends bytes as one unit, whatever they are.
     pub(crate) fn write_bytes(&mut self, bytes: &[u8]) {
+        self.try_write(bytes).expect("the daemon takes what is sent");
+    }
+
+    /// Sends bytes to a daemon that may have been killed.
+    pub(crate) fn try_write(&mut self, bytes: &[u8]) -> io::Result<()> {
         match &mut self.link {
-            Link::Udp(udp) => drop(udp.send(bytes).expect("the daemon's udp socket")),
-            Link::UnixDgram(dgram, _) => drop(dgram.send(bytes).expect("the daemon's datagram socket")),
+            Link::Udp(udp) => udp.send(bytes).map(drop),
+            Link::UnixDgram(dgram, _) => dgram.send(bytes).map(drop),
             Link::UnixStream(stream) => {
                 let length = u16::try_from(bytes.len()).expect("a unit of the stream is short");
-                let unit = [&length.to_be_bytes()[..], bytes].concat();
-                stream.write_all(&unit).expect("the daemon's stream socket");
+                stream.write_all(&[&length.to_be_bytes()[..], bytes].concat())
             }
         }
     }
 
+    /// Like [`Gateway::sync`], of a daemon that may have been killed; then `is_killed` ends the wait.
+    pub(crate) fn try_sync(&mut self, is_killed: &AtomicBool) -> io::Result<()> {
+        self.pings += 1;
+        let body = self.pings.to_be_bytes();
+        self.try_write(&frame(kind::PING, WHOLE, 0, b"a gateway", &body))?;
+        self.set_read_timeout(Duration::from_millis(20));
+        loop {
+            match self.try_read() {
+                Ok(answer) => {
+                    assert_eq!(
+                        answer,
+                        frame(kind::PONG, WHOLE, 0, b"a gateway", &body),
+                        "the answer to a ping"
+                    );
+                    return Ok(());
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+            if is_killed.load(Ordering::Acquire) {
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
+        }
+    }
+
+    fn set_read_timeout(&self, time: Duration) {
+        let set = match &self.link {
+            Link::Udp(udp) => udp.set_read_timeout(Some(time)),
+            Link::UnixDgram(dgram, _) => dgram.set_read_timeout(Some(time)),
+            Link::UnixStream(stream) => stream.set_read_timeout(Some(time)),
+        };
+        set.expect("a valid time");
+    }
+
     fn read(&mut self) -> Vec<u8> {
+        self.try_read().expect("an answer")
+    }
+
+    fn try_read(&mut self) -> io::Result<Vec<u8>> {
         let mut answer = vec![0; 2048];
         let length = match &mut self.link {
-            Link::Udp(udp) => again(|| udp.recv(&mut answer)).expect("an answer over udp"),
-            Link::UnixDgram(dgram, _) => again(|| dgram.recv(&mut answer)).expect("an answer in a datagram"),
+            Link::Udp(udp) => again(|| udp.recv(&mut answer))?,
+            Link::UnixDgram(dgram, _) => again(|| dgram.recv(&mut answer))?,
             Link::UnixStream(stream) => {
                 let mut length = [0; 2];
-                stream.read_exact(&mut length).expect("an answer on the stream");
+                stream.read_exact(&mut length)?;
                 let length = usize::from(u16::from_be_bytes(length));
-                stream.read_exact(&mut answer[..length]).expect("the rest of the answer");
+                stream.read_exact(&mut answer[..length])?;
                 length
             }
         };
         answer.truncate(length);
-        answer
+        Ok(answer)
     }
 }
 

@@ -51,14 +51,9 @@ impl Inspect {
             true => (self.file.with_extension("opus"), self.file.clone()),
             false => (self.file.clone(), self.file.with_extension("json")),
         };
-        let (told, untold) = read_manifest(&manifest);
-        let (heard, unheard) = hear(&audio, told.as_ref());
-        let evidence = Evidence {
-            heard: heard.as_ref(),
-            told: told.as_ref(),
-            unheard: unheard.as_deref(),
-            untold: untold.as_deref(),
-        };
+        let told = read_manifest(&manifest);
+        let heard = hear(&audio, told.0.as_ref());
+        let evidence = Evidence::of(&heard, &told);
         let verdict = judge(&evidence);
         let names = [&audio, &manifest].map(|path| plain(&path.display().to_string()));
         let mut out = words::summary(&evidence, &verdict, [&names[0], &names[1]]);
@@ -84,17 +79,12 @@ impl Inspect {
 /// What `inspect` prints and draws of a recording and a manifest that are in memory.
 #[must_use]
 pub fn explain(recording: &[u8], manifest: &[u8]) -> (String, Option<String>) {
-    let (told, untold) = parse_manifest(manifest);
-    let (heard, unheard) = match listen(recording) {
+    let told = parse_manifest(manifest);
+    let heard = match listen(recording) {
         Ok(heard) => (Some(heard), None),
         Err(error) => (None, Some(error.to_string())),
     };
-    let evidence = Evidence {
-        heard: heard.as_ref(),
-        told: told.as_ref(),
-        unheard: unheard.as_deref(),
-        untold: untold.as_deref(),
-    };
+    let evidence = Evidence::of(&heard, &told);
     let verdict = judge(&evidence);
     let words = words::summary(&evidence, &verdict, ["recording", "manifest"]);
     (words, evidence.heard.map(|heard| draw(&picture(&evidence, heard, &verdict, "recording"))))

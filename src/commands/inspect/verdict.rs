@@ -35,6 +35,21 @@ pub(super) struct Evidence<'a> {
     pub(super) untold: Option<&'a str>,
 }
 
+impl<'a> Evidence<'a> {
+    /// What was heard and told; each with why not, where it was not.
+    pub(super) fn of(
+        heard: &'a (Option<Heard>, Option<String>),
+        told: &'a (Option<Told>, Option<String>),
+    ) -> Self {
+        Self {
+            heard: heard.0.as_ref(),
+            told: told.0.as_ref(),
+            unheard: heard.1.as_deref(),
+            untold: told.1.as_deref(),
+        }
+    }
+}
+
 /// Judges.
 pub(super) fn judge(evidence: &Evidence<'_>) -> Verdict {
     let mut faults: Vec<String> = evidence.unheard.map(str::to_owned).into_iter().collect();

@@ -6,10 +6,8 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
-
 use super::{Body, Object, Put, StoreError, Trouble};
-use crate::io::spool_dir::sync_dir;
+use crate::io::spool_dir::{rename_if_free, sync_dir};
 
 /// Read and compared at once.
 const PIECE_BYTES: usize = 256 * 1024;
@@ -157,17 +155,6 @@ fn read_through(
         take(&piece[..length])?;
         sum = crc32c::crc32c_append(sum, &piece[..length]);
         bytes += u64::try_from(length).map_err(io::Error::other)?;
-    }
-}
-
-/// Renames unless the new name is taken. File systems that cannot do so in one step get a hard link instead.
-fn rename_if_free(from: &Path, to: &Path) -> io::Result<()> {
-    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
-            fs::hard_link(from, to)?;
-            fs::remove_file(from)
-        }
-        other => other.map_err(io::Error::from),
     }
 }
 

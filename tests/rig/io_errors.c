@@ -1,0 +1,42 @@
+/* Lets system calls on files whose path holds FAIL_ON fail with EIO, as a dying disk does: those named in the file
+   FAIL_FILE (write, sync, read); with the word slow there, each write takes 200 ms. Loaded in front of the C library. */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static int is_on(int fd, const char *what) {
+    const char *on = getenv("FAIL_ON"), *file = getenv("FAIL_FILE");
+    char link[64], path[4096], words[256];
+    int saved = errno, switches, result = 0;
+    ssize_t length;
+    if (!on || !file) return 0;
+    switches = (int)syscall(SYS_openat, AT_FDCWD, file, O_RDONLY, 0);
+    if (switches < 0) goto out;
+    length = syscall(SYS_read, switches, words, sizeof words - 1);
+    syscall(SYS_close, switches);
+    words[length > 0 ? length : 0] = 0;
+    if (!strstr(words, what)) goto out;
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    length = readlink(link, path, sizeof path - 1);
+    path[length > 0 ? length : 0] = 0;
+    result = strstr(path, on) != NULL;
+out:
+    errno = result ? EIO : saved;
+    return result;
+}
+
+#define NEXT(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
+
+ssize_t write(int fd, const void *bytes, size_t count) {
+    if (is_on(fd, "slow")) usleep(200000);
+    return is_on(fd, "write") ? -1 : NEXT(write)(fd, bytes, count);
+}
+ssize_t read(int fd, void *bytes, size_t count) { return is_on(fd, "read") ? -1 : NEXT(read)(fd, bytes, count); }
+int fsync(int fd) { return is_on(fd, "sync") ? -1 : NEXT(fsync)(fd); }
+int fdatasync(int fd) { return is_on(fd, "sync") ? -1 : NEXT(fdatasync)(fd); }
