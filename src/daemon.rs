@@ -19,6 +19,7 @@ use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::connection::Rules;
+use crate::io::backup::Backup;
 use crate::io::clock::Clock;
 use crate::io::finish::Finisher;
 use crate::io::gate::Gate;
@@ -120,8 +121,16 @@ pub fn options(config: &Config) -> Options {
 /// # Errors
 /// Where the settings of its store cannot be used.
 pub async fn finisher(config: &Config, metrics: Arc<Metrics>) -> anyhow::Result<Arc<Finisher>> {
-    let store = Store::open(config).await?;
-    Ok(Arc::new(Finisher::new(store, config.object_key.clone(), options(config), metrics)))
+    let store = Store::open(config.storage, &config.storage_path).await?;
+    let backup = match config.backup_storage {
+        Some(kind) => {
+            let store = Store::open(kind, &config.backup_path).await.context("opening the backup storage")?;
+            Some(Backup { store, after: config.backup_after })
+        }
+        None => None,
+    };
+    let finisher = Finisher::new(store, config.object_key.clone(), options(config), metrics);
+    Ok(Arc::new(finisher.with_backup(backup)))
 }
 
 impl Daemon {
@@ -153,10 +162,11 @@ impl Daemon {
 
         let give_up = CancellationToken::new();
         let finisher = finisher(&config, metrics).await.context("opening the storage")?;
+        let stop = CancellationToken::new();
+        tokio::spawn(Arc::clone(&finisher).bring_back(spool.path().to_owned(), stop.clone()));
         let finisher = tokio::spawn(finisher.run(to_finish, give_up.clone()));
         take_up(found, &ingest, sealed);
 
-        let stop = CancellationToken::new();
         let receivers = TaskTracker::new();
         sockets.serve(&ingest, &config, &stop, &receivers);
         let pulse = Pulse { clock, last_us: Arc::default() };

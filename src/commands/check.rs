@@ -57,7 +57,7 @@ fn check_spool(config: &Config) -> anyhow::Result<()> {
 
 /// Puts a probe, puts it again as an attempt does that was cut short, tries to take its name, reads and removes it.
 async fn check_store(config: &Config) -> anyhow::Result<()> {
-    let store = Store::open(config).await.context("opening")?;
+    let store = Store::open(config.storage, &config.storage_path).await.context("opening")?;
     let text = format!("sidetape probe {}, to be removed\n", std::process::id());
     let key = format!("sidetape-probe-{}.opus", std::process::id());
     let probe = |text: &str| Object {

@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use super::configure;
 use crate::config::Settings;
 use crate::daemon::{finisher, rules};
+use crate::io::backup::backed_up;
 use crate::io::recover::{look_through, seal};
 use crate::io::spool_dir::SpoolDir;
 use crate::metrics::Metrics;
@@ -36,6 +37,7 @@ impl Recover {
         }
         let finisher =
             finisher(&config, Arc::new(Metrics::default())).await.context("opening the storage")?;
+        files.extend(backed_up(spool.path()).context("listing the spool")?);
         let mut failed = 0;
         for file in &files {
             if let Err(error) = finisher.finish(file, &mut None).await {

@@ -21,9 +21,9 @@ use std::time::Duration;
 use clap::ValueEnum;
 
 use read::{
-    GAIN_DB, HTTP_TAKES, OBJECT_KEY_TAKES, PATH_TAKES, Reader, SOCKET_TAKES, TAP_KEY_TAKES, TOKEN_TAKES,
-    UDP_TAKES, UIDS_TAKES, http_listen, name_of, object_key, path, socket_path, tap_key, token, udp_listen,
-    uids,
+    BACKUP_TAKES, GAIN_DB, HTTP_TAKES, OBJECT_KEY_TAKES, PATH_TAKES, Reader, SOCKET_TAKES, TAP_KEY_TAKES,
+    TOKEN_TAKES, UDP_TAKES, UIDS_TAKES, http_listen, name_of, object_key, path, socket_path, tap_key, token,
+    udp_listen, uids,
 };
 pub use secret::{HIDDEN, SECRETS, Secret};
 pub use table::{Settings, VARIABLES, Variable};
@@ -92,6 +92,12 @@ pub struct Config {
     pub storage: StorageKind,
     /// Directory, or bucket or container with an optional `/prefix`. Not blank.
     pub storage_path: String,
+    /// Where recordings go while the first storage fails, and the directory or bucket there.
+    pub backup_storage: Option<StorageKind>,
+    /// Set where `backup_storage` is.
+    pub backup_path: String,
+    /// How long the first storage must have failed.
+    pub backup_after: Duration,
     /// Template of a recording's key, known to be sound: see [`resolve`].
     pub object_key: String,
     /// Where the spool lives.
@@ -186,6 +192,11 @@ pub fn resolve(settings: &Settings) -> Result<Config, Faults> {
         cache_enabled: reader.boolean("AUDIO_CACHE_ENABLED"),
         storage: reader.choice("AUDIO_STORAGE_TYPE"),
         storage_path: reader.parsed("AUDIO_STORAGE_PATH", PATH_TAKES, path),
+        backup_storage: reader.optional("AUDIO_BACKUP_STORAGE_TYPE", BACKUP_TAKES, |text| {
+            StorageKind::from_str(text, false).ok()
+        }),
+        backup_path: reader.optional("AUDIO_BACKUP_STORAGE_PATH", PATH_TAKES, path).unwrap_or_default(),
+        backup_after: reader.secs("AUDIO_BACKUP_AFTER_SECS", 0..=86_400),
         object_key: reader.parsed("AUDIO_OBJECT_KEY", OBJECT_KEY_TAKES, object_key),
         spool_dir: reader.parsed("AUDIO_SPOOL_DIR", PATH_TAKES, path).into(),
         udp_listen: reader.parsed("AUDIO_UDP_LISTEN", UDP_TAKES, udp_listen),
@@ -226,12 +237,14 @@ pub fn resolve(settings: &Settings) -> Result<Config, Faults> {
 pub fn not_built(config: &Config) -> Vec<Fault> {
     let mut faults = Vec::new();
     let mut refuse = |variable, value, takes| faults.push(Fault { variable, value, takes });
-    if !config.storage.is_built() {
-        let name = name_of(&config.storage);
+    let backup = config.backup_storage.map(|kind| ("AUDIO_BACKUP_STORAGE_TYPE", kind));
+    let kinds = [("AUDIO_STORAGE_TYPE", config.storage)].into_iter().chain(backup);
+    for (variable, kind) in kinds.filter(|(_, kind)| !kind.is_built()) {
+        let name = name_of(&kind);
         let built: Vec<_> =
             StorageKind::value_variants().iter().filter(|kind| kind.is_built()).map(name_of).collect();
         let takes = format!("{}: this build has no {name} (cargo feature `{name}`)", built.join(" or "));
-        refuse("AUDIO_STORAGE_TYPE", name, takes);
+        refuse(variable, name, takes);
     }
     faults
 }

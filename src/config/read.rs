@@ -30,6 +30,7 @@ pub(super) const OTHER_PLACEHOLDERS: [&str; 5] = ["{tenant}", "{yyyy}", "{mm}", 
 pub(super) const PATH_TAKES: &str = "a path that is not blank";
 pub(super) const BUCKET_TAKES: &str = "a bucket or container with an optional /prefix, without a scheme; with the longest \
      key of AUDIO_OBJECT_KEY at most 1000 bytes";
+pub(super) const BACKUP_TAKES: &str = "local or gcs or s3 or azure, or nothing for no backup";
 pub(super) const SOCKET_TAKES: &str = "a path of at most 107 bytes";
 pub(super) const UDP_TAKES: &str = "an address and a port such as 127.0.0.1:5055, or nothing for no UDP";
 pub(super) const HTTP_TAKES: &str =
@@ -115,6 +116,26 @@ impl<'a> Reader<'a> {
         Duration::from_millis(self.whole(variable, "whole milliseconds", range))
     }
 
+    /// A backup has a kind and a place, which is another than that of the first choice.
+    fn refuse_odd_backup(&mut self, config: &Config) {
+        let path = config.backup_path.as_str();
+        match config.backup_storage {
+            None if !path.is_empty() => {
+                self.refuse("AUDIO_BACKUP_STORAGE_PATH", "nothing unless AUDIO_BACKUP_STORAGE_TYPE is set");
+            }
+            Some(_) if path.is_empty() => {
+                self.refuse("AUDIO_BACKUP_STORAGE_TYPE", "AUDIO_BACKUP_STORAGE_PATH beside it");
+            }
+            Some(kind) if kind == config.storage && path == config.storage_path => {
+                self.refuse("AUDIO_BACKUP_STORAGE_PATH", "another place than AUDIO_STORAGE_PATH");
+            }
+            Some(kind) if kind != StorageKind::Local && !is_bucket(path, &config.object_key) => {
+                self.refuse("AUDIO_BACKUP_STORAGE_PATH", BUCKET_TAKES);
+            }
+            _ => {}
+        }
+    }
+
     /// Checks that need more than one value.
     pub(super) fn refuse_conflicts(&mut self, config: &Config) {
         let gains =
@@ -127,6 +148,7 @@ impl<'a> Reader<'a> {
         if config.storage != StorageKind::Local && !is_bucket(&config.storage_path, &config.object_key) {
             self.refuse("AUDIO_STORAGE_PATH", BUCKET_TAKES);
         }
+        self.refuse_odd_backup(config);
         let http = config.http_listen.as_deref().and_then(socket_addr);
         for (variable, address) in [("AUDIO_UDP_LISTEN", config.udp_listen), ("AUDIO_HTTP_LISTEN", http)] {
             let is_remote = address.is_some_and(|address| !address.ip().to_canonical().is_loopback());

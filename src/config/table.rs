@@ -67,6 +67,12 @@ settings! {
         "where recordings are published: local, gcs, s3 or azure"
     storage_path "AUDIO_STORAGE_PATH" "storage-path" "PATH" "./recordings"
         "directory, or bucket or container with an optional /prefix"
+    backup_storage_type "AUDIO_BACKUP_STORAGE_TYPE" "backup-storage-type" "KIND" "unset"
+        "where recordings go while the first storage fails: local, gcs, s3 or azure"
+    backup_storage_path "AUDIO_BACKUP_STORAGE_PATH" "backup-storage-path" "PATH" "unset"
+        "its directory, or bucket or container with an optional /prefix"
+    backup_after_secs "AUDIO_BACKUP_AFTER_SECS" "backup-after-secs" "SECS" "300"
+        "seconds for which the first storage must have failed until the backup is used"
     object_key "AUDIO_OBJECT_KEY" "object-key" "TEMPLATE" "conversation_{id}_merged.opus"
         "name of a recording: {id} (conversation id, else connection id), {connection_id}, {conversation_id}, \
          {tenant}, and {yyyy} {mm} {dd} {hh} of the start in UTC"

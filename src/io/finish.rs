@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tracing::{error, info, warn};
 
+use super::backup::{Backup, Health};
 use super::log::chain;
 use super::render::{Keep, Options, RenderError, Rendered, RenderedFile, describe_failure, render};
 use super::spool_dir::{ReadError, beside, set_aside, sync_dir};
@@ -39,6 +40,9 @@ pub type Renderer = fn(&Path, &Options) -> Result<Rendered, RenderError>;
 #[derive(Debug)]
 pub struct Finisher {
     store: Store,
+    pub(super) backup: Option<Backup>,
+    /// Of the first choice.
+    pub(super) health: Health,
     template: String,
     options: Options,
     metrics: Arc<Metrics>,
@@ -54,6 +58,13 @@ pub struct Prepared {
     rendered: Rendered,
     end: End,
     since: Instant,
+}
+
+impl Prepared {
+    /// Whose it is.
+    pub(super) fn connection_id(&self) -> &str {
+        &self.rendered.manifest.connection_id
+    }
 }
 
 /// What becomes of a spool file when its recording is published.
@@ -127,7 +138,14 @@ impl Finisher {
     pub fn new(store: impl Into<Store>, template: String, options: Options, metrics: Arc<Metrics>) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let (renders, uploads) = (Semaphore::new(cores), Semaphore::new(UPLOADS_MAX));
-        Self { store: store.into(), template, options, metrics, renderer: render, renders, uploads }
+        let (store, backup, health) = (store.into(), None, Health::default());
+        Self { store, backup, health, template, options, metrics, renderer: render, renders, uploads }
+    }
+
+    /// The same with a second store.
+    #[must_use]
+    pub fn with_backup(self, backup: Option<Backup>) -> Self {
+        Self { backup, ..self }
     }
 
     /// The same with another way to make recordings.
@@ -170,7 +188,15 @@ impl Finisher {
         };
         let published = {
             let _permit = self.uploads.acquire().await;
-            self.publish(spool, &ready).await?
+            match self.publish(&self.store, spool, &ready).await {
+                Ok(published) => {
+                    self.health.note_success();
+                    self.empty_backup(spool, &ready).await?;
+                    published
+                }
+                Err(error @ FinishError::Store(_)) => return self.back_up(spool, &ready, error).await,
+                Err(error) => return Err(error),
+            }
         };
         let (finisher, path) = (Arc::clone(self), spool.to_owned());
         blocking(move || Ok(finisher.retire(&path, &ready, &published)?)).await
@@ -264,7 +290,12 @@ impl Finisher {
     }
 
     /// Puts a rendering into the store under the first name that is free for all of it.
-    async fn publish(&self, spool: &Path, ready: &Prepared) -> Result<Published, FinishError> {
+    pub(super) async fn publish(
+        &self,
+        store: &Store,
+        spool: &Path,
+        ready: &Prepared,
+    ) -> Result<Published, FinishError> {
         let rendered = &ready.rendered;
         let manifest = &rendered.manifest;
         let names = Names {
@@ -280,7 +311,7 @@ impl Finisher {
             let (audio_key, manifest_key) = key::numbered(&key, number);
             // A call without audio does not take the name of one that is still without its manifest. A store that does
             // not tell is asked by the put of the manifest.
-            if rendered.files.is_empty() && matches!(self.store.is_free(&audio_key).await, Ok(false)) {
+            if rendered.files.is_empty() && matches!(store.is_free(&audio_key).await, Ok(false)) {
                 continue;
             }
             let object = |key: &str, body, (bytes, crc32c), content_type| {
@@ -294,31 +325,38 @@ impl Finisher {
                 object(&key, Body::File(file.path.clone()), (file.bytes, file.crc32c), AUDIO)
             });
             let last = object(&manifest_key, Body::Text(json.into()), sum, MANIFEST);
-            if self.put_all(audio.chain([last])).await? {
+            if let Some(keys) = put_all(store, audio.chain([last])).await? {
                 let shown = if rendered.files.is_empty() { &manifest_key } else { &audio_key };
-                return Ok(Published { place: self.store.place(shown) });
+                return Ok(Published { place: store.place(shown), keys });
             }
         }
         Err(FinishError::NoName(key))
     }
+}
 
-    /// Puts objects one after the other. False if a name was taken; then none of those put here is left.
-    async fn put_all(&self, objects: impl Iterator<Item = Object>) -> Result<bool, FinishError> {
-        let mut ours = Vec::new();
-        for object in objects {
-            let key = object.key.clone();
-            match self.store.put(object).await? {
-                Put::Created | Put::AlreadyThere => ours.push(key),
-                Put::Taken => {
-                    for key in ours {
-                        self.store.remove(&key).await?;
-                    }
-                    return Ok(false);
+/// Puts objects one after the other, and returns their keys. None if a name was taken; then none of those that were made
+/// here is left.
+async fn put_all(
+    store: &Store,
+    objects: impl Iterator<Item = Object>,
+) -> Result<Option<Vec<String>>, FinishError> {
+    let (mut keys, mut made) = (Vec::new(), Vec::new());
+    for object in objects {
+        let key = object.key.clone();
+        match store.put(object).await? {
+            Put::Created => made.push(key.clone()),
+            // It may belong to what was published before.
+            Put::AlreadyThere => {}
+            Put::Taken => {
+                for key in made {
+                    store.remove(&key).await?;
                 }
+                return Ok(None);
             }
         }
-        Ok(true)
+        keys.push(key);
     }
+    Ok(Some(keys))
 }
 
 /// Does what takes the disk or the processor where nothing else waits for it.
@@ -345,8 +383,11 @@ fn labels(manifest: &Manifest) -> Vec<(&'static str, String)> {
     labels
 }
 
-struct Published {
-    place: String,
+pub(super) struct Published {
+    /// Where it is, for people.
+    pub(super) place: String,
+    /// What it is called in the store: audio and manifest.
+    pub(super) keys: Vec<String>,
 }
 
 impl Published {

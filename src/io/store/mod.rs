@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::config::{Config, StorageKind};
+use crate::config::StorageKind;
 use local::LocalStore;
 
 #[cfg(any(feature = "s3", feature = "azure"))]
@@ -213,27 +213,27 @@ impl Bucket {
 }
 
 impl Store {
-    /// Opens the store that a configuration asks for. Nothing is sent yet.
+    /// Opens a store. Nothing is sent yet.
     ///
     /// # Errors
     /// Where the settings of the store's own tools, such as credentials, cannot be used.
-    pub async fn open(config: &Config) -> Result<Self, StoreError> {
-        match config.storage {
-            StorageKind::Local => Ok(LocalStore::new(Path::new(&config.storage_path)).into()),
+    pub async fn open(kind: StorageKind, path: &str) -> Result<Self, StoreError> {
+        match kind {
+            StorageKind::Local => Ok(LocalStore::new(Path::new(path)).into()),
             #[cfg(feature = "gcs")]
             StorageKind::Gcs => {
-                let store = gcs::GcsStore::open(Bucket::of(&config.storage_path)).await?;
+                let store = gcs::GcsStore::open(Bucket::of(path)).await?;
                 Ok(Self::Gcs(Box::new(store)))
             }
             #[cfg(feature = "s3")]
-            StorageKind::S3 => Ok(Self::Objects(cloud::s3(Bucket::of(&config.storage_path))?)),
+            StorageKind::S3 => Ok(Self::Objects(cloud::s3(Bucket::of(path))?)),
             #[cfg(feature = "azure")]
-            StorageKind::Azure => Ok(Self::Objects(cloud::azure(Bucket::of(&config.storage_path))?)),
+            StorageKind::Azure => Ok(Self::Objects(cloud::azure(Bucket::of(path))?)),
             // `config` refuses what is not built.
             #[allow(unreachable_patterns, reason = "with all features there is nothing else")]
             other => {
                 let cause = format!("this build has no {other:?}");
-                Err(StoreError::new("opening", &config.storage_path, Trouble::Refused, cause))
+                Err(StoreError::new("opening", path, Trouble::Refused, cause))
             }
         }
     }

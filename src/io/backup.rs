@@ -1,0 +1,153 @@
+//! The backup storage: where recordings go while the first choice does not take them, and how they come back.
+//!
+//! When the first choice has failed for as long as the operator said, a recording is put into the backup and its spool
+//! file set aside as `….spool.backup`: the call can be had, and the outbox is not held up. The spool file stays the
+//! recording's true home. Every so often the oldest of these files is tried on the first choice again; when that works,
+//! all follow, each is removed from the backup, and only then is its spool file removed.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::finish::{FinishError, Finisher, Prepared, clear_up};
+use super::log::chain;
+use super::spool_dir::set_aside;
+use super::spool_writer::lock;
+use super::store::Store;
+
+/// What a spool file is called whose recording is in the backup.
+const SUFFIX: &str = ".backup";
+/// How often the first choice is tried with what is in the backup, at least.
+const TRY_EVERY_MAX: Duration = Duration::from_secs(60);
+const TRY_EVERY_MIN: Duration = Duration::from_secs(1);
+
+/// A second store, and when it is used.
+#[derive(Clone, Debug)]
+pub struct Backup {
+    /// The store.
+    pub store: Store,
+    /// How long the first choice must have failed.
+    pub after: Duration,
+}
+
+/// Since when the first choice has been failing.
+#[derive(Debug, Default)]
+pub(super) struct Health(Mutex<Option<Instant>>);
+
+impl Health {
+    pub(super) fn note_success(&self) {
+        *lock(&self.0) = None;
+    }
+
+    /// Notes a failure. Returns how long there have been nothing but failures.
+    pub(super) fn note_failure(&self) -> Duration {
+        lock(&self.0).get_or_insert_with(Instant::now).elapsed()
+    }
+}
+
+/// Whether the recording of a spool file is in the backup.
+pub(super) fn is_backed_up(spool: &Path) -> bool {
+    spool.as_os_str().as_encoded_bytes().ends_with(SUFFIX.as_bytes())
+}
+
+/// The spool files of a directory whose recordings are in the backup, oldest first.
+///
+/// # Errors
+/// Where the directory cannot be listed.
+pub fn backed_up(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        if is_backed_up(&path) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+impl Finisher {
+    /// Puts into the backup what the first choice has not taken, if it is time for that. `error` says why.
+    pub(super) async fn back_up(
+        &self,
+        spool: &Path,
+        ready: &Prepared,
+        error: FinishError,
+    ) -> Result<(), FinishError> {
+        let failing_for = self.health.note_failure();
+        let backup =
+            self.backup.as_ref().filter(|backup| failing_for >= backup.after && !is_backed_up(spool));
+        let Some(backup) = backup else { return Err(error) };
+        let published = match self.publish(&backup.store, spool, ready).await {
+            Ok(published) => published,
+            Err(second) => {
+                debug!(path = %spool.display(), error = chain(&second), "the backup storage does not take it either");
+                return Err(error);
+            }
+        };
+        clear_up(spool)?;
+        let kept = set_aside(spool, SUFFIX)?;
+        warn!(
+            connection = ?ready.connection_id(),
+            path = %published.place,
+            spool = %kept.display(),
+            error = chain(&error),
+            advice = error.advice(),
+            "recording is in the backup storage, and goes to the first choice when that works again"
+        );
+        Ok(())
+    }
+
+    /// Removes from the backup what the first choice has now.
+    pub(super) async fn empty_backup(&self, spool: &Path, ready: &Prepared) -> Result<(), FinishError> {
+        let Some(backup) = self.backup.as_ref().filter(|_| is_backed_up(spool)) else { return Ok(()) };
+        // What is there already is found, to the byte, and not put again.
+        let published = self.publish(&backup.store, spool, ready).await?;
+        for key in &published.keys {
+            backup.store.remove(key).await?;
+        }
+        info!(connection = ?ready.connection_id(), path = %published.place, "removed from the backup storage");
+        Ok(())
+    }
+
+    /// Brings back what is in the backup, whenever the first choice takes it, until `stop`.
+    pub async fn bring_back(self: Arc<Self>, directory: PathBuf, stop: CancellationToken) {
+        let every = self.backup.as_ref().map_or(TRY_EVERY_MAX, |backup| backup.after);
+        let every = every.clamp(TRY_EVERY_MIN, TRY_EVERY_MAX);
+        let run = async {
+            loop {
+                tokio::time::sleep(every).await;
+                match backed_up(&directory) {
+                    Ok(found) => self.bring_back_each(&found).await,
+                    Err(error) => {
+                        warn!(path = %directory.display(), %error, "the spool cannot be listed, look at its disk");
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            () = run => {}
+            () = stop.cancelled() => {}
+        }
+    }
+
+    async fn bring_back_each(self: &Arc<Self>, found: &[PathBuf]) {
+        for spool in found {
+            match self.finish(spool, &mut None).await {
+                Ok(()) => {}
+                // The others would not get farther.
+                Err(error @ FinishError::Store(_)) => {
+                    debug!(path = %spool.display(), error = chain(&error), "stays in the backup storage");
+                    return;
+                }
+                Err(error) => {
+                    warn!(path = %spool.display(), error = chain(&error), advice = error.advice(), "cannot be brought back from the backup storage, trying again");
+                }
+            }
+        }
+    }
+}
