@@ -402,7 +402,7 @@ fn a_backlog_of_any_length_is_held_by_the_spool_and_not_by_memory() {
         LocalStore::new(&root),
         template,
         rig::spool::options(Lossless),
-        Arc::default(),
+        Arc::clone(&metrics),
     ));
     let rendered = || {
         let entries = std::fs::read_dir(&spool).unwrap();

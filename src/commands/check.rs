@@ -6,7 +6,8 @@ use std::io::Write;
 use anyhow::Context as _;
 
 use super::configure;
-use crate::config::{Config, Settings};
+use crate::config::{Config, Settings, StorageKind};
+use crate::io::clock::Clock;
 use crate::io::spool_dir::{self, free_bytes, sync_dir};
 use crate::io::store::{AUDIO, Body, Object, Put, Store, StoreError};
 
@@ -27,11 +28,13 @@ impl Check {
         println!("configuration: ok");
         check_spool(&config).with_context(|| format!("spool {}", config.spool_dir.display()))?;
         println!("spool {}: written, synced and read back", config.spool_dir.display());
-        check_store(&config)
-            .await
-            .map_err(advised)
-            .with_context(|| format!("storage {}", config.storage_path))?;
-        println!("storage {}: probe put, read back and removed", config.storage_path);
+        let backup = config.backup_storage.map(|kind| ("backup storage", kind, &config.backup_path));
+        let first = ("storage", config.storage, &config.storage_path);
+        for (what, kind, path) in [first].into_iter().chain(backup) {
+            let checked = check_store(kind, path).await.map_err(advised);
+            checked.with_context(|| format!("{what} {path}"))?;
+            println!("{what} {path}: probe put, read back and removed");
+        }
         Ok(())
     }
 }
@@ -56,35 +59,36 @@ fn check_spool(config: &Config) -> anyhow::Result<()> {
 }
 
 /// Puts a probe, puts it again as an attempt does that was cut short, tries to take its name, reads and removes it.
-async fn check_store(config: &Config) -> anyhow::Result<()> {
-    let store = Store::open(config.storage, &config.storage_path).await.context("opening")?;
-    let text = format!("sidetape probe {}, to be removed\n", std::process::id());
-    let key = format!("sidetape-probe-{}.opus", std::process::id());
+async fn check_store(kind: StorageKind, path: &str) -> anyhow::Result<()> {
+    let store = Store::open(kind, path).await?;
+    // A name that no probe of any other machine or container has.
+    let number = format!("{}-{}", Clock::start().wall().0, std::process::id());
+    let key = format!("sidetape-probe-{number}.opus");
+    let tried = try_probe(&store, &key, &format!("sidetape probe {number}, to be removed\n")).await;
+    let removed = store.remove(&key).await;
+    tried?;
+    Ok(removed?)
+}
+
+async fn try_probe(store: &Store, key: &str, text: &str) -> anyhow::Result<()> {
     let probe = |text: &str| Object {
-        key: key.clone(),
+        key: key.to_owned(),
         body: Body::Text(text.to_owned().into()),
         bytes: text.len().try_into().unwrap_or(u64::MAX),
         crc32c: crc32c::crc32c(text.as_bytes()),
         content_type: AUDIO,
         labels: vec![("connection", "probe".to_owned())],
-        temporary: key.clone(),
+        temporary: key.to_owned(),
     };
-    let put = store.put(probe(&text)).await?;
-    anyhow::ensure!(put == Put::Created, "{key} is there already: remove it");
-    let tried = try_probe(&store, &key, probe(&text), probe("another text")).await;
-    let removed = store.remove(&key).await;
-    let read = tried?;
-    removed?;
+    let put = store.put(probe(text)).await?;
+    anyhow::ensure!(put == Put::Created, "{key} is there already, which nobody can have put: try again");
+    let again = store.put(probe(text)).await?;
+    anyhow::ensure!(again == Put::AlreadyThere, "what was put is not recognised");
+    let taken = store.put(probe("another text")).await?;
+    anyhow::ensure!(taken == Put::Taken, "this store overwrites objects: it ignores `If-None-Match: *`");
+    let read = store.read(key).await?;
     anyhow::ensure!(read == text.as_bytes(), "the probe reads back differently");
     Ok(())
-}
-
-async fn try_probe(store: &Store, key: &str, same: Object, other: Object) -> anyhow::Result<Vec<u8>> {
-    let again = store.put(same).await?;
-    anyhow::ensure!(again == Put::AlreadyThere, "what was put is not recognised");
-    let taken = store.put(other).await?;
-    anyhow::ensure!(taken == Put::Taken, "this store overwrites objects: it ignores `If-None-Match: *`");
-    Ok(store.read(key).await?)
 }
 
 /// Adds what to do to an error of the store.

@@ -58,18 +58,23 @@ struct Item {
     is_reported: bool,
 }
 
+/// One attempt's item and how it went.
+type Done = (Item, Result<(), FinishError>);
+/// A listed directory, how many files were asked for, and those that were found.
+type Listed = (PathBuf, usize, io::Result<Vec<PathBuf>>);
+
 struct Outbox {
     finisher: Arc<Finisher>,
     /// Everything below, by path.
     known: HashSet<PathBuf>,
     /// By the time of the next attempt; the number tells those of one moment apart, first come first served.
     waiting: BTreeMap<(Instant, u64), Item>,
-    active: JoinSet<(Item, Result<(), FinishError>)>,
+    active: JoinSet<Done>,
     active_paths: HashMap<Id, PathBuf>,
     numbers: u64,
     /// The directory, where it holds files that are not known here, and when to list it.
     beyond: Option<(PathBuf, Instant)>,
-    listing: JoinSet<(PathBuf, usize, io::Result<Vec<PathBuf>>)>,
+    listing: JoinSet<Listed>,
 }
 
 impl Finisher {
@@ -198,7 +203,7 @@ impl Outbox {
         [due, listing].into_iter().flatten().min()
     }
 
-    fn listed(&mut self, listed: Result<(PathBuf, usize, io::Result<Vec<PathBuf>>), JoinError>) {
+    fn listed(&mut self, listed: Result<Listed, JoinError>) {
         let Ok((directory, room, found)) = listed else { return };
         match found {
             Ok(found) => {
@@ -214,7 +219,7 @@ impl Outbox {
         }
     }
 
-    fn finished(&mut self, done: Result<(Id, (Item, Result<(), FinishError>)), JoinError>) {
+    fn finished(&mut self, done: Result<(Id, Done), JoinError>) {
         let (item, error) = match done {
             Ok((id, (item, result))) => {
                 self.active_paths.remove(&id);

@@ -5,7 +5,8 @@
 //! because that is how one is lost that the server believes delivered. With one connection at a time a seed repeats a
 //! run; with more, the order in which they roll the dice is up to the scheduler.
 
-use std::io::{self, BufReader, Write};
+use std::collections::VecDeque;
+use std::io::{self, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -19,6 +20,8 @@ use super::wire::{Extent, Head, Serving, read_body, read_whole};
 const PAUSE: Duration = Duration::from_millis(10);
 /// Where a body whose length is not known beforehand is cut at the latest.
 const CUT_BYTES_MAX: u64 = 1 << 20;
+/// How long a server may take to notice that a body will not go on.
+const DONE_WITHIN: Duration = Duration::from_secs(1);
 /// What an answer with a delay asks for, in seconds.
 pub(crate) const RETRY_AFTER_S: u64 = 1;
 
@@ -95,7 +98,7 @@ struct State {
     chances: [f64; Fault::ALL.len()],
     injected: [u64; Fault::ALL.len()],
     /// What happens to the next requests, whatever the dice say.
-    due: Vec<Fault>,
+    due: VecDeque<Option<Fault>>,
     requests: u64,
 }
 
@@ -116,7 +119,7 @@ impl Proxy {
             dice: Dice(seed),
             chances: [0.0; Fault::ALL.len()],
             injected: [0; Fault::ALL.len()],
-            due: Vec::new(),
+            due: VecDeque::new(),
             requests: 0,
         }));
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
@@ -145,9 +148,16 @@ impl Proxy {
         self.lock().chances = [chance; Fault::ALL.len()];
     }
 
-    /// Lets a fault happen to the next request that has none yet.
+    /// Lets a fault happen to the next request that none is planned for yet.
     pub(crate) fn set_next(&self, fault: Fault) {
-        self.lock().due.push(fault);
+        self.set_next_after(0, fault);
+    }
+
+    /// The same, after so many more that go well.
+    pub(crate) fn set_next_after(&self, good: usize, fault: Fault) {
+        let mut state = self.lock();
+        state.due.extend(std::iter::repeat_n(None, good));
+        state.due.push_back(Some(fault));
     }
 
     /// How often a fault happened.
@@ -216,11 +226,10 @@ fn converse(state: &Mutex<State>, upstream: SocketAddr, client: &TcpStream) -> i
         let server = TcpStream::connect(upstream)?;
         server.set_nodelay(true)?;
         if fault == Some(Fault::ResetWithin) {
-            // The server's own connection ends without a reset, which could overtake what has been sent.
             forward_part(&head, &mut input, &server, luck)?;
             return reset(client);
         }
-        let pause = (fault == Some(Fault::Slow)).then_some(PAUSE);
+        let pause = if fault == Some(Fault::Slow) { PAUSE } else { Duration::ZERO };
         forward(&head, &mut input, &server, pause)?;
         let Some((mut answer, mut body)) = read_answer(&head, &server)? else { return reset(client) };
         if fault == Some(Fault::CutAnswer) {
@@ -256,13 +265,13 @@ fn forward(
     head: &Head,
     input: &mut BufReader<&TcpStream>,
     server: &TcpStream,
-    pause: Option<Duration>,
+    pause: Duration,
 ) -> io::Result<()> {
     let extent = head.request_extent();
     // A server may answer before it has read all, and close: then its answer is waited for all the same.
     let mut is_broken = begin(head, server).is_err();
     read_body(input, extent, |piece| {
-        pause.map(std::thread::sleep);
+        std::thread::sleep(pause);
         is_broken = is_broken || send_piece(server, extent, piece).is_err();
         Ok(())
     })?;
@@ -290,14 +299,18 @@ fn forward_part(
     }
     let mut left = whole * u64::from(luck) / 1000;
     begin(head, server)?;
-    // It ends early on purpose, or because one of both has gone.
-    read_body(input, extent, |piece| {
+    let cut = read_body(input, extent, |piece| {
         let most = usize::try_from(left).map_or(piece.len(), |left| left.min(piece.len()));
         left -= u64::try_from(most).expect("at most a piece");
         send_piece(server, extent, &piece[..most])?;
         if left == 0 { Err(io::ErrorKind::ConnectionReset.into()) } else { Ok(()) }
-    })
-    .or(Ok(()))
+    });
+    // The server has to be done with it before the client hears of it: else the client's next request could come first.
+    server.shutdown(Shutdown::Write)?;
+    server.set_read_timeout(Some(DONE_WITHIN))?;
+    let done = (&*server).read_to_end(&mut Vec::new());
+    // However all of this ended, it was to end badly.
+    cut.and(done.map(drop)).or(Ok(()))
 }
 
 /// Sends a request's head, by which the server closes the connection afterwards.
@@ -337,9 +350,9 @@ fn read_answer(asked: &Head, server: &TcpStream) -> io::Result<Option<(Head, Vec
     Ok(Some((answer, body)))
 }
 
-fn send_slowly(mut client: &TcpStream, body: &[u8], pause: Option<Duration>) -> io::Result<()> {
+fn send_slowly(mut client: &TcpStream, body: &[u8], pause: Duration) -> io::Result<()> {
     for piece in body.chunks(16 * 1024) {
-        pause.map(std::thread::sleep);
+        std::thread::sleep(pause);
         client.write_all(piece)?;
     }
     Ok(())
@@ -380,7 +393,7 @@ impl State {
             rolled -= self.chances[fault.index()];
             rolled < 0.0
         });
-        let fault = if self.due.is_empty() { by_dice } else { Some(self.due.remove(0)) };
+        let fault = self.due.pop_front().unwrap_or(by_dice);
         // Whether an answer has a checksum will be seen.
         if let Some(fault) = fault.filter(|fault| *fault != Fault::BadChecksum) {
             self.injected[fault.index()] += 1;

@@ -4,7 +4,7 @@
 //! path. Both keep all in memory and end with the test, however that ends.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader};
+use std::io::{self, BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -101,25 +101,30 @@ impl Azurite {
 
     /// Makes a container that only the account may read.
     pub(crate) fn create_container(&self, container: &str) {
-        let answer = self.ask("PUT", &format!("/{container}"), &[("restype", "container")], &[], b"");
+        let query = [("restype", "container")];
+        let answer =
+            self.ask(self.address(), "PUT", &format!("/{container}"), &query, &[], b"").expect("an answer");
         assert_eq!(answer.status, 201, "{}", String::from_utf8_lossy(&answer.body));
     }
 
     /// Reads a blob.
     pub(crate) fn object(&self, container: &str, name: &str) -> Option<Found> {
-        let answer = self.ask("GET", &format!("/{container}/{}", to_percent(name, true)), &[], &[], b"");
+        let path = format!("/{container}/{}", to_percent(name, true));
+        let answer = self.ask(self.address(), "GET", &path, &[], &[], b"").expect("an answer");
         found(answer, "x-ms-meta-")
     }
 
-    /// Asks as the account, by its shared key. Headers are those that begin with `x-ms-`, in lower case.
+    /// Asks as the account, by its shared key, directly or through a proxy at `to`. Headers are those that begin with
+    /// `x-ms-`, in lower case.
     pub(crate) fn ask(
         &self,
+        to: SocketAddr,
         method: &str,
         path: &str,
         query: &[(&str, &str)],
         headers: &[(&str, &str)],
         body: &[u8],
-    ) -> Answer {
+    ) -> io::Result<Answer> {
         let date = jiff::Timestamp::now().strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
         let mut signed = BTreeMap::from([("x-ms-date", date.as_str()), ("x-ms-version", AZURE_VERSION)]);
         signed.extend(headers.iter().copied());
@@ -143,7 +148,7 @@ impl Azurite {
         let pairs: Vec<String> = query.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let question = if pairs.is_empty() { "" } else { "?" };
         let target = format!("/{AZURITE_ACCOUNT}{path}{question}{}", pairs.join("&"));
-        send(self.address(), method, &target, &headers, body).expect("an answer")
+        send(to, method, &target, &headers, body)
     }
 }
 

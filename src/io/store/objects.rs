@@ -312,6 +312,7 @@ fn trouble(text: &str, notes: &Notes) -> Trouble {
         "ExpiredToken",
         "InvalidToken",
         "AuthenticationFailed",
+        "failed to authenticate",
     ]) {
         return Trouble::Credentials;
     }
