@@ -17,6 +17,7 @@ use crate::time::Mono;
 /// channel has 28,800.
 const CONTROL_FRAMES_MAX: u32 = 65_536;
 const CONTROL_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 /// One recording in the making, or the tombstone of one.
 #[derive(Debug)]
 pub(super) struct Slot {

@@ -52,6 +52,7 @@ pub enum Store {
 }
 
 /// A bucket or container, and what the names of all objects in it begin with.
+#[cfg(any(feature = "s3", feature = "azure", feature = "gcs"))]
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Bucket {
     name: String,
@@ -199,6 +200,7 @@ impl StoreError {
     }
 }
 
+#[cfg(any(feature = "s3", feature = "azure", feature = "gcs"))]
 impl Bucket {
     /// Takes apart `bucket/prefix`, of which `config` has seen that it is sound.
     fn of(path: &str) -> Self {
@@ -341,7 +343,7 @@ async fn within<T>(
     done
 }
 
-#[cfg(test)]
+#[cfg(all(test, any(feature = "s3", feature = "azure", feature = "gcs")))]
 mod tests {
     use super::*;
 

@@ -39,6 +39,10 @@ const ERROR_MAX_CHARS: usize = 400;
 
 /// Which of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    not(all(feature = "s3", feature = "azure")),
+    allow(dead_code, reason = "a build may have one of the two")
+)]
 pub(super) enum Service {
     S3,
     Azure,
