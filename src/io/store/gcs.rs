@@ -173,18 +173,28 @@ impl GcsStore {
         }
     }
 
-    /// Whether what has the name is ours: the service tells length and checksum, without sending it.
+    /// Whether what has the name is ours: the service tells length and checksum, without sending it. What has our length
+    /// and another checksum is read: an answer that was damaged on its way must not make a second recording of one.
     async fn whose(&self, object: &Object) -> Result<Put, StoreError> {
-        let answer = self.storage.read_object(self.resource(), self.bucket.key(&object.key)).send().await;
-        let found = answer.map_err(|error| match failed("comparing", &self.place(&object.key), &error) {
+        let failed = |error| match failed("comparing", &self.place(&object.key), &error) {
             // Removed meanwhile: then it is put again.
             gone if gone.trouble == Trouble::Bucket => StoreError { trouble: Trouble::Passing, ..gone },
             error => error,
-        })?;
-        let found = found.object();
-        let sum = found.checksums.and_then(|sums| sums.crc32c);
-        let is_ours = (u64::try_from(found.size).ok(), sum) == (Some(object.bytes), Some(object.crc32c));
-        Ok(if is_ours { Put::AlreadyThere } else { Put::Taken })
+        };
+        let answer = self.storage.read_object(self.resource(), self.bucket.key(&object.key)).send().await;
+        let mut answer = answer.map_err(failed)?;
+        let found = answer.object();
+        if u64::try_from(found.size).ok() != Some(object.bytes) {
+            return Ok(Put::Taken);
+        }
+        if found.checksums.and_then(|sums| sums.crc32c) == Some(object.crc32c) {
+            return Ok(Put::AlreadyThere);
+        }
+        let mut sum = 0;
+        while let Some(piece) = answer.next().await {
+            sum = crc32c::crc32c_append(sum, &piece.map_err(failed)?);
+        }
+        Ok(if sum == object.crc32c { Put::AlreadyThere } else { Put::Taken })
     }
 
     fn resource(&self) -> String {
