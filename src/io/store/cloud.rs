@@ -73,7 +73,7 @@ fn part_of(connection: &str, name: &str) -> Option<String> {
 /// Builders refuse settings, and may quote them.
 fn refused(scheme: &str, bucket: &Bucket, error: &object_store::Error) -> StoreError {
     let place = format!("{scheme}://{}", bucket.name);
-    let error = super::objects::shown(&crate::io::log::chain(error));
+    let error = super::shown(&crate::io::log::chain(error));
     StoreError::new("opening", place, Trouble::Credentials, error)
 }
 

@@ -21,7 +21,7 @@ use google_cloud_storage::client::Storage;
 use google_cloud_storage::retry_policy::RetryableErrors;
 use tokio::fs::File;
 
-use super::{Body, Bucket, Object, Put, StoreError, Trouble};
+use super::{Body, Bucket, Object, Put, StoreError, Trouble, shown};
 use crate::io::log::chain;
 
 /// Smaller files are sent again as a whole: that is quicker than to ask how far they came.
@@ -32,8 +32,6 @@ const TRIES_TIME_MAX: Duration = Duration::from_secs(60);
 /// Removing takes no longer.
 const REMOVE_MAX: Duration = Duration::from_secs(30);
 const ENDPOINT: &str = "https://storage.googleapis.com";
-/// The longest text of an error that is shown.
-const ERROR_MAX_CHARS: usize = 400;
 
 /// A bucket of Google Cloud Storage.
 #[derive(Clone, Debug)]
@@ -241,15 +239,6 @@ fn failed(doing: &'static str, place: &str, error: &Error) -> StoreError {
         None => Trouble::Passing,
     };
     StoreError::new(doing, place, trouble, shown(&chain(error))).with_retry_after(asked(error))
-}
-
-/// An error as it may be shown: in one line, and not too long.
-fn shown(text: &str) -> String {
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    match line.char_indices().nth(ERROR_MAX_CHARS) {
-        Some((end, _)) => format!("{}…", &line[..end]),
-        None => line,
-    }
 }
 
 /// A text as one component of a URL's path.

@@ -38,6 +38,10 @@ const ANSWER_MAX: Duration = Duration::from_secs(180);
 #[cfg(any(feature = "s3", feature = "azure", feature = "gcs"))]
 const SLOWEST_BYTES_PER_SECOND: u64 = 32 * 1024;
 
+/// The longest text of an error that is shown: answers may be pages.
+#[cfg(any(feature = "s3", feature = "azure", feature = "gcs"))]
+const ERROR_MAX_CHARS: usize = 400;
+
 /// A store of one of the kinds.
 #[derive(Clone, Debug)]
 pub enum Store {
@@ -343,9 +347,31 @@ async fn within<T>(
     done
 }
 
+/// An error as it may be shown: in one line, not too long, and without a signature.
+#[cfg(any(feature = "s3", feature = "azure", feature = "gcs"))]
+fn shown(text: &str) -> String {
+    let mut line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut from = 0;
+    while let Some(at) = line[from..].find("sig=").map(|at| from + at + "sig=".len()) {
+        let end = line[at..].find(['&', ' ', '"', ')', '<']).map_or(line.len(), |end| at + end);
+        line.replace_range(at..end, "…");
+        from = at;
+    }
+    match line.char_indices().nth(ERROR_MAX_CHARS) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
+}
+
 #[cfg(all(test, any(feature = "s3", feature = "azure", feature = "gcs")))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_is_shown_without_its_signature() {
+        let shown = shown("PUT https://a.b/c?sv=1&sig=se%2Bcret&se=2\n failed, sig=secret2 (sig=secret3)");
+        assert_eq!(shown, "PUT https://a.b/c?sv=1&sig=…&se=2 failed, sig=… (sig=…)");
+    }
 
     #[test]
     fn a_bucket_may_have_a_prefix() {

@@ -24,7 +24,7 @@ use tokio::io::AsyncReadExt as _;
 use tracing::debug;
 
 use super::exchange::{Notes, noted, notes};
-use super::{Body, Bucket, Object, Put, StoreError, Trouble};
+use super::{Body, Bucket, Object, Put, StoreError, Trouble, shown};
 use crate::io::log::chain;
 
 /// Sent by one request, and held in memory for it. S3 takes no smaller parts than 5 MiB, and no more than 10,000.
@@ -34,8 +34,6 @@ const READ_BYTES: u64 = 4 << 20;
 /// A part takes so long at 70 kB/s.
 const REQUEST_MAX: Duration = Duration::from_secs(120);
 const CONNECT_MAX: Duration = Duration::from_secs(10);
-/// The longest text of an error that is shown: answers may be pages.
-const ERROR_MAX_CHARS: usize = 400;
 
 /// Which of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -332,21 +330,6 @@ fn trouble(text: &str, notes: &Notes) -> Trouble {
     }
 }
 
-/// An error as it may be shown: in one line, not too long, and without a signature.
-pub(super) fn shown(text: &str) -> String {
-    let mut line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let mut from = 0;
-    while let Some(at) = line[from..].find("sig=").map(|at| from + at + "sig=".len()) {
-        let end = line[at..].find(['&', ' ', '"', ')', '<']).map_or(line.len(), |end| at + end);
-        line.replace_range(at..end, "…");
-        from = at;
-    }
-    match line.char_indices().nth(ERROR_MAX_CHARS) {
-        Some((end, _)) => format!("{}…", &line[..end]),
-        None => line,
-    }
-}
-
 fn hex(sum: &[u8; 16]) -> String {
     sum.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -376,12 +359,6 @@ mod tests {
             (hex(&sum).as_str(), base64(&sum).as_str()),
             ("d41d8cd98f00b204e9800998ecf8427e", "1B2M2Y8AsgTpgAmY7PhCfg==")
         );
-    }
-
-    #[test]
-    fn an_error_is_shown_without_its_signature() {
-        let shown = shown("PUT https://a.b/c?sv=1&sig=se%2Bcret&se=2\n failed, sig=secret2 (sig=secret3)");
-        assert_eq!(shown, "PUT https://a.b/c?sv=1&sig=…&se=2 failed, sig=… (sig=…)");
     }
 
     #[test]
