@@ -17,11 +17,11 @@ use object_store::client::{
     ReqwestConnector,
 };
 
+use super::answer;
 use crate::io::clock::Clock;
-use crate::time::Wall;
 
 /// Signed requests are refused when they are a quarter of an hour off.
-const SKEW_MAX_SECS: i64 = 14 * 60;
+const SKEW_MAX_SECS: u64 = 14 * 60;
 
 /// What the last answer said.
 #[derive(Clone, Debug, Default)]
@@ -75,13 +75,12 @@ impl HttpService for Witnessed {
         note(|notes| *notes = Notes::default());
         let response = self.0.execute(request).await?;
         let header = |name| response.headers().get(name)?.to_str().ok();
-        let retry_after =
-            header("retry-after").and_then(|text| text.trim().parse().ok()).map(Duration::from_secs);
+        let retry_after = answer::retry_after(header("retry-after"), header("date"));
         note(|notes| {
             notes.status = Some(response.status().as_u16());
             notes.retry_after = retry_after;
             notes.content_md5 = header("content-md5").map(str::to_owned);
-            notes.is_clock_wrong = header("date").is_some_and(|date| is_far_off(date, Clock::start().wall()));
+            notes.is_clock_wrong = answer::is_far_off(header("date"), Clock::start().wall(), SKEW_MAX_SECS);
         });
         let is_overloaded = matches!(response.status().as_u16(), 429 | 503);
         match retry_after.filter(|_| is_overloaded) {
@@ -99,24 +98,5 @@ fn note(write: impl FnOnce(&mut Notes)) {
     // Credentials may be fetched by a task of their own, which notes nothing.
     if NOTES.try_with(|notes| write(&mut notes.borrow_mut())).is_err() {
         tracing::trace!("an answer outside of any request");
-    }
-}
-
-fn is_far_off(date: &str, now: Wall) -> bool {
-    let Ok(date) = jiff::fmt::rfc2822::parse(date) else { return false };
-    (date.timestamp().as_second() - now.0.div_euclid(1_000_000)).abs() > SKEW_MAX_SECS
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_clock_is_wrong_when_signed_requests_are_refused_for_it() {
-        let now = Wall(784_887_151_000_000);
-        assert!(!is_far_off("Tue, 15 Nov 1994 08:12:31 GMT", now));
-        assert!(is_far_off("Tue, 15 Nov 1994 08:27:31 GMT", now));
-        assert!(is_far_off("Tue, 15 Nov 1994 07:57:31 GMT", now));
-        assert!(!is_far_off("yesterday", now));
     }
 }

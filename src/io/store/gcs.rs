@@ -9,6 +9,7 @@
 
 use std::env;
 use std::error::Error as _;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use google_cloud_auth::credentials::{self, CacheableResource, Credentials};
@@ -19,9 +20,11 @@ use google_cloud_gax::retry_result::RetryResult;
 use google_cloud_gax::retry_state::RetryState;
 use google_cloud_storage::client::Storage;
 use google_cloud_storage::retry_policy::RetryableErrors;
+use reqwest::header::HeaderMap;
 use tokio::fs::File;
 
-use super::{Body, Bucket, Object, Put, StoreError, Trouble, shown};
+use super::{Body, Bucket, Object, Put, StoreError, Trouble, answer, shown};
+use crate::io::clock::Clock;
 use crate::io::log::chain;
 
 /// Smaller files are sent again as a whole: that is quicker than to ask how far they came.
@@ -31,7 +34,11 @@ const TRIES_MAX: u32 = 4;
 const TRIES_TIME_MAX: Duration = Duration::from_secs(60);
 /// Removing takes no longer.
 const REMOVE_MAX: Duration = Duration::from_secs(30);
+/// Tokens that this machine signs itself are refused when they seem to be from the future, or an hour old.
+const SKEW_MAX_SECS: u64 = 5 * 60;
 const ENDPOINT: &str = "https://storage.googleapis.com";
+/// The variable by which Google's command line is told of another endpoint, such as one of Private Service Connect.
+const OTHER_ENDPOINT: &str = "CLOUDSDK_API_ENDPOINT_OVERRIDES_STORAGE";
 
 /// A bucket of Google Cloud Storage.
 #[derive(Clone, Debug)]
@@ -46,14 +53,21 @@ pub struct GcsStore {
 
 impl GcsStore {
     /// Opens a bucket with what the environment says: `STORAGE_EMULATOR_HOST`, else credentials as Google's libraries
-    /// find them.
+    /// find them, for Google's endpoint or the one that [`OTHER_ENDPOINT`] names.
     pub(super) async fn open(bucket: Bucket) -> Result<Self, StoreError> {
         let place = format!("gs://{}", bucket.name);
-        let emulator = env::var("STORAGE_EMULATOR_HOST").ok().filter(|host| !host.is_empty());
-        let (endpoint, credentials) = match emulator {
+        let given = |variable| env::var(variable).ok().filter(|text| !text.is_empty());
+        let (endpoint, credentials) = match given("STORAGE_EMULATOR_HOST") {
             Some(host) if host.contains("://") => (host, Ok(credentials::anonymous::Builder::new().build())),
             Some(host) => (format!("http://{host}"), Ok(credentials::anonymous::Builder::new().build())),
-            None => (ENDPOINT.to_owned(), credentials::Builder::default().build()),
+            None => {
+                let endpoint = given(OTHER_ENDPOINT).unwrap_or_else(|| ENDPOINT.to_owned());
+                if !is_private(&endpoint) {
+                    let cause = format!("{OTHER_ENDPOINT} must begin with https://: tokens are sent there");
+                    return Err(StoreError::new("opening", &place, Trouble::Refused, cause));
+                }
+                (endpoint, credentials::Builder::default().build())
+            }
         };
         let endpoint = endpoint.trim_end_matches('/').to_owned();
         let refused = |error: &dyn std::error::Error| {
@@ -162,11 +176,9 @@ impl GcsStore {
         match answer.status().as_u16() {
             200..=299 | 404 => Ok(()),
             status => {
-                let after =
-                    retry_after(answer.headers().get("retry-after").and_then(|text| text.to_str().ok()));
+                let (trouble, after) = (trouble_of(status, answer.headers()), retry_after(answer.headers()));
                 let text = answer.text().await.unwrap_or_default();
-                let error = says(Trouble::of_status(status), &format!("status {status}: {text}"));
-                Err(error.with_retry_after(after))
+                Err(says(trouble, &format!("status {status}: {text}")).with_retry_after(after))
             }
         }
     }
@@ -218,13 +230,20 @@ impl<P: RetryPolicy> RetryPolicy for Obedient<P> {
 }
 
 fn asked(error: &Error) -> Option<Duration> {
-    // Google's crate wraps the answer in an error of its own where it gives up.
-    let own = error.http_headers().and_then(|headers| headers.get("retry-after"));
-    retry_after(own.and_then(|text| text.to_str().ok()))
+    retry_after(error.http_headers()?)
 }
 
-fn retry_after(text: Option<&str>) -> Option<Duration> {
-    text?.trim().parse().ok().map(Duration::from_secs)
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    answer::retry_after(text_of(headers, "retry-after"), text_of(headers, "date"))
+}
+
+fn text_of<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    headers.get(name)?.to_str().ok()
+}
+
+fn trouble_of(status: u16, headers: &HeaderMap) -> Trouble {
+    let is_clock_wrong = answer::is_far_off(text_of(headers, "date"), Clock::start().wall(), SKEW_MAX_SECS);
+    if status == 401 && is_clock_wrong { Trouble::Clock } else { Trouble::of_status(status) }
 }
 
 fn failed(doing: &'static str, place: &str, error: &Error) -> StoreError {
@@ -235,10 +254,19 @@ fn failed(doing: &'static str, place: &str, error: &Error) -> StoreError {
                 _ => Trouble::Credentials,
             }
         }
-        Some(status) => Trouble::of_status(status),
+        Some(status) => trouble_of(status, error.http_headers().unwrap_or(&HeaderMap::new())),
         None => Trouble::Passing,
     };
     StoreError::new(doing, place, trouble, shown(&chain(error))).with_retry_after(asked(error))
+}
+
+/// Whether what is sent to a URL stays between here and there: it is encrypted, or does not leave the machine.
+fn is_private(url: &str) -> bool {
+    let Ok(url) = reqwest::Url::parse(url) else { return false };
+    let host = url.host_str().unwrap_or_default();
+    let is_here = host == "localhost"
+        || host.trim_matches(['[', ']']).parse().is_ok_and(|address: IpAddr| address.is_loopback());
+    url.scheme() == "https" || (url.scheme() == "http" && is_here)
 }
 
 /// A text as one component of a URL's path.
@@ -257,5 +285,26 @@ mod tests {
     #[test]
     fn a_name_is_one_component_of_a_url() {
         assert_eq!(encode("a/b c-~\u{e9}?.opus"), "a%2Fb%20c-~%C3%A9%3F.opus");
+    }
+
+    #[test]
+    fn a_token_leaves_the_machine_only_encrypted() {
+        for url in [
+            "https://storage-x.p.googleapis.com",
+            "http://127.0.0.1:1/",
+            "http://localhost:1",
+            "http://[::1]:1",
+        ] {
+            assert!(is_private(url), "{url}");
+        }
+        for url in [
+            "http://storage.example",
+            "http://10.0.0.1",
+            "storage.example",
+            "http://127.0.0.1.example",
+            "ftp://127.0.0.1",
+        ] {
+            assert!(!is_private(url), "{url}");
+        }
     }
 }

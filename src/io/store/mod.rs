@@ -16,6 +16,8 @@ use bytes::Bytes;
 use crate::config::StorageKind;
 use local::LocalStore;
 
+#[cfg(any(feature = "s3", feature = "azure", feature = "gcs"))]
+mod answer;
 #[cfg(any(feature = "s3", feature = "azure"))]
 mod cloud;
 #[cfg(any(feature = "s3", feature = "azure"))]
