@@ -28,12 +28,6 @@ use rig::recording::sounds_in;
 use rig::spool::options;
 use rig::wait_for;
 
-fn spool_files(place: &Place) -> Vec<String> {
-    let entries = std::fs::read_dir(place.spool()).unwrap();
-    let names = entries.map(|entry| entry.unwrap().file_name().to_str().unwrap().to_owned());
-    names.filter(|name| name.contains(".spool")).collect()
-}
-
 #[test]
 fn a_full_spool_disk_costs_open_calls_nothing_and_refuses_new_ones_until_there_is_room() {
     let place = Place::new().with("AUDIO_HTTP_LISTEN", "127.0.0.1:0");
@@ -68,7 +62,7 @@ fn a_full_spool_disk_costs_open_calls_nothing_and_refuses_new_ones_until_there_i
         assert_eq!(manifest["outcome"], "ok", "{manifest}");
         assert!(recording.sounds(channel) == sounds_in(&payloads), "{id}: each packet, as it came");
     }
-    wait_for("the spool to be empty", || spool_files(&place).is_empty().then_some(()));
+    wait_for("the spool to be empty", || place.spool_files().is_empty().then_some(()));
     daemon.stop();
 }
 
@@ -104,7 +98,7 @@ fn a_disk_that_fails_for_a_while_costs_nothing_of_what_was_received() {
     let (manifest, recording) = place.recording("open");
     assert_eq!(manifest["outcome"], "ok", "{manifest}");
     assert!(recording.sounds(0) == sounds_in(&payloads), "each packet, as it came");
-    wait_for("the spool to be empty", || spool_files(&place).is_empty().then_some(()));
+    wait_for("the spool to be empty", || place.spool_files().is_empty().then_some(()));
     daemon.stop();
 }
 
@@ -128,7 +122,7 @@ fn send_backlog(place: &Place, seconds: u32) {
         }
     }
     stream.write_all(&bytes).unwrap();
-    let spool = wait_for("the spool file", || spool_files(place).pop());
+    let spool = wait_for("the spool file", || place.spool_files().pop());
     wait_for("all of it", || {
         let length = std::fs::metadata(place.spool().join(&spool)).ok()?.len();
         (length > u64::from(seconds) * 100 * 660).then_some(())
@@ -194,7 +188,7 @@ fn is_published_later(place: &Place, break_it: impl FnOnce(), mend_it: impl FnOn
         (daemon.log().matches("publishing failed, trying again").count() >= 2).then_some(())
     });
     assert!(place.manifests().is_empty() && place.recordings().is_empty());
-    assert!(spool_files(place).iter().any(|name| name.ends_with(".spool")), "the spool stays");
+    assert!(place.spool_files().iter().any(|name| name.ends_with(".spool")), "the spool stays");
     // Recording goes on meanwhile.
     gateway.play("beside", AI, &Sender::new(2).packets(&payloads[..50]));
     gateway.sync();
@@ -205,7 +199,7 @@ fn is_published_later(place: &Place, break_it: impl FnOnce(), mend_it: impl FnOn
         assert_eq!(manifest["outcome"], "ok", "{manifest}");
         assert!(recording.sounds(channel) == sounds_in(&payloads[..count]));
     }
-    wait_for("the spool to be empty", || spool_files(place).is_empty().then_some(()));
+    wait_for("the spool to be empty", || place.spool_files().is_empty().then_some(()));
     assert_eq!(place.recordings().len(), 2, "nothing else is left in the storage");
     daemon.stop();
 }
@@ -276,7 +270,7 @@ fn a_bug_in_finishing_one_call_fails_that_call_and_keeps_its_spool() {
     let failed = place.manifests().into_iter().find(|m| m["outcome"] == "failed").unwrap();
     assert!(failed["reasons"].to_string().contains("rendering panicked"), "{failed}");
     assert!(failed["file"].is_null());
-    assert_eq!(spool_files(&place), ["victim.spool.failed"], "kept for a person, and not tried again");
+    assert_eq!(place.spool_files(), ["victim.spool.failed"], "kept for a person, and not tried again");
 }
 
 /// Numbers that look random and are the same in each run.

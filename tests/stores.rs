@@ -8,18 +8,18 @@
 mod rig;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use sidetape::config::RecordingFormat::Lossless;
 use sidetape::io::finish::Finisher;
 use sidetape::io::outbox::ITEMS_MAX;
 use sidetape::io::store::local::LocalStore;
 use sidetape::metrics::Metrics;
 
+use rig::cloud::{BUCKET, Cloud};
 use rig::daemon::Daemon;
 use rig::gateway::{AI, CALLER, Gateway, Socket};
 use rig::gcs::{Access, Gcs, Purpose};
@@ -27,119 +27,11 @@ use rig::media::{SPEECH, Sender, marked_packet, voice};
 use rig::place::Place;
 use rig::proxy::{Fault, Proxy};
 use rig::recording::{Recording, sounds_in};
-use rig::stores::{AZURITE_ACCOUNT, AZURITE_KEY, Azurite, Moto};
+use rig::stores::{AZURITE_ACCOUNT, AZURITE_KEY};
 use rig::wait_for;
 
-const BUCKET: &str = "calls";
-
-/// One store of each kind.
-enum Cloud {
-    S3(Moto),
-    Azure(Azurite),
-    Gcs(Gcs),
-}
-
-/// An object with what is known of it.
-struct Stored {
-    bytes: Vec<u8>,
-    labels: BTreeMap<String, String>,
-    content_type: String,
-}
-
-impl Cloud {
-    /// All that are installed, each with a bucket.
-    fn all() -> Vec<Self> {
-        let mut all = vec![Self::Gcs(Gcs::start(BUCKET))];
-        if let Some(moto) = Moto::start() {
-            moto.create_bucket(BUCKET);
-            all.push(Self::S3(moto));
-        }
-        if let Some(azurite) = Azurite::start() {
-            azurite.create_container(BUCKET);
-            all.push(Self::Azure(azurite));
-        }
-        all
-    }
-
-    fn name(&self) -> &'static str {
-        match self {
-            Self::S3(_) => "s3",
-            Self::Azure(_) => "azure",
-            Self::Gcs(_) => "gcs",
-        }
-    }
-
-    fn address(&self) -> SocketAddr {
-        match self {
-            Self::S3(moto) => moto.address(),
-            Self::Azure(azurite) => azurite.address(),
-            Self::Gcs(gcs) => gcs.address(),
-        }
-    }
-
-    /// A place whose daemon publishes here, by way of `at`.
-    fn place_at(&self, at: SocketAddr) -> Place {
-        let mut place =
-            Place::new().with("AUDIO_STORAGE_TYPE", self.name()).with("AUDIO_STORAGE_PATH", "calls/pre fix");
-        let endpoint = format!("http://{at}");
-        match self {
-            Self::S3(_) => {
-                place.set("AWS_ACCESS_KEY_ID", "test");
-                place.set("AWS_SECRET_ACCESS_KEY", "not-to-be-logged");
-                place.set("AWS_REGION", "us-east-1");
-                place.set("AWS_ENDPOINT_URL", &endpoint);
-            }
-            Self::Azure(_) => {
-                let text = format!(
-                    "DefaultEndpointsProtocol=http;AccountName={AZURITE_ACCOUNT};AccountKey={AZURITE_KEY};BlobEndpoint={endpoint}/{AZURITE_ACCOUNT};"
-                );
-                place.set("AZURE_STORAGE_CONNECTION_STRING", &text);
-            }
-            Self::Gcs(_) => place.set("STORAGE_EMULATOR_HOST", &at.to_string()),
-        }
-        place
-    }
-
-    fn place(&self) -> Place {
-        self.place_at(self.address())
-    }
-
-    fn object(&self, name: &str) -> Option<Stored> {
-        let name = format!("pre fix/{name}");
-        let found = match self {
-            Self::S3(moto) => moto.object(BUCKET, &name)?,
-            Self::Azure(azurite) => azurite.object(BUCKET, &name)?,
-            Self::Gcs(gcs) => {
-                let found = gcs.object(&name)?;
-                return Some(Stored {
-                    bytes: found.bytes,
-                    labels: found.metadata,
-                    content_type: found.content_type,
-                });
-            }
-        };
-        let line = found.head.lines().find(|line| line.to_lowercase().starts_with("content-type:")).unwrap();
-        let content_type = line.split_once(": ").unwrap().1.to_owned();
-        Some(Stored { bytes: found.bytes, labels: found.metadata, content_type })
-    }
-
-    fn await_object(&self, name: &str) -> Stored {
-        wait_for(&format!("{name} in {}", self.name()), || self.object(name))
-    }
-
-    fn manifest(&self, name: &str) -> Value {
-        serde_json::from_slice(&self.await_object(name).bytes).unwrap()
-    }
-}
-
-fn spool_files(place: &Place) -> Vec<String> {
-    let entries = std::fs::read_dir(place.spool()).unwrap();
-    let names = entries.map(|entry| entry.unwrap().file_name().to_str().unwrap().to_owned());
-    names.filter(|name| name.contains(".spool")).collect()
-}
-
 fn await_empty_spool(place: &Place) {
-    wait_for("the spool to be empty", || spool_files(place).is_empty().then_some(()));
+    wait_for("the spool to be empty", || place.spool_files().is_empty().then_some(()));
 }
 
 /// Reads a recording out of its bytes.
@@ -222,7 +114,7 @@ fn what_was_put_before_a_crash_is_recognised_and_not_put_twice() {
         let output = place.command("recover").output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let first = cloud.await_object("conversation_once_merged.opus");
-        assert!(spool_files(&place).is_empty());
+        assert!(place.spool_files().is_empty());
 
         // A new call of the same bytes: the spool as it was before the removal.
         let spool = keep_a_spool(&place, &payloads);
@@ -235,7 +127,7 @@ fn what_was_put_before_a_crash_is_recognised_and_not_put_twice() {
         cloud.await_object("conversation_call_merged.opus");
         std::fs::write(&spool, copy).unwrap();
         finished(&place);
-        assert!(spool_files(&place).is_empty());
+        assert!(place.spool_files().is_empty());
         assert!(cloud.object("conversation_call_merged-2.opus").is_none(), "{}", cloud.name());
         assert!(cloud.object("conversation_call_merged-2.json").is_none(), "{}", cloud.name());
         if let Cloud::Gcs(gcs) = &cloud {
@@ -335,7 +227,7 @@ fn what_no_retry_mends_is_said_once_tried_seldom_and_kept() {
     let line = log.lines().find(|line| line.contains("tried seldom")).unwrap();
     assert!(line.contains("ERROR") && line.contains("permission is missing"), "{line}");
     assert_eq!(log.matches("tried seldom").count(), 1);
-    assert!(!spool_files(&place).is_empty());
+    assert!(!place.spool_files().is_empty());
     gcs.set_access(Access::Open);
     let daemon = Daemon::start(&place);
     cloud.await_object("conversation_forbidden_merged.opus");

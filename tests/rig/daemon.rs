@@ -82,10 +82,24 @@ impl Daemon {
         address.parse().expect("an address and a port")
     }
 
-    /// How much memory it has, in KiB: what the kernel calls VmHWM, the most it ever had.
+    /// The most memory that it ever had, in KiB.
     pub(crate) fn most_memory_kib(&self) -> u64 {
+        self.status_kib("VmHWM:")
+    }
+
+    /// How much memory it has, in KiB, in a form that does not shrink when the machine is short of it.
+    pub(crate) fn memory_kib(&self) -> u64 {
+        self.status_kib("VmRSS:") + self.status_kib("VmSwap:")
+    }
+
+    /// How many descriptors it has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.0.id())).expect("Linux").count()
+    }
+
+    fn status_kib(&self, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.0.id())).expect("Linux");
-        let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("it is running");
+        let line = status.lines().find(|line| line.starts_with(name)).expect("it is running");
         line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number")
     }
 

@@ -2,12 +2,13 @@
 //!
 //! [`place`] is a folder with a daemon's settings, [`daemon`] the running program, [`gateway`] a sender over one of
 //! its sockets, [`media`] what is sent, [`http`] a client of its port, [`captures`] real calls, [`recording`] the reader of finished files, and
-//! [`judges`] the other programs that have to accept them; [`gcs`] and [`stores`] are object stores, [`proxy`] lets things go
+//! [`judges`] the other programs that have to accept them; [`gcs`] and [`stores`] are object stores, [`cloud`] shows them alike, [`proxy`] lets things go
 //! wrong on the way to them, and all three speak HTTP through [`wire`]; [`picture`] reads what is drawn of one. [`spool`] does
 //! without the daemon. Nothing here uses the project's own parsers, except for opening captures.
 #![allow(dead_code, reason = "each file of tests takes what it needs")]
 
 pub(crate) mod captures;
+pub(crate) mod cloud;
 pub(crate) mod daemon;
 pub(crate) mod disk;
 pub(crate) mod gateway;

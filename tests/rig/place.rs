@@ -129,6 +129,15 @@ impl Place {
         found.iter().any(|file| std::fs::read(file).is_ok_and(|content| contains(&content, bytes)))
     }
 
+    /// The names of what is in the spool for a recording: its spool file, whatever has become of that.
+    pub(crate) fn spool_files(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.spool()).expect("a spool");
+        let name = |entry: std::io::Result<std::fs::DirEntry>| {
+            entry.expect("an entry").file_name().into_string().expect("names are text")
+        };
+        entries.map(name).filter(|name| name.contains(".spool")).collect()
+    }
+
     /// The manifests that are in the storage now, in the order of their names.
     pub(crate) fn manifests(&self) -> Vec<Value> {
         let read = |name: &String| {

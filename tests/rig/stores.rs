@@ -74,6 +74,15 @@ impl Moto {
         let answer = send(self.address(), "GET", &target, &[ANYONE], b"").expect("an answer");
         found(answer, "x-amz-meta-")
     }
+
+    /// The names of all objects, sorted.
+    pub(crate) fn names(&self, bucket: &str) -> Vec<String> {
+        all_pages("NextContinuationToken", "Key", |after| {
+            let after = after.map(|token| format!("&continuation-token={}", to_percent(token, false)));
+            let target = format!("/{bucket}?list-type=2{}", after.unwrap_or_default());
+            send(self.address(), "GET", &target, &[ANYONE], b"").expect("an answer")
+        })
+    }
 }
 
 /// An Azure store with one account, [`AZURITE_ACCOUNT`].
@@ -114,6 +123,15 @@ impl Azurite {
         found(answer, "x-ms-meta-")
     }
 
+    /// The names of all blobs, sorted.
+    pub(crate) fn names(&self, container: &str) -> Vec<String> {
+        all_pages("NextMarker", "Name", |after| {
+            let mut query = vec![("restype", "container"), ("comp", "list")];
+            query.extend(after.map(|marker| ("marker", marker)));
+            self.ask(self.address(), "GET", &format!("/{container}"), &query, &[], b"").expect("an answer")
+        })
+    }
+
     /// Asks as the account, by its shared key, directly or through a proxy at `to`. Headers are those that begin with
     /// `x-ms-`, in lower case.
     pub(crate) fn ask(
@@ -150,6 +168,29 @@ impl Azurite {
         let target = format!("/{AZURITE_ACCOUNT}{path}{question}{}", pairs.join("&"));
         send(to, method, &target, &headers, body)
     }
+}
+
+/// Lists page after page, each of which is XML and may name the next.
+fn all_pages(next: &str, item: &str, mut page: impl FnMut(Option<&str>) -> Answer) -> Vec<String> {
+    let (mut names, mut after) = (Vec::new(), None);
+    loop {
+        let answer = page(after.as_deref());
+        let text = String::from_utf8(answer.body).expect("XML");
+        assert_eq!(answer.status, 200, "{text}");
+        names.extend(elements(&text, item));
+        after = elements(&text, next).into_iter().find(|token| !token.is_empty());
+        if after.is_none() {
+            names.sort();
+            return names;
+        }
+    }
+}
+
+/// The texts of all elements of a name. None has another in it.
+fn elements(xml: &str, name: &str) -> Vec<String> {
+    let (begin, end) = (format!("<{name}>"), format!("</{name}>"));
+    let texts = xml.split(&begin).skip(1).filter_map(|text| text.split_once(&end));
+    texts.map(|(text, _)| text.to_owned()).collect()
 }
 
 fn found(answer: Answer, prefix: &str) -> Option<Found> {
