@@ -163,7 +163,8 @@ impl Azurite {
         let authorization = format!("SharedKey {AZURITE_ACCOUNT}:{signature}");
         let mut headers: Vec<(&str, &str)> = signed.into_iter().collect();
         headers.push(("Authorization", &authorization));
-        let pairs: Vec<String> = query.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let pair = |(name, value): &(&str, &str)| format!("{name}={}", to_percent(value, false));
+        let pairs: Vec<String> = query.iter().map(pair).collect();
         let question = if pairs.is_empty() { "" } else { "?" };
         let target = format!("/{AZURITE_ACCOUNT}{path}{question}{}", pairs.join("&"));
         send(to, method, &target, &headers, body)
