@@ -22,7 +22,7 @@ use sidetape::metrics::Metrics;
 use rig::cloud::{BUCKET, Cloud};
 use rig::daemon::Daemon;
 use rig::gateway::{AI, CALLER, Gateway, Socket};
-use rig::gcs::{Access, Gcs, Purpose};
+use rig::gcs::{Access, Gcs, Purpose, rfc9110};
 use rig::media::{SPEECH, Sender, marked_packet, voice};
 use rig::place::Place;
 use rig::proxy::{Fault, Proxy};
@@ -202,6 +202,80 @@ fn a_store_that_is_down_holds_up_no_recording_and_gets_it_all_when_it_is_back() 
         }
         await_empty_spool(&place);
         daemon.stop();
+    }
+}
+
+#[test]
+fn names_parts_and_channels_are_the_same_in_every_store() {
+    for cloud in Cloud::all() {
+        let place = cloud
+            .place()
+            .with("AUDIO_OBJECT_KEY", "{tenant}/{yyyy}/{mm}/{dd}/{id}.opus")
+            .with("AUDIO_KEEP_CHANNELS", "true")
+            .with("AUDIO_MAX_DURATION_SECS", "1");
+        let daemon = Daemon::start(&place);
+        let mut gateway = Gateway::connect(&place, &daemon, Socket::UnixStream);
+        gateway.meta("long", &json!({ "tenant": "t\u{fc}v/..", "conversation_id": "c~1" }));
+        let mut sender = Sender::new(1);
+        let begin = std::time::Instant::now();
+        // In real time, because a part ends by the clock.
+        for payload in voice(SPEECH, 150.0, 75) {
+            for sent in sender.packets(&[payload]) {
+                gateway.play("long", CALLER, &[sent]);
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+        }
+        assert!(begin.elapsed().as_secs() >= 1);
+        gateway.end("long");
+        let names = wait_for("both parts, in files of both channels", || {
+            let names = cloud.names();
+            (names.len() == 8 && place.spool_files().is_empty()).then_some(names)
+        });
+        let mut expected = Vec::new();
+        for stem in ["c~1", "c~1-2"] {
+            for ending in [".json", ".opus", "_left.opus", "_right.opus"] {
+                expected.push(format!("t\u{fc}v_../2026/01/02/{stem}{ending}"));
+            }
+        }
+        expected.sort();
+        assert_eq!(names, expected, "{}", cloud.name());
+        daemon.stop();
+    }
+}
+
+#[test]
+fn a_store_that_asks_to_be_left_alone_is_left_alone() {
+    for cloud in Cloud::all() {
+        let proxy = Proxy::start(cloud.address());
+        proxy.ask_for_patience(4);
+        proxy.set_next(Fault::TooManyForNow);
+        let place = cloud.place_at(proxy.address());
+        let daemon = Daemon::start(&place);
+        call(&place, &daemon, "patient", &voice(SPEECH, 150.0, 30));
+        cloud.await_object("conversation_patient_merged.json");
+        let came = proxy.came();
+        let waited = came[1] - came[0];
+        // The first wait by itself would be a second at most.
+        assert!(waited.as_millis() >= 3990, "{}: {waited:?}", cloud.name());
+        daemon.stop();
+    }
+}
+
+#[test]
+fn a_wrong_clock_is_told_from_wrong_credentials() {
+    let late = jiff::Timestamp::now() - jiff::SignedDuration::from_hours(1);
+    let date = rfc9110(late);
+    for (date, said) in
+        [(Some(date), "the clock of this machine is wrong"), (None, "credentials are not taken")]
+    {
+        let gcs = Gcs::start(BUCKET);
+        gcs.set_access(Access::Token("nobody has it".to_owned()));
+        gcs.set_date(date);
+        let cloud = Cloud::Gcs(gcs);
+        let place = cloud.place();
+        let check = place.command("check").output().unwrap();
+        let text = String::from_utf8_lossy(&check.stderr).into_owned();
+        assert!(!check.status.success() && text.contains(said), "{text}");
     }
 }
 

@@ -94,6 +94,8 @@ pub(crate) enum Access {
 struct State {
     buckets: Vec<String>,
     access: Access,
+    /// What its clock says, if not the time.
+    date: Option<String>,
     objects: BTreeMap<String, Object>,
     times_stored: HashMap<String, usize>,
     sessions: HashMap<u64, Session>,
@@ -117,6 +119,7 @@ impl Gcs {
         let state = Arc::new(Mutex::new(State {
             buckets: vec![bucket.to_owned()],
             access: Access::Open,
+            date: None,
             objects: BTreeMap::new(),
             times_stored: HashMap::new(),
             sessions: HashMap::new(),
@@ -180,6 +183,11 @@ impl Gcs {
         self.lock().access = access;
     }
 
+    /// Sets its clock to a time and stops it, or lets it go with the machine's.
+    pub(crate) fn set_date(&self, date: Option<String>) {
+        self.lock().date = date;
+    }
+
     /// Takes away all buckets, with what is in them.
     pub(crate) fn remove_buckets(&self) {
         let mut state = self.lock();
@@ -227,14 +235,23 @@ fn converse(state: &Mutex<State>, mut link: &TcpStream) -> io::Result<()> {
             }
         };
         let reply = reply.unwrap_or_else(|refusal| refusal);
-        lock(state).asked[place].status = reply.head.status();
+        let date = {
+            let mut state = lock(state);
+            state.asked[place].status = reply.head.status();
+            state.date.clone().unwrap_or_else(|| rfc9110(jiff::Timestamp::now()))
+        };
         // Only an answer to HEAD says how long a body is that does not follow.
         let length = reply.head.header("content-length").is_none().then_some(reply.body.len());
         let with_length = length.iter().fold(reply.head, |head, length| head.with("Content-Length", length));
-        with_length.write_to(link)?;
+        with_length.with("Date", date).write_to(link)?;
         link.write_all(&reply.body)?;
     }
     Ok(())
+}
+
+/// A time as HTTP tells it.
+pub(crate) fn rfc9110(time: jiff::Timestamp) -> String {
+    time.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
 }
 
 fn purpose(head: &Head) -> Purpose {

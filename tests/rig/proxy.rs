@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::io::{self, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use socket2::SockRef;
 
@@ -22,7 +22,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 const CUT_BYTES_MAX: u64 = 1 << 20;
 /// How long a server may take to notice that a body will not go on.
 const DONE_WITHIN: Duration = Duration::from_secs(1);
-/// What an answer with a delay asks for, in seconds.
+/// What an answer with a delay asks for, in seconds, unless told otherwise.
 pub(crate) const RETRY_AFTER_S: u64 = 1;
 
 /// What can go wrong with a request.
@@ -100,6 +100,9 @@ struct State {
     /// What happens to the next requests, whatever the dice say.
     due: VecDeque<Option<Fault>>,
     requests: u64,
+    /// When each request came.
+    came: Vec<Instant>,
+    retry_after_s: u64,
 }
 
 impl Proxy {
@@ -121,6 +124,8 @@ impl Proxy {
             injected: [0; Fault::ALL.len()],
             due: VecDeque::new(),
             requests: 0,
+            came: Vec::new(),
+            retry_after_s: RETRY_AFTER_S,
         }));
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let serving = listen(any, upstream, &state).expect("a free port");
@@ -175,6 +180,16 @@ impl Proxy {
         self.lock().requests
     }
 
+    /// When each request came.
+    pub(crate) fn came(&self) -> Vec<Instant> {
+        self.lock().came.clone()
+    }
+
+    /// Sets what an answer with a delay asks for.
+    pub(crate) fn ask_for_patience(&self, seconds: u64) {
+        self.lock().retry_after_s = seconds;
+    }
+
     /// Breaks all connections and refuses new ones, until [`Self::up`].
     pub(crate) fn down(&self) {
         *self.serving.lock().expect("nobody panics with it") = None;
@@ -208,7 +223,11 @@ fn listen(address: SocketAddr, upstream: SocketAddr, state: &Arc<Mutex<State>>) 
 fn converse(state: &Mutex<State>, upstream: SocketAddr, client: &TcpStream) -> io::Result<()> {
     let mut input = BufReader::with_capacity(64 * 1024, client);
     while let Some(head) = Head::read(&mut input)? {
-        let (fault, luck) = lock(state).roll();
+        let ((fault, luck), retry_after_s) = {
+            let mut state = lock(state);
+            state.came.push(Instant::now());
+            (state.roll(), state.retry_after_s)
+        };
         let extent = head.request_extent();
         if fault == Some(Fault::ResetBefore) {
             return reset(client);
@@ -219,7 +238,7 @@ fn converse(state: &Mutex<State>, upstream: SocketAddr, client: &TcpStream) -> i
             read_body(&mut input, extent, |_| Ok(()))?;
             let answer = Head::answer(status).with("Content-Length", 0);
             let is_dated = fault == Fault::TooManyForNow;
-            let answer = if is_dated { answer.with("Retry-After", RETRY_AFTER_S) } else { answer };
+            let answer = if is_dated { answer.with("Retry-After", retry_after_s) } else { answer };
             answer.write_to(client)?;
             continue;
         }

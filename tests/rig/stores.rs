@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
+use super::gcs::rfc9110;
 use super::http::Answer;
 use super::wire::{base64, from_base64, send, to_percent};
 use super::{is_strict, wait_for};
@@ -154,7 +155,7 @@ impl Azurite {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> io::Result<Answer> {
-        let date = jiff::Timestamp::now().strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+        let date = rfc9110(jiff::Timestamp::now());
         let mut signed = BTreeMap::from([("x-ms-date", date.as_str()), ("x-ms-version", AZURE_VERSION)]);
         signed.extend(headers.iter().copied());
         let length = if body.is_empty() { String::new() } else { body.len().to_string() };
