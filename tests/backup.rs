@@ -103,6 +103,33 @@ fn a_killed_daemon_brings_back_what_is_in_the_backup_and_nothing_of_anothers() {
 }
 
 #[test]
+fn those_that_always_fail_keep_no_other_in_the_backup() {
+    let (mut place, backup) = broken("0");
+    place.set("AUDIO_OBJECT_KEY", "{tenant}/{id}.opus");
+    let daemon = Daemon::start(&place);
+    let mut gateway = Gateway::connect(&place, &daemon, Socket::UnixStream);
+    let payloads = voice(SPEECH, 150.0, 50);
+    for (n, tenant) in ["bad", "bad", "bad", "bad", "good"].iter().enumerate() {
+        let id = format!("call-{n}");
+        gateway.meta(&id, &serde_json::json!({ "tenant": tenant }));
+        gateway.play(&id, CALLER, &Sender::new(1).packets(&payloads));
+        gateway.end(&id);
+    }
+    wait_for("all to be in the backup", || (spool(&place, ".spool.backup").len() == 5).then_some(()));
+    mend(&place);
+    // A file where the directory of the first four should be.
+    std::fs::write(place.storage().join("bad"), b"").unwrap();
+    place.recording("call-4");
+    wait_for("it to leave the backup", || names(&backup.join("good")).is_empty().then_some(()));
+    assert_eq!(names(&backup.join("bad")).len(), 8, "the others stay");
+    std::fs::remove_file(place.storage().join("bad")).unwrap();
+    for n in 0..4 {
+        place.recording(&format!("call-{n}"));
+    }
+    daemon.stop();
+}
+
+#[test]
 fn before_its_time_the_backup_is_not_used() {
     let (place, backup) = broken("300");
     let daemon = Daemon::start(&place);

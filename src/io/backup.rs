@@ -2,7 +2,7 @@
 //!
 //! When the first choice has failed for as long as the operator said, a recording is put into the backup and its spool
 //! file set aside as `….spool.backup`: the call can be had, and the outbox is not held up. The spool file stays the
-//! recording's true home. Every so often the oldest of these files is tried on the first choice again; when that works,
+//! recording's true home. Every so often a few of these files are tried on the first choice again; when that works,
 //! all follow, each is removed from the backup, and only then is its spool file removed.
 
 use std::io;
@@ -24,6 +24,8 @@ const SUFFIX: &str = ".backup";
 /// How often the first choice is tried with what is in the backup, at least.
 const TRY_EVERY_MAX: Duration = Duration::from_secs(60);
 const TRY_EVERY_MIN: Duration = Duration::from_secs(1);
+/// After so many failures in a row the first choice is left alone until the next time. One alone may be one file's own.
+const FAILURES_MAX: usize = 3;
 
 /// A second store, and when it is used.
 #[derive(Clone, Debug)]
@@ -119,10 +121,15 @@ impl Finisher {
         let every = self.backup.as_ref().map_or(TRY_EVERY_MAX, |backup| backup.after);
         let every = every.clamp(TRY_EVERY_MIN, TRY_EVERY_MAX);
         let run = async {
-            loop {
+            for round in 0.. {
                 tokio::time::sleep(every).await;
                 match backed_up(&directory) {
-                    Ok(found) => self.bring_back_each(&found).await,
+                    Ok(mut found) => {
+                        // Each time begins with another, so that those that always fail do not hide the rest.
+                        let begin = (round * FAILURES_MAX).checked_rem(found.len()).unwrap_or(0);
+                        found.rotate_left(begin);
+                        self.bring_back_each(&found).await;
+                    }
                     Err(error) => {
                         warn!(path = %directory.display(), %error, "the spool cannot be listed, look at its disk");
                     }
@@ -136,13 +143,17 @@ impl Finisher {
     }
 
     async fn bring_back_each(self: &Arc<Self>, found: &[PathBuf]) {
+        let mut failures = 0;
         for spool in found {
             match self.finish(spool, &mut None).await {
-                Ok(()) => {}
-                // The others would not get farther.
+                Ok(()) => failures = 0,
                 Err(error @ FinishError::Store(_)) => {
                     debug!(path = %spool.display(), error = chain(&error), "stays in the backup storage");
-                    return;
+                    failures += 1;
+                    // The others would not get farther.
+                    if failures == FAILURES_MAX {
+                        return;
+                    }
                 }
                 Err(error) => {
                     warn!(path = %spool.display(), error = chain(&error), advice = error.advice(), "cannot be brought back from the backup storage, trying again");

@@ -245,7 +245,9 @@ pub fn read<T>(
 /// What the name of a spool file tells of its header, where that is damaged: the time, and as much of the id as
 /// [`SpoolDir::new_file`] puts there, which for most ids is all. The clocks are paired at the first record.
 fn header_from_name(path: &Path, first: Mono) -> Option<Header> {
-    let (time, rest) = path.file_stem()?.to_str()?.split_once('-')?;
+    // What is set aside has more behind it, as `….spool.backup`.
+    let (name, _) = path.file_name()?.to_str()?.rsplit_once(".spool")?;
+    let (time, rest) = name.split_once('-')?;
     let opened = jiff::civil::DateTime::strptime("%Y%m%dT%H%M%S%.fZ", time).ok()?;
     let opened = opened.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_microsecond();
     let (id, sum) = rest.rsplit_once('-')?;
@@ -386,7 +388,9 @@ mod tests {
         let expected = Header { connection: connection.clone(), opened, opened_mono: Mono(7), part: 1 };
         for _ in 0..2 {
             let file = spool.new_file(&connection, opened);
-            assert_eq!(header_from_name(&file, Mono(7)), Some(expected.clone()), "{}", file.display());
+            for file in [&file, &beside(&file, ".backup"), &beside(&file, ".backup-2")] {
+                assert_eq!(header_from_name(file, Mono(7)), Some(expected.clone()), "{}", file.display());
+            }
             fs::write(&file, b"").unwrap();
         }
         assert_eq!(header_from_name(Path::new("notes-of-mine-today.spool"), Mono(7)), None);
