@@ -34,7 +34,7 @@
 //! | [`manifest`] | what the recording holds |
 //! | [`picture`] | the same to look at: loudness over time, and what is missing, as SVG |
 //! | [`publish`] | what the recording is called |
-//! | [`config`], [`metrics`] | settings; counters |
+//! | [`config`], [`metrics`] | settings; counters, and the page of them that Prometheus reads |
 //!
 //! The shell, which has the sockets, disks, clocks, threads and the log: [`io`], [`daemon`], [`commands`].
 //!

@@ -59,16 +59,16 @@ const REMEMBERED_PER_OPEN: usize = 4;
 /// All live connections, and the way to them.
 #[derive(Debug)]
 pub struct Ingest {
-    limits: Limits,
+    pub(super) limits: Limits,
     gate: Gate,
-    clock: Clock,
+    pub(super) clock: Clock,
     metrics: Arc<Metrics>,
     drops: DropLog,
-    spool: Arc<SpoolDir>,
-    writer: SpoolWriter,
+    pub(super) spool: Arc<SpoolDir>,
+    pub(super) writer: SpoolWriter,
     connections: DashMap<ConnectionId, Arc<Slot>>,
     timers: Mutex<BinaryHeap<Reverse<Timer>>>,
-    open: AtomicUsize,
+    pub(super) open: AtomicUsize,
     /// The spool's disk has too little room for new connections.
     is_disk_low: AtomicBool,
     is_stopping: AtomicBool,
@@ -324,6 +324,7 @@ impl Ingest {
         let state = SlotState::new(connection, resumed.metadata, resumed.redactions);
         let slot = Arc::new(Slot { id: resumed.id, part: resumed.part, file, state: Mutex::new(state) });
         self.open.fetch_add(1, Ordering::Relaxed);
+        Metrics::add(&self.metrics.resumed);
         let wall = self.clock.wall().0.to_be_bytes();
         self.append(&slot, &mut lock(&slot.state), &Record::resumed(now, &wall));
         self.connections.insert(slot.id.clone(), Arc::clone(&slot));
@@ -391,7 +392,7 @@ impl Ingest {
             opened = self.metrics.opened.load(Ordering::Relaxed),
             finished = self.metrics.finished(),
             published = self.metrics.published.load(Ordering::Relaxed),
-            retries = self.metrics.publish_retries.load(Ordering::Relaxed),
+            retries = self.metrics.publish_retries.total(),
             dropped = self.metrics.dropped_summary(),
             "sweep"
         );
@@ -501,7 +502,7 @@ impl Ingest {
     }
 
     /// All slots, so that none of the map's locks is held while they are handled.
-    fn slots(&self) -> Vec<Arc<Slot>> {
+    pub(super) fn slots(&self) -> Vec<Arc<Slot>> {
         self.connections.iter().map(|entry| Arc::clone(entry.value())).collect()
     }
 }

@@ -14,6 +14,7 @@ pub mod outbox;
 mod payloads;
 pub mod recover;
 pub mod render;
+pub mod scrape;
 mod slot;
 mod sources;
 pub mod spool_dir;

@@ -1,4 +1,4 @@
-//! The HTTP port: health, readiness, and stretches of live calls ([`audio`]). Errors are `application/problem+json`
+//! The HTTP port: health, readiness, metrics, and stretches of live calls ([`audio`]). Errors are `application/problem+json`
 //! (RFC 9457).
 //!
 //! Where a token is set, everything but health and readiness needs it. The port only looks at the recorder, and has a
@@ -28,8 +28,10 @@ use tracing::{debug, warn};
 use super::ingest::Ingest;
 use super::log::Sparing;
 use super::render::Options;
+use super::scrape::Scrape;
 use super::unix::{self, Door};
 use crate::config::Secret;
+use crate::metrics::exposition::MEDIA_TYPE;
 
 /// Stretches made at once. Each reads a spool file once; the recorder's threads have work of their own.
 const STRETCHES_MAX: usize = 2;
@@ -76,16 +78,21 @@ pub struct Desk {
     ingest: Arc<Ingest>,
     options: Options,
     token: Option<Secret>,
+    scrape: Arc<Scrape>,
     refused: Sparing,
     permits: Semaphore,
+    /// One scrape at a time.
+    scraping: Semaphore,
 }
 
 impl Desk {
     /// Answers for `ingest`, where there is a `token` only to clients that show it. Stretches are made with the
-    /// `options` of recordings.
+    /// `options` of recordings, metrics by `scrape`.
     #[must_use]
-    pub fn new(ingest: Arc<Ingest>, options: Options, token: Option<Secret>) -> Self {
-        Self { ingest, options, token, refused: Sparing::default(), permits: Semaphore::new(STRETCHES_MAX) }
+    pub fn new(ingest: Arc<Ingest>, options: Options, token: Option<Secret>, scrape: Scrape) -> Self {
+        let (permits, scraping) = (Semaphore::new(STRETCHES_MAX), Semaphore::new(1));
+        let (scrape, refused) = (Arc::new(scrape), Sparing::default());
+        Self { ingest, options, token, scrape, refused, permits, scraping }
     }
 }
 
@@ -95,6 +102,7 @@ pub async fn serve(listener: Listener, desk: Desk, stop: CancellationToken) {
     let routes = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
         .route("/v1/connections/{id}/audio", get(audio::audio))
         .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "there is no such address") })
         .method_not_allowed_fallback(|| async {
@@ -179,4 +187,15 @@ async fn ready(State(desk): State<Arc<Desk>>) -> Result<&'static str, Problem> {
         None => Ok("ready\n"),
         Some(reason) => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, reason)),
     }
+}
+
+async fn metrics(State(desk): State<Arc<Desk>>) -> Result<Response, Problem> {
+    let gone = |_| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the daemon is stopping");
+    let _permit = desk.scraping.acquire().await.map_err(gone)?;
+    let scrape = Arc::clone(&desk.scrape);
+    let page = tokio::task::spawn_blocking(move || scrape.page()).await.map_err(|error| {
+        warn!(%error, "making the page of metrics panicked");
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the metrics could not be read")
+    })?;
+    Ok(([(header::CONTENT_TYPE, MEDIA_TYPE)], page).into_response())
 }
