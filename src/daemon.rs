@@ -271,7 +271,7 @@ impl Sockets {
                     let address = listener.local_addr().context("reading the http address")?;
                     info!(socket = "http", %address, "listening");
                     if is_open_to_others(address) && config.http_token.is_none() {
-                        warn!(socket = "http", %address, "anybody who reaches this port can listen to calls, AUDIO_HTTP_TOKEN prevents it");
+                        warn!(socket = "http", %address, "anybody who reaches this port can listen to calls and end them, AUDIO_HTTP_TOKEN prevents it");
                     }
                     bound.http = Some(address);
                 }

@@ -11,7 +11,7 @@
 //! ```
 //! Live, a packet goes as far as the spool: [`io::ingest`] is that path. When the connection has ended, [`io::finish`]
 //! takes its spool file the rest of the way, through [`io::render`]: when, says [`io::outbox`], and where to, [`io::store`].
-//! Nothing else connects the two halves but the file; [`io::stretch`] reads it while it is still written.
+//! Nothing else connects the two halves but the file; [`io::stretch`] and [`io::live`] read it while it is still written.
 //!
 //! # The rooms
 //! The core, in the order of the flow. A module imports only from above it, does no I/O, reads no clock, logs nothing;

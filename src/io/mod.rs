@@ -8,6 +8,7 @@ pub mod gate;
 pub mod http;
 pub mod ingest;
 pub mod listen;
+pub mod live;
 pub mod log;
 mod ogg_file;
 pub mod outbox;

@@ -1,11 +1,10 @@
 //! A stretch of a live call: two are made at a time, on threads of their own, and more requests wait.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
@@ -14,12 +13,9 @@ use tracing::warn;
 
 use super::super::log::chain;
 use super::super::stretch::{StretchError, Wanted, stretch};
-use super::{Desk, Problem};
-use crate::id::Channel;
+use super::{Desk, Id, Problem, channel_of};
 use crate::time::Wall;
 
-/// What was received is on disk this soon (promise 1 of the contract).
-const ON_DISK_WITHIN: Duration = Duration::from_millis(100);
 /// A day: the most by which a stretch is widened.
 const ROLL_MAX_MS: u32 = 86_400_000;
 /// The media type of RFC 7845 section 9.
@@ -38,17 +34,10 @@ pub(super) struct AudioQuery {
 
 impl AudioQuery {
     fn wanted(&self) -> Result<Wanted, Problem> {
-        let bad = |detail: String| Err(Problem::new(StatusCode::BAD_REQUEST, detail));
-        let channel = match self.channel.as_deref() {
-            None => None,
-            Some(name) => match Channel::BOTH.into_iter().find(|channel| channel.name() == name) {
-                None => return bad(format!("channel is caller or ai, or left out for both, not {name:?}")),
-                found => found,
-            },
-        };
+        let channel = self.channel.as_deref().map(channel_of).transpose()?;
         let (pre_ms, post_ms) = (self.pre_roll_ms.unwrap_or(0), self.post_roll_ms.unwrap_or(0));
         if pre_ms.max(post_ms) > ROLL_MAX_MS {
-            return bad(format!("pre_roll_ms and post_roll_ms are at most {ROLL_MAX_MS}"));
+            return Err(Problem::bad(format!("pre_roll_ms and post_roll_ms are at most {ROLL_MAX_MS}")));
         }
         let from = Wall(self.from.unwrap_or(i64::MIN)).plus_us(-i64::from(pre_ms) * 1000);
         let to = Wall(self.to.unwrap_or(i64::MAX)).plus_us(i64::from(post_ms) * 1000);
@@ -59,27 +48,26 @@ impl AudioQuery {
 /// Answers with a stretch.
 pub(super) async fn audio(
     State(desk): State<Arc<Desk>>,
-    id: Result<Path<String>, PathRejection>,
+    Id(id): Id,
     query: Result<Query<AudioQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let (Path(id), Query(query)) = (id?, query?);
+    let Query(query) = query?;
     let wanted = query.wanted()?;
-    let Some(spool) = desk.ingest.live_spool(&id) else {
+    let Some(spool) = desk.ingest.live_spool(id.as_str()) else {
         return Err(Problem::new(StatusCode::NOT_FOUND, "no connection of this id is live"));
     };
     let now = desk.ingest.now();
     // What came before this request shall be in the answer.
-    tokio::time::sleep(ON_DISK_WITHIN).await;
-    let gone = |_| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the daemon is stopping");
-    let permit = desk.permits.acquire().await.map_err(gone)?;
+    desk.ingest.is_on_disk().await;
+    let permit = desk.permit().await?;
     let options = desk.options;
     let made = tokio::task::spawn_blocking(move || stretch(&spool, wanted, Some(now), &options)).await;
     drop(permit);
-    if desk.ingest.live_spool(&id).is_none() && matches!(made, Ok(Err(StretchError::Render(_)))) {
+    if desk.ingest.live_spool(id.as_str()).is_none() && matches!(made, Ok(Err(StretchError::Render(_)))) {
         return Err(Problem::new(StatusCode::NOT_FOUND, "the connection has ended meanwhile"));
     }
     let made = made.map_err(|error| {
-        warn!(connection = ?id, %error, "making a stretch panicked");
+        warn!(connection = ?id.as_str(), %error, "making a stretch panicked");
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the stretch could not be made")
     })??;
     let number = |number: String| HeaderValue::try_from(number).unwrap_or(HeaderValue::from_static("0"));

@@ -1,11 +1,13 @@
-//! The HTTP port: health, readiness, metrics, and stretches of live calls ([`audio`]). Errors are `application/problem+json`
-//! (RFC 9457).
+//! The HTTP port: health, readiness, metrics, live connections ([`live`]), control of them ([`control`]), and stretches of
+//! their audio ([`audio`]). Errors are `application/problem+json` (RFC 9457).
 //!
-//! Where a token is set, everything but health and readiness needs it. The port only looks at the recorder, and has a
-//! bound on its own work: two stretches are made at a time, on threads of their own, and more requests wait. A client
-//! that reads slowly holds up nobody, at shutdown neither.
+//! Where a token is set, everything but health and readiness needs it. The port has a bound on its own work: two spool
+//! files are read at a time, on threads of their own, and more requests wait. A client that reads slowly holds up
+//! nobody, at shutdown neither.
 
 mod audio;
+mod control;
+mod live;
 
 use std::io;
 use std::path::Path;
@@ -13,15 +15,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Request, State};
+use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
+use axum::extract::{DefaultBodyLimit, FromRequestParts, Path as PathOf, Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use serde_json::json;
+use axum::routing::{get, post};
+use serde::Serialize;
 use tokio::net::{TcpListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -31,10 +34,11 @@ use super::render::Options;
 use super::scrape::Scrape;
 use super::unix::{self, Door};
 use crate::config::Secret;
+use crate::id::{Channel, ConnectionId};
 use crate::metrics::exposition::MEDIA_TYPE;
 
-/// Stretches made at once. Each reads a spool file once; the recorder's threads have work of their own.
-const STRETCHES_MAX: usize = 2;
+/// Spool files read at once. The recorder's threads have work of their own.
+const READERS_MAX: usize = 2;
 /// How long requests that are being answered may go on when the daemon stops.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -81,8 +85,8 @@ pub struct Desk {
     scrape: Arc<Scrape>,
     refused: Sparing,
     permits: Semaphore,
-    /// One scrape at a time.
-    scraping: Semaphore,
+    /// One scrape or list at a time: the threads they take are those that finish recordings, too.
+    looking: Semaphore,
 }
 
 impl Desk {
@@ -90,24 +94,38 @@ impl Desk {
     /// `options` of recordings, metrics by `scrape`.
     #[must_use]
     pub fn new(ingest: Arc<Ingest>, options: Options, token: Option<Secret>, scrape: Scrape) -> Self {
-        let (permits, scraping) = (Semaphore::new(STRETCHES_MAX), Semaphore::new(1));
+        let (permits, looking) = (Semaphore::new(READERS_MAX), Semaphore::new(1));
         let (scrape, refused) = (Arc::new(scrape), Sparing::default());
-        Self { ingest, options, token, scrape, refused, permits, scraping }
+        Self { ingest, options, token, scrape, refused, permits, looking }
+    }
+
+    /// Waits until a spool file may be read.
+    async fn permit(&self) -> Result<SemaphorePermit<'_>, Problem> {
+        self.permits.acquire().await.map_err(|_| Problem::stopping())
     }
 }
 
 /// Answers until `stop`, and for a second more what has been asked before.
 pub async fn serve(listener: Listener, desk: Desk, stop: CancellationToken) {
     let desk = Arc::new(desk);
-    let routes = Router::new()
+    let mut routes = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
-        .route("/v1/connections/{id}/audio", get(audio::audio))
+        .route("/v1/connections", get(live::list))
+        .route("/v1/connections/{id}", get(live::one))
+        .route("/v1/connections/{id}/audio", get(audio::audio));
+    for command in control::Command::ALL {
+        let address = format!("/v1/connections/{{id}}/{}", command.name());
+        let told = move |desk, id, query, body| control::control(command, desk, id, query, body);
+        routes = routes.route(&address, post(told));
+    }
+    let routes = routes
         .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "there is no such address") })
         .method_not_allowed_fallback(|| async {
-            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this address is only read, with GET")
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this address takes another method")
         })
+        .layer(DefaultBodyLimit::max(control::LENGTH_MAX))
         .layer(from_fn_with_state(Arc::clone(&desk), authorize))
         .with_state(desk);
     let stopped = stop.clone().cancelled_owned();
@@ -133,6 +151,12 @@ pub async fn serve(listener: Listener, desk: Desk, stop: CancellationToken) {
 async fn authorize(State(desk): State<Arc<Desk>>, request: Request, next: Next) -> Response {
     let is_health = matches!(request.uri().path(), "/healthz" | "/readyz");
     let is_let_in = desk.token.as_ref().is_none_or(|token| is_health || shows(request.headers(), token));
+    // A page in a browser on this machine can reach loopback, too. Only with a token it needs the help of its user.
+    let is_page = desk.token.is_none() && request.headers().contains_key(header::ORIGIN);
+    if is_let_in && is_page && !is_health {
+        let detail = "web pages are answered only where AUDIO_HTTP_TOKEN is set";
+        return Problem::new(StatusCode::FORBIDDEN, detail).into_response();
+    }
     if is_let_in {
         return next.run(request).await;
     }
@@ -151,22 +175,55 @@ fn shows(headers: &HeaderMap, token: &Secret) -> bool {
 }
 
 /// An error as the client sees it.
+#[derive(Debug)]
 struct Problem {
     status: StatusCode,
     detail: String,
+    /// The word for it in the log and in the metrics, where the recorder refused.
+    reason: Option<&'static str>,
 }
 
 impl Problem {
     fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into() }
+        Self { status, detail: detail.into(), reason: None }
+    }
+
+    fn bad(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, detail)
+    }
+
+    fn too_long() -> Self {
+        let detail = format!("the body has more than {} bytes", control::LENGTH_MAX);
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
+    }
+
+    fn stopping() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "the daemon is stopping")
+    }
+
+    fn because(self, reason: &'static str) -> Self {
+        Self { reason: Some(reason), ..self }
     }
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let title = self.status.canonical_reason().unwrap_or("Error");
-        let body = json!({ "title": title, "status": self.status.as_u16(), "detail": self.detail });
+        let mut body =
+            serde_json::json!({ "title": title, "status": self.status.as_u16(), "detail": self.detail });
+        if let Some(reason) = self.reason {
+            body["reason"] = reason.into();
+        }
         (self.status, [(header::CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response()
+    }
+}
+
+impl From<BytesRejection> for Problem {
+    fn from(rejection: BytesRejection) -> Self {
+        match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => Self::too_long(),
+            _ => Self::bad(rejection.body_text()),
+        }
     }
 }
 
@@ -182,16 +239,38 @@ impl From<PathRejection> for Problem {
     }
 }
 
+/// The connection id in an address.
+struct Id(ConnectionId);
+
+impl<S: Send + Sync> FromRequestParts<S> for Id {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let PathOf(id) = PathOf::<String>::from_request_parts(parts, state).await?;
+        ConnectionId::new(&id).map(Self).map_err(|error| Problem::bad(error.to_string()))
+    }
+}
+
+fn channel_of(name: &str) -> Result<Channel, Problem> {
+    let found = Channel::BOTH.into_iter().find(|channel| channel.name() == name);
+    found.ok_or_else(|| Problem::bad(format!("channel is caller or ai, or left out for both, not {name:?}")))
+}
+
+/// An answer in JSON.
+fn json(status: StatusCode, body: &impl Serialize) -> Response {
+    let text = serde_json::to_string(body).expect("answers have only keys of text");
+    (status, [(header::CONTENT_TYPE, "application/json")], text).into_response()
+}
+
 async fn ready(State(desk): State<Arc<Desk>>) -> Result<&'static str, Problem> {
     match desk.ingest.refusal() {
         None => Ok("ready\n"),
-        Some(reason) => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, reason)),
+        Some(reason) => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, reason).because(reason)),
     }
 }
 
 async fn metrics(State(desk): State<Arc<Desk>>) -> Result<Response, Problem> {
-    let gone = |_| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the daemon is stopping");
-    let _permit = desk.scraping.acquire().await.map_err(gone)?;
+    let _permit = desk.looking.acquire().await.map_err(|_| Problem::stopping())?;
     let scrape = Arc::clone(&desk.scrape);
     let page = tokio::task::spawn_blocking(move || scrape.page()).await.map_err(|error| {
         warn!(%error, "making the page of metrics panicked");
