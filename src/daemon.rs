@@ -26,6 +26,7 @@ use crate::io::gate::Gate;
 use crate::io::ingest::{Ingest, Limits, PACKETS_MAX};
 use crate::io::recover::{Found, look_through};
 use crate::io::render::Options;
+use crate::io::scrape::Scrape;
 use crate::io::spool_dir::SpoolDir;
 use crate::io::spool_writer::SpoolWriter;
 use crate::io::store::Store;
@@ -270,7 +271,7 @@ impl Sockets {
                     let address = listener.local_addr().context("reading the http address")?;
                     info!(socket = "http", %address, "listening");
                     if is_open_to_others(address) && config.http_token.is_none() {
-                        warn!(socket = "http", %address, "anybody who reaches this port can listen to calls, AUDIO_HTTP_TOKEN prevents it");
+                        warn!(socket = "http", %address, "anybody who reaches this port can listen to calls and end them, AUDIO_HTTP_TOKEN prevents it");
                     }
                     bound.http = Some(address);
                 }
@@ -283,7 +284,10 @@ impl Sockets {
 
     fn serve(self, ingest: &Arc<Ingest>, config: &Config, stop: &CancellationToken, tasks: &TaskTracker) {
         if let Some(listener) = self.http {
-            let desk = http::Desk::new(Arc::clone(ingest), options(config), config.http_token.clone());
+            let inode = self.udp.as_ref().and_then(udp::inode);
+            let scrape = Scrape::new(Arc::clone(ingest), config.min_free_bytes, inode);
+            let desk =
+                http::Desk::new(Arc::clone(ingest), options(config), config.http_token.clone(), scrape);
             tasks.spawn(http::serve(listener, desk, stop.clone()));
         }
         if let Some(socket) = self.udp {

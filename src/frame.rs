@@ -96,6 +96,17 @@ pub enum PauseMode {
     Cut,
 }
 
+impl PauseMode {
+    /// The word for it in a PAUSE.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Silence => "silence",
+            Self::Cut => "cut",
+        }
+    }
+}
+
 impl Message {
     /// The kind byte on the wire.
     #[must_use]

@@ -11,7 +11,7 @@
 //! ```
 //! Live, a packet goes as far as the spool: [`io::ingest`] is that path. When the connection has ended, [`io::finish`]
 //! takes its spool file the rest of the way, through [`io::render`]: when, says [`io::outbox`], and where to, [`io::store`].
-//! Nothing else connects the two halves but the file; [`io::stretch`] reads it while it is still written.
+//! Nothing else connects the two halves but the file; [`io::stretch`] and [`io::live`] read it while it is still written.
 //!
 //! # The rooms
 //! The core, in the order of the flow. A module imports only from above it, does no I/O, reads no clock, logs nothing;
@@ -34,7 +34,7 @@
 //! | [`manifest`] | what the recording holds |
 //! | [`picture`] | the same to look at: loudness over time, and what is missing, as SVG |
 //! | [`publish`] | what the recording is called |
-//! | [`config`], [`metrics`] | settings; counters |
+//! | [`config`], [`metrics`] | settings; counters, and the page of them that Prometheus reads |
 //!
 //! The shell, which has the sockets, disks, clocks, threads and the log: [`io`], [`daemon`], [`commands`].
 //!

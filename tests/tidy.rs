@@ -169,6 +169,20 @@ fn the_readme_names_every_variable_and_every_reason() {
     for reason in sidetape::metrics::DropReason::ALL {
         assert!(readme.contains(&format!("`{}`", reason.name())), "README.md lacks {}", reason.name());
     }
+    for cause in sidetape::metrics::RetryCause::ALL {
+        assert!(readme.contains(&format!("`{}`", cause.name())), "README.md lacks {}", cause.name());
+    }
+}
+
+#[test]
+fn the_readme_names_every_metric_and_no_other() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let section = readme.split("\n## Metrics\n").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap();
+    let words =
+        section.split('`').filter(|word| word.starts_with("sidetape_") || word.starts_with("process_"));
+    let named: BTreeSet<&str> = words.filter_map(|word| word.split('{').next()).collect();
+    let names = sidetape::metrics::exposition::names();
+    assert_eq!(named, names.iter().map(String::as_str).collect(), "README.md and the page differ");
 }
 
 #[test]

@@ -92,7 +92,7 @@ settings! {
     unix_allow_uids "AUDIO_UNIX_ALLOW_UIDS" "unix-allow-uids" "UIDS" "unset"
         "user ids, separated by commas, whose processes alone may connect to Unix stream sockets"
     http_listen "AUDIO_HTTP_LISTEN" "http-listen" "ADDRESS" "unset"
-        "health and stretches of live calls over HTTP: host:port or unix:/path"
+        "health, metrics, control and stretches of live calls over HTTP: host:port or unix:/path"
     http_token "AUDIO_HTTP_TOKEN" "http-token" "SECRET" "unset"
         "secret of at least 16 characters that HTTP clients must show as a bearer token, except for health; better \
          set by the variable"

@@ -108,6 +108,21 @@ enum State {
     Sealed { until: Mono },
 }
 
+/// What can be seen of a connection from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct View {
+    /// The word for its state: `open`, `lingering`, `resuming` or `ended`.
+    pub state: &'static str,
+    /// Which channels' references stand: caller, ai.
+    pub references: [bool; 2],
+    /// Holds that have not been given back.
+    pub holds: u32,
+    /// The pauses of caller and ai.
+    pub pauses: [Option<PauseMode>; 2],
+    /// When its last frame came, or when it was taken up after a restart.
+    pub last_frame: Mono,
+}
+
 /// One connection's references, holds, pauses and deadlines.
 #[derive(Clone, Debug)]
 pub struct Connection {
@@ -166,6 +181,19 @@ impl Connection {
             // that time would be sent back to it for ever.
             State::Resuming { until } | State::Lingering { until } | State::Sealed { until } => until,
         }
+    }
+
+    /// What can be seen of it.
+    #[must_use]
+    pub fn view(&self) -> View {
+        let state = match self.state {
+            State::Open => "open",
+            State::Lingering { .. } => "lingering",
+            State::Resuming { .. } => "resuming",
+            State::Sealed { .. } => "ended",
+        };
+        let (references, holds, pauses) = (self.references, self.holds, self.pauses);
+        View { state, references, holds, pauses, last_frame: self.last_frame }
     }
 
     /// Whether frames are still kept.

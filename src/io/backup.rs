@@ -18,6 +18,7 @@ use super::log::chain;
 use super::spool_dir::set_aside;
 use super::spool_writer::lock;
 use super::store::Store;
+use crate::metrics::Metrics;
 
 /// What a spool file is called whose recording is in the backup.
 const SUFFIX: &str = ".backup";
@@ -93,6 +94,7 @@ impl Finisher {
         };
         clear_up(spool)?;
         let kept = set_aside(spool, SUFFIX)?;
+        Metrics::add(&self.metrics().backed_up);
         warn!(
             connection = ?ready.connection_id(),
             path = %published.place,
@@ -145,9 +147,13 @@ impl Finisher {
     async fn bring_back_each(self: &Arc<Self>, found: &[PathBuf]) {
         let mut failures = 0;
         for spool in found {
-            match self.finish(spool, &mut None).await {
-                Ok(()) => failures = 0,
-                Err(error @ FinishError::Store(_)) => {
+            let Err(error) = self.finish(spool, &mut None).await else {
+                failures = 0;
+                continue;
+            };
+            self.metrics().publish_retries.add(error.cause());
+            match error {
+                FinishError::Store(_) => {
                     debug!(path = %spool.display(), error = chain(&error), "stays in the backup storage");
                     failures += 1;
                     // The others would not get farther.
@@ -155,7 +161,7 @@ impl Finisher {
                         return;
                     }
                 }
-                Err(error) => {
+                error => {
                     warn!(path = %spool.display(), error = chain(&error), advice = error.advice(), "cannot be brought back from the backup storage, trying again");
                 }
             }

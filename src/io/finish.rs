@@ -13,6 +13,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
@@ -22,9 +23,9 @@ use super::backup::{Backup, Health};
 use super::log::chain;
 use super::render::{Keep, Options, RenderError, Rendered, RenderedFile, describe_failure, render};
 use super::spool_dir::{ReadError, beside, set_aside, sync_dir};
-use super::store::{AUDIO, Body, MANIFEST, Object, Put, Store, StoreError};
+use super::store::{AUDIO, Body, MANIFEST, Object, Put, Store, StoreError, Trouble};
 use crate::manifest::{self, Manifest};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, RetryCause, Upload};
 use crate::publish::key::{self, Names};
 use crate::publish::label::label;
 
@@ -108,6 +109,26 @@ impl FinishError {
             Self::Store(error) => error.trouble().is_passing(),
             Self::NoName(_) | Self::Panicked => false,
             Self::Spool(_) | Self::Render(_) | Self::Read(_) => true,
+        }
+    }
+
+    /// What it is counted under.
+    #[must_use]
+    pub fn cause(&self) -> RetryCause {
+        match self {
+            Self::Spool(_) | Self::Read(_) => RetryCause::Spool,
+            Self::Render(_) => RetryCause::Render,
+            Self::NoName(_) => RetryCause::NoName,
+            Self::Panicked => RetryCause::Internal,
+            Self::Store(error) => match error.trouble() {
+                Trouble::Passing => RetryCause::StoreUnavailable,
+                Trouble::Expired => RetryCause::Expired,
+                Trouble::Credentials => RetryCause::Credentials,
+                Trouble::Permission => RetryCause::Permission,
+                Trouble::Bucket => RetryCause::Bucket,
+                Trouble::Clock => RetryCause::Clock,
+                Trouble::Refused => RetryCause::Refused,
+            },
         }
     }
 
@@ -209,12 +230,19 @@ impl Finisher {
         File::open(spool)?.sync_all()?;
         sync_dir(directory)?;
         // A bug that one call brings to light must not leave it unfinished for ever.
+        let begun = Instant::now();
         let rendered = catch_unwind(AssertUnwindSafe(|| (self.renderer)(spool, &self.options)));
         let rendered = match rendered.unwrap_or(Err(RenderError::Panicked)) {
             Ok(rendered) => rendered,
-            Err(error) if error.is_worth_a_retry() => return Err(error.into()),
-            Err(error) => return self.prepare_failure(spool, chain(&error), since),
+            Err(error) => {
+                Metrics::add(&self.metrics.failed_renders);
+                if error.is_worth_a_retry() {
+                    return Err(error.into());
+                }
+                return self.prepare_failure(spool, chain(&error), since);
+            }
         };
+        self.metrics.render_time.observe(begun.elapsed());
         let manifest = &rendered.manifest;
         info!(
             connection = ?manifest.connection_id,
@@ -259,6 +287,8 @@ impl Finisher {
         }
         Metrics::add(&self.metrics.published);
         self.metrics.finish(manifest.outcome);
+        self.metrics.record(manifest);
+        self.metrics.end_to_published.observe(since_end(spool));
         clear_up(spool)?;
         let End::Keep(keep) = ready.end else { return remove(spool) };
         let (connection, kept) = (&manifest.connection_id, set_aside(spool, keep_suffix(keep))?);
@@ -325,38 +355,58 @@ impl Finisher {
                 object(&key, Body::File(file.path.clone()), (file.bytes, file.crc32c), AUDIO)
             });
             let last = object(&manifest_key, Body::Text(json.into()), sum, MANIFEST);
-            if let Some(keys) = put_all(store, audio.chain([last])).await? {
+            if let Some(keys) = self.put_all(store, audio.chain([last])).await? {
                 let shown = if rendered.files.is_empty() { &manifest_key } else { &audio_key };
                 return Ok(Published { place: store.place(shown), keys });
             }
         }
         Err(FinishError::NoName(key))
     }
-}
 
-/// Puts objects one after the other, and returns their keys. None if a name was taken; then none of those that were made
-/// here is left.
-async fn put_all(
-    store: &Store,
-    objects: impl Iterator<Item = Object>,
-) -> Result<Option<Vec<String>>, FinishError> {
-    let (mut keys, mut made) = (Vec::new(), Vec::new());
-    for object in objects {
-        let key = object.key.clone();
-        match store.put(object).await? {
-            Put::Created => made.push(key.clone()),
-            // It may belong to what was published before.
-            Put::AlreadyThere => {}
-            Put::Taken => {
-                for key in made {
-                    store.remove(&key).await?;
+    /// Puts objects one after the other, and returns their keys. None if a name was taken; then none of those that were
+    /// made here is left.
+    async fn put_all(
+        &self,
+        store: &Store,
+        objects: impl Iterator<Item = Object>,
+    ) -> Result<Option<Vec<String>>, FinishError> {
+        let (mut keys, mut made) = (Vec::new(), Vec::new());
+        for object in objects {
+            let key = object.key.clone();
+            match self.put(store, object).await? {
+                Put::Created => made.push(key.clone()),
+                // It may belong to what was published before.
+                Put::AlreadyThere => {}
+                Put::Taken => {
+                    for key in made {
+                        store.remove(&key).await?;
+                    }
+                    return Ok(None);
                 }
-                return Ok(None);
             }
+            keys.push(key);
         }
-        keys.push(key);
+        Ok(Some(keys))
     }
-    Ok(Some(keys))
+
+    /// Puts one object, and counts how that went.
+    async fn put(&self, store: &Store, object: Object) -> Result<Put, StoreError> {
+        let (bytes, since) = (object.bytes, Instant::now());
+        // On the heap: what the clouds' crates keep while they wait would be copied at each level of callers, which
+        // without optimisation takes more than a thread's stack.
+        let put = Box::pin(store.put(object)).await;
+        self.metrics.upload_time.observe(since.elapsed());
+        self.metrics.uploads.add(match put {
+            Ok(Put::Created) => Upload::Created,
+            Ok(Put::AlreadyThere) => Upload::AlreadyThere,
+            Ok(Put::Taken) => Upload::Taken,
+            Err(_) => Upload::Failed,
+        });
+        if let Ok(Put::Created) = put {
+            self.metrics.uploaded_bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
+        put
+    }
 }
 
 /// Does what takes the disk or the processor where nothing else waits for it.
@@ -440,6 +490,13 @@ fn keep_suffix(keep: Keep) -> &'static str {
         Keep::Undecodable => ".kept",
         Keep::Damaged => ".damaged",
     }
+}
+
+/// How long ago a connection ended: its seal was the last that was written to its spool file. By the wall clock, since
+/// the daemon may have been started again in between.
+fn since_end(spool: &Path) -> Duration {
+    let written = fs::metadata(spool).and_then(|found| found.modified());
+    written.ok().and_then(|written| written.elapsed().ok()).unwrap_or_default()
 }
 
 fn elapsed_ms(since: Instant) -> u64 {

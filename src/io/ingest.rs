@@ -59,16 +59,16 @@ const REMEMBERED_PER_OPEN: usize = 4;
 /// All live connections, and the way to them.
 #[derive(Debug)]
 pub struct Ingest {
-    limits: Limits,
+    pub(super) limits: Limits,
     gate: Gate,
-    clock: Clock,
+    pub(super) clock: Clock,
     metrics: Arc<Metrics>,
     drops: DropLog,
-    spool: Arc<SpoolDir>,
-    writer: SpoolWriter,
-    connections: DashMap<ConnectionId, Arc<Slot>>,
+    pub(super) spool: Arc<SpoolDir>,
+    pub(super) writer: SpoolWriter,
+    pub(super) connections: DashMap<ConnectionId, Arc<Slot>>,
     timers: Mutex<BinaryHeap<Reverse<Timer>>>,
-    open: AtomicUsize,
+    pub(super) open: AtomicUsize,
     /// The spool's disk has too little room for new connections.
     is_disk_low: AtomicBool,
     is_stopping: AtomicBool,
@@ -122,15 +122,18 @@ impl Ingest {
 
     /// Receives the bytes of one frame. Returns the answer to send back if it was a PING.
     pub fn receive(&self, bytes: &[u8], via: Via) -> Option<Vec<u8>> {
+        self.take(bytes, via).unwrap_or_default()
+    }
+
+    /// Does the same for a sender that wants to know what became of its frame.
+    ///
+    /// # Errors
+    /// Why it was refused, which is counted and reported.
+    pub fn take(&self, bytes: &[u8], via: Via) -> Result<Option<Vec<u8>>, DropReason> {
         // A bug that one frame brings to light must not end the receiver, and with it all other calls.
         let received = catch_unwind(AssertUnwindSafe(|| self.try_receive(bytes, via)));
-        match received.unwrap_or(Err(DropReason::InternalError)) {
-            Ok(answer) => answer,
-            Err(reason) => {
-                self.drop_frame(reason, bytes);
-                None
-            }
-        }
+        let received = received.unwrap_or(Err(DropReason::InternalError));
+        received.inspect_err(|reason| self.drop_frame(*reason, bytes))
     }
 
     /// Whether a sender that can wait should.
@@ -300,7 +303,7 @@ impl Ingest {
         }
         let file = Arc::new(SpoolFile { path, buffer: Mutex::new(buffer) });
         let state = Mutex::new(SlotState::new(connection, merged, redactions));
-        Arc::new(Slot { id, part, file, state })
+        Arc::new(Slot { id, part, opened, file, state })
     }
 
     /// Begins a recording, once its slot is in the map.
@@ -322,8 +325,10 @@ impl Ingest {
         let deadline = connection.poll_timeout();
         let file = Arc::new(SpoolFile { path: resumed.path, buffer: Mutex::default() });
         let state = SlotState::new(connection, resumed.metadata, resumed.redactions);
-        let slot = Arc::new(Slot { id: resumed.id, part: resumed.part, file, state: Mutex::new(state) });
+        let (part, opened, state) = (resumed.part, resumed.opened, Mutex::new(state));
+        let slot = Arc::new(Slot { id: resumed.id, part, opened, file, state });
         self.open.fetch_add(1, Ordering::Relaxed);
+        Metrics::add(&self.metrics.resumed);
         let wall = self.clock.wall().0.to_be_bytes();
         self.append(&slot, &mut lock(&slot.state), &Record::resumed(now, &wall));
         self.connections.insert(slot.id.clone(), Arc::clone(&slot));
@@ -391,7 +396,7 @@ impl Ingest {
             opened = self.metrics.opened.load(Ordering::Relaxed),
             finished = self.metrics.finished(),
             published = self.metrics.published.load(Ordering::Relaxed),
-            retries = self.metrics.publish_retries.load(Ordering::Relaxed),
+            retries = self.metrics.publish_retries.total(),
             dropped = self.metrics.dropped_summary(),
             "sweep"
         );
@@ -501,7 +506,7 @@ impl Ingest {
     }
 
     /// All slots, so that none of the map's locks is held while they are handled.
-    fn slots(&self) -> Vec<Arc<Slot>> {
+    pub(super) fn slots(&self) -> Vec<Arc<Slot>> {
         self.connections.iter().map(|entry| Arc::clone(entry.value())).collect()
     }
 }

@@ -23,7 +23,6 @@ use tracing::{debug, error, info, warn};
 use super::finish::{FinishError, Finisher, Prepared, UPLOADS_MAX, clear_up};
 use super::log::chain;
 use super::spool_dir::{is_sealed, oldest_sealed};
-use crate::metrics::Metrics;
 
 /// Spool files known at once. A waiting one holds its manifest, some 10 KB and at worst some 250 KB.
 pub const ITEMS_MAX: usize = 256;
@@ -264,7 +263,7 @@ impl Outbox {
     }
 
     fn failed(&mut self, mut item: Item, error: &FinishError) {
-        Metrics::add(&self.finisher.metrics().publish_retries);
+        self.finisher.metrics().publish_retries.add(error.cause());
         item.failures = item.failures.saturating_add(1);
         let now = Instant::now();
         let (attempt, path, cause) = (item.failures, item.spool.display(), chain(error));

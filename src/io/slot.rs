@@ -11,7 +11,7 @@ use crate::id::{ConnectionId, Scope};
 use crate::metrics::DropReason;
 use crate::packet;
 use crate::spool::Record;
-use crate::time::Mono;
+use crate::time::{Mono, Wall};
 
 /// Frames beside RTP that one recording may have, and their bytes. A call of four hours with a report a second on each
 /// channel has 28,800.
@@ -23,6 +23,8 @@ const CONTROL_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub(super) struct Slot {
     pub(super) id: ConnectionId,
     pub(super) part: u16,
+    /// When the recording was opened.
+    pub(super) opened: Wall,
     pub(super) file: Arc<SpoolFile>,
     pub(super) state: Mutex<SlotState>,
 }

@@ -257,6 +257,12 @@ fn header_from_name(path: &Path, first: Mono) -> Option<Header> {
     Some(Header { connection, opened: Wall(opened), opened_mono: first, part: 1 })
 }
 
+/// When the connection was opened whose file has this name.
+#[must_use]
+pub fn opened_from_name(path: &Path) -> Option<Wall> {
+    header_from_name(path, Mono(0)).map(|header| header.opened)
+}
+
 /// Whether a file's name is one that [`SpoolDir::new_file`] gives.
 #[must_use]
 pub fn is_own_name(path: &Path) -> bool {

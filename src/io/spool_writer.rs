@@ -14,7 +14,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -23,6 +23,7 @@ use tokio::sync::mpsc;
 use tracing::{error, warn};
 
 use super::spool_dir::sync_dir;
+use crate::metrics::{Metrics, SpoolFigures};
 
 /// How often dirty buffers are written: with the time that writing takes, well within the 100 ms promised.
 const WRITE_EVERY: Duration = Duration::from_millis(40);
@@ -78,6 +79,9 @@ struct Work {
     is_congested: AtomicBool,
     /// Bytes in all buffers.
     buffered: AtomicUsize,
+    /// How often all dirty buffers have been written, or tried to be.
+    rounds: AtomicU64,
+    figures: SpoolFigures,
 }
 
 /// The two threads. Dropping it without [`SpoolWriter::stop`] leaves them running to the end of the process.
@@ -145,6 +149,25 @@ impl SpoolWriter {
         self.work.is_failing.load(Ordering::Relaxed)
     }
 
+    /// How many bytes wait to be written.
+    #[must_use]
+    pub fn buffered_bytes(&self) -> usize {
+        self.work.buffered.load(Ordering::Relaxed)
+    }
+
+    /// How often the writer has gone through what was dirty. What is in a buffer now has been written, or has failed to
+    /// be, when this has grown by two: the round that is going on may have begun before.
+    #[must_use]
+    pub fn rounds(&self) -> u64 {
+        self.work.rounds.load(Ordering::Acquire)
+    }
+
+    /// What the threads have counted.
+    #[must_use]
+    pub fn figures(&self) -> &SpoolFigures {
+        &self.work.figures
+    }
+
     /// Writes all that there is, syncs, and ends the threads.
     pub fn stop(&self) {
         self.work.is_stopping.store(true, Ordering::Release);
@@ -200,16 +223,21 @@ impl Writer {
             let is_last = work.is_stopping.load(Ordering::Acquire);
             work.is_urgent.store(false, Ordering::Relaxed);
             let dirty = std::mem::take(&mut *lock(&work.dirty));
+            let (begun, is_any) = (Instant::now(), !dirty.is_empty());
             let mut left = Vec::new();
             for file in dirty {
                 if !self.write(&file, work) {
                     left.push(file);
                 }
             }
+            if is_any {
+                work.figures.write_time.observe(begun.elapsed());
+            }
             work.is_failing.store(!left.is_empty(), Ordering::Relaxed);
             work.is_congested.store(false, Ordering::Relaxed);
             lock(&work.dirty).extend(left);
             self.round += 1;
+            work.rounds.fetch_add(1, Ordering::Release);
             self.hand_over();
             if is_last {
                 return;
@@ -233,6 +261,7 @@ impl Writer {
         let written = match self.append(&spool.path, &bytes) {
             Ok(()) => bytes.len(),
             Err((written, error)) => {
+                Metrics::add(&work.figures.failed_writes);
                 self.complain(&spool.path, &error);
                 written
             }
@@ -241,6 +270,7 @@ impl Writer {
             lock(&self.written).insert(spool.path.clone());
         }
         work.buffered.fetch_sub(counted.min(written), Ordering::Relaxed);
+        work.figures.written_bytes.fetch_add(u64::try_from(written).unwrap_or(0), Ordering::Relaxed);
         if written < bytes.len() {
             let mut buffer = lock(&spool.buffer);
             let mut rest = bytes[written..].to_vec();
@@ -309,11 +339,15 @@ fn sync_loop(work: &Work, written: &Mutex<HashSet<PathBuf>>, dir: &Path, every: 
     loop {
         let is_last = work.is_stopping.load(Ordering::Acquire);
         let paths = std::mem::take(&mut *lock(written));
-        if !paths.is_empty()
-            && let Err(error) = sync(&paths, dir)
-        {
-            warn!(path = %dir.display(), %error, "the spool cannot be synced, trying again");
-            lock(written).extend(paths);
+        if !paths.is_empty() {
+            let begun = Instant::now();
+            let synced = sync(&paths, dir);
+            work.figures.sync_time.observe(begun.elapsed());
+            if let Err(error) = synced {
+                Metrics::add(&work.figures.failed_syncs);
+                warn!(path = %dir.display(), %error, "the spool cannot be synced, trying again");
+                lock(written).extend(paths);
+            }
         }
         if is_last {
             return;

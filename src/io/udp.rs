@@ -36,6 +36,12 @@ pub fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     UdpSocket::from_std(socket.into())
 }
 
+/// The socket's number in the kernel's list of sockets.
+#[must_use]
+pub fn inode(socket: &UdpSocket) -> Option<u64> {
+    rustix::fs::fstat(socket).ok().map(|found| found.st_ino)
+}
+
 /// Receives until `stop`, and then what the socket still holds.
 pub async fn serve(socket: UdpSocket, ingest: Arc<Ingest>, stop: CancellationToken) {
     let mut datagram = vec![0; DATAGRAM_MAX_BYTES];

@@ -129,6 +129,16 @@ impl Daemon {
         Ended { code: status.code(), said: self.log() }
     }
 
+    /// Keeps it from running, as a machine that is too busy does, until [`Daemon::thaw`].
+    pub(crate) fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it run again.
+    pub(crate) fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
     /// Kills it without warning.
     pub(crate) fn kill(mut self) {
         self.signal(Signal::KILL);

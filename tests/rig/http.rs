@@ -22,6 +22,13 @@ impl Answer {
         lines.find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 
+    /// The body of a good answer, which is JSON.
+    pub(crate) fn json(&self) -> Value {
+        let text = String::from_utf8_lossy(&self.body);
+        assert_eq!(self.header("content-type"), Some("application/json"), "{} {text}", self.head);
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
     pub(crate) fn problem(&self) -> Value {
         assert_eq!(self.header("content-type"), Some("application/problem+json"), "{}", self.head);
         let problem: Value = serde_json::from_slice(&self.body).unwrap();
@@ -36,8 +43,19 @@ pub(crate) fn ask(link: impl Read + Write, method: &str, target: &str) -> Answer
 }
 
 /// Asks once, with more header lines, each with its line end.
-pub(crate) fn ask_with(mut link: impl Read + Write, method: &str, target: &str, lines: &str) -> Answer {
-    write!(link, "{method} {target} HTTP/1.1\r\nHost: sidetape\r\n{lines}Connection: close\r\n\r\n").unwrap();
+pub(crate) fn ask_with(link: impl Read + Write, method: &str, target: &str, lines: &str) -> Answer {
+    exchange(link, method, target, lines, "")
+}
+
+/// Posts a body of JSON, or none.
+pub(crate) fn post(link: impl Read + Write, target: &str, body: &str) -> Answer {
+    let lines = format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len());
+    exchange(link, "POST", target, &lines, body)
+}
+
+fn exchange(mut link: impl Read + Write, method: &str, target: &str, lines: &str, body: &str) -> Answer {
+    let head = format!("{method} {target} HTTP/1.1\r\nHost: sidetape\r\n{lines}Connection: close\r\n\r\n");
+    link.write_all((head + body).as_bytes()).unwrap();
     let mut bytes = Vec::new();
     link.read_to_end(&mut bytes).unwrap();
     let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").expect("a whole answer");

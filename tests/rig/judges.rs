@@ -1,5 +1,6 @@
 //! Other programs that have to accept a recording without a word of complaint.
 
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -65,6 +66,20 @@ fn convert_with_ffmpeg(from: &[String], bytes: &[u8], to: &[&str]) -> Option<Vec
     Some(output.stdout)
 }
 
+/// Lets Prometheus's own tool read a page of metrics. It complains of names and units, too.
+pub(crate) fn check_metrics(page: &str) {
+    let mut command = Command::new("promtool");
+    command.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = match command.spawn() {
+        Ok(child) => child,
+        Err(error) => return missing(&command, &error),
+    };
+    let written = child.stdin.take().expect("it is piped").write_all(page.as_bytes());
+    let output = child.wait_with_output().expect("its output is text");
+    let said = said(&output);
+    assert!(written.is_ok() && output.status.success() && said.trim().is_empty(), "promtool: {said}\n{page}");
+}
+
 /// Runs a judge that says nothing of a good file.
 fn accepts(command: &mut Command) {
     if let Some(output) = run(command) {
@@ -77,12 +92,16 @@ fn run(command: &mut Command) -> Option<Output> {
     match command.stdin(Stdio::null()).output() {
         Ok(output) => Some(output),
         Err(error) => {
-            let message = format!("cannot ask {:?}: {error}", command.get_program());
-            assert!(!is_strict(), "{message}");
-            println!("{message}");
+            missing(command, &error);
             None
         }
     }
+}
+
+fn missing(command: &Command, error: &io::Error) {
+    let message = format!("cannot ask {:?}: {error}", command.get_program());
+    assert!(!is_strict(), "{message}");
+    println!("{message}");
 }
 
 fn said(output: &Output) -> String {

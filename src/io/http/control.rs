@@ -1,0 +1,165 @@
+//! Control of live calls: END, HOLD, RELEASE, PAUSE, RESUME and MARK, as if the gateway had sent them.
+//!
+//! A request becomes a frame of the tap protocol and takes the same way: the same checks and refusals, the same record
+//! in the spool, so that a restart keeps what was said. It is answered when that record is written. Only the key that
+//! frames over UDP need is not asked for: who may ask here is said by the token.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, QueryRejection};
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::super::gate::Via;
+use super::{Desk, Id, Problem, channel_of, json};
+use crate::frame;
+use crate::id::{CONNECTION_ID_MAX_BYTES, Scope};
+use crate::metrics::DropReason;
+use crate::spool::BODY_MAX_BYTES;
+use crate::time::Wall;
+
+/// The longest body: with the header and any id in front of it, a frame that a byte stream could have brought.
+pub(super) const LENGTH_MAX: usize = BODY_MAX_BYTES - frame::HEADER_BYTES - CONNECTION_ID_MAX_BYTES;
+
+/// What a call can be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Command {
+    End,
+    Hold,
+    Release,
+    Pause,
+    Resume,
+    Mark,
+}
+
+impl Command {
+    pub(super) const ALL: [Self; 6] =
+        [Self::End, Self::Hold, Self::Release, Self::Pause, Self::Resume, Self::Mark];
+
+    /// The last word of its address.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::End => "end",
+            Self::Hold => "hold",
+            Self::Release => "release",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Mark => "mark",
+        }
+    }
+
+    /// The kind byte of its frame.
+    fn kind(self) -> u8 {
+        match self {
+            Self::End => 2,
+            Self::Hold => 4,
+            Self::Release => 5,
+            Self::Pause => 6,
+            Self::Resume => 7,
+            Self::Mark => 8,
+        }
+    }
+}
+
+/// The query: a channel, unless the whole call is meant, and when it was, in microseconds since 1970 by the clock of the
+/// gateway's timestamps.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ControlQuery {
+    channel: Option<String>,
+    at: Option<u64>,
+}
+
+/// Tells a call something.
+pub(super) async fn control(
+    command: Command,
+    State(desk): State<Arc<Desk>>,
+    Id(id): Id,
+    query: Result<Query<ControlQuery>, QueryRejection>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let (Query(query), body) = (query?, body?);
+    let (scope, body) = say(command, query.channel.as_deref(), &body)?;
+    let at = match query.at.map(Wall::from_wire) {
+        Some(None) => return Err(Problem::bad("at is in microseconds since 1970, and not 0")),
+        at => at.flatten(),
+    };
+    let frame = frame::encode(command.kind(), scope, at, &id, &body);
+    desk.ingest.take(&frame, Via::Unix)?;
+    // What it is now, and not what becomes of it while the disk is waited for.
+    let look = desk.ingest.look(id.as_str());
+    let status = if desk.ingest.is_on_disk().await { StatusCode::OK } else { StatusCode::ACCEPTED };
+    Ok(json(status, &look))
+}
+
+/// What a frame has to say: about what, and with which body.
+fn say(command: Command, channel: Option<&str>, body: &[u8]) -> Result<(Scope, Vec<u8>), Problem> {
+    let (mut scope, mut body) = (channel.map(channel_of).transpose()?, body.to_vec());
+    if body.trim_ascii().is_empty() {
+        body.clear();
+    }
+    let mut object = match body.is_empty() {
+        true => Map::new(),
+        false => serde_json::from_slice(&body).map_err(|_| DropReason::Json)?,
+    };
+    if let Some(named) = object.remove("channel") {
+        let named = channel_of(named.as_str().unwrap_or_default())?;
+        if scope.is_some_and(|scope| scope != named) {
+            return Err(Problem::bad("the query and the body name different channels"));
+        }
+        scope = Some(named);
+        body = serde_json::to_vec(&object).map_err(|_| DropReason::Json)?;
+        if body.len() > LENGTH_MAX {
+            return Err(Problem::too_long());
+        }
+    }
+    let body = match command {
+        Command::End => end(&object)?,
+        Command::Hold | Command::Release | Command::Resume if !object.is_empty() => {
+            return Err(DropReason::Body.into());
+        }
+        Command::Hold | Command::Release | Command::Resume => Vec::new(),
+        Command::Pause | Command::Mark => body,
+    };
+    let scope = scope.map_or(Scope::Whole, Scope::Channel);
+    Ok((scope, body))
+}
+
+/// The body of an END: how many RTP frames the gateway has sent, if it says so.
+fn end(object: &Map<String, Value>) -> Result<Vec<u8>, Problem> {
+    match (object.len(), object.get("sent")) {
+        (0, None) => Ok(Vec::new()),
+        (1, Some(Value::Number(sent))) if sent.is_u64() => {
+            Ok(sent.as_u64().unwrap_or_default().to_be_bytes().to_vec())
+        }
+        _ => Err(DropReason::Body.into()),
+    }
+}
+
+impl From<DropReason> for Problem {
+    /// What a refusal is over HTTP. The words are those for what a client can bring about.
+    fn from(reason: DropReason) -> Self {
+        let (status, detail) = match reason {
+            DropReason::UnknownConnection => (StatusCode::NOT_FOUND, "no connection of this id is live"),
+            DropReason::Late => {
+                (StatusCode::CONFLICT, "the connection has ended, its recording is finalised")
+            }
+            DropReason::ReleaseWithoutHold => (StatusCode::CONFLICT, "there is no hold to be released"),
+            DropReason::ControlFull => {
+                (StatusCode::CONFLICT, "the connection has had more frames beside audio than a call can need")
+            }
+            DropReason::Json => (StatusCode::BAD_REQUEST, "the body is not a JSON object of the right form"),
+            DropReason::Body => (StatusCode::BAD_REQUEST, "this takes no such body"),
+            DropReason::Channel => (StatusCode::BAD_REQUEST, "this is about the whole call, not a channel"),
+            DropReason::InternalError => (StatusCode::INTERNAL_SERVER_ERROR, "a bug: please report it"),
+            DropReason::Disabled => (StatusCode::SERVICE_UNAVAILABLE, "recording is switched off"),
+            DropReason::SpoolOverflow => (StatusCode::SERVICE_UNAVAILABLE, "the disk does not take it"),
+            other => (StatusCode::BAD_REQUEST, other.name()),
+        };
+        Self::new(status, detail).because(reason.name())
+    }
+}

@@ -1,0 +1,280 @@
+//! The HTTP port: health, readiness, metrics, live connections ([`live`]), control of them ([`control`]), and stretches of
+//! their audio ([`audio`]). Errors are `application/problem+json` (RFC 9457).
+//!
+//! Where a token is set, everything but health and readiness needs it. The port has a bound on its own work: two spool
+//! files are read at a time, on threads of their own, and more requests wait. A client that reads slowly holds up
+//! nobody, at shutdown neither.
+
+mod audio;
+mod control;
+mod live;
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
+use axum::extract::{DefaultBodyLimit, FromRequestParts, Path as PathOf, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use serde::Serialize;
+use tokio::net::{TcpListener, UnixStream};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::ingest::Ingest;
+use super::log::Sparing;
+use super::render::Options;
+use super::scrape::Scrape;
+use super::unix::{self, Door};
+use crate::config::Secret;
+use crate::id::{Channel, ConnectionId};
+use crate::metrics::exposition::MEDIA_TYPE;
+
+/// Spool files read at once. The recorder's threads have work of their own.
+const READERS_MAX: usize = 2;
+/// How long requests that are being answered may go on when the daemon stops.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// A socket that clients connect to.
+#[derive(Debug)]
+pub enum Listener {
+    /// Over TCP.
+    Tcp(TcpListener),
+    /// Over a Unix socket.
+    Unix(Door),
+}
+
+impl axum::serve::Listener for Door {
+    type Io = UnixStream;
+    type Addr = ();
+
+    async fn accept(&mut self) -> (UnixStream, ()) {
+        (Self::accept(self).await, ())
+    }
+
+    fn local_addr(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Listens on `host:port` or `unix:` and a path. A Unix socket has mode 0660, replaces a dead one, and is for the
+/// users `allowed`, if that is not `None`.
+///
+/// # Errors
+/// Where the system refuses the address, or another process listens there.
+pub async fn bind(address: &str, allowed: Option<Vec<u32>>) -> io::Result<Listener> {
+    match address.strip_prefix("unix:") {
+        Some(path) => Ok(Listener::Unix(Door::new(unix::bind_stream(Path::new(path))?, allowed))),
+        None => Ok(Listener::Tcp(TcpListener::bind(address).await?)),
+    }
+}
+
+/// What the answers are made of.
+#[derive(Debug)]
+pub struct Desk {
+    ingest: Arc<Ingest>,
+    options: Options,
+    token: Option<Secret>,
+    scrape: Arc<Scrape>,
+    refused: Sparing,
+    permits: Semaphore,
+    /// One scrape or list at a time: the threads they take are those that finish recordings, too.
+    looking: Semaphore,
+}
+
+impl Desk {
+    /// Answers for `ingest`, where there is a `token` only to clients that show it. Stretches are made with the
+    /// `options` of recordings, metrics by `scrape`.
+    #[must_use]
+    pub fn new(ingest: Arc<Ingest>, options: Options, token: Option<Secret>, scrape: Scrape) -> Self {
+        let (permits, looking) = (Semaphore::new(READERS_MAX), Semaphore::new(1));
+        let (scrape, refused) = (Arc::new(scrape), Sparing::default());
+        Self { ingest, options, token, scrape, refused, permits, looking }
+    }
+
+    /// Waits until a spool file may be read.
+    async fn permit(&self) -> Result<SemaphorePermit<'_>, Problem> {
+        self.permits.acquire().await.map_err(|_| Problem::stopping())
+    }
+}
+
+/// Answers until `stop`, and for a second more what has been asked before.
+pub async fn serve(listener: Listener, desk: Desk, stop: CancellationToken) {
+    let desk = Arc::new(desk);
+    let mut routes = Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .route("/v1/connections", get(live::list))
+        .route("/v1/connections/{id}", get(live::one))
+        .route("/v1/connections/{id}/audio", get(audio::audio));
+    for command in control::Command::ALL {
+        let address = format!("/v1/connections/{{id}}/{}", command.name());
+        let told = move |desk, id, query, body| control::control(command, desk, id, query, body);
+        routes = routes.route(&address, post(told));
+    }
+    let routes = routes
+        .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "there is no such address") })
+        .method_not_allowed_fallback(|| async {
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this address takes another method")
+        })
+        .layer(DefaultBodyLimit::max(control::LENGTH_MAX))
+        .layer(from_fn_with_state(Arc::clone(&desk), authorize))
+        .with_state(desk);
+    let stopped = stop.clone().cancelled_owned();
+    let serving = async {
+        match listener {
+            Listener::Tcp(listener) => axum::serve(listener, routes).with_graceful_shutdown(stopped).await,
+            Listener::Unix(listener) => axum::serve(listener, routes).with_graceful_shutdown(stopped).await,
+        }
+    };
+    let time_is_up = async {
+        stop.cancelled().await;
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::select! {
+        ended = serving => if let Err(error) = ended {
+            warn!(%error, "the HTTP port has failed");
+        },
+        () = time_is_up => debug!("answers that were still being sent are cut off"),
+    }
+}
+
+/// Lets a request pass that shows the token, or that needs none: those of orchestrators, which tell nothing of calls.
+async fn authorize(State(desk): State<Arc<Desk>>, request: Request, next: Next) -> Response {
+    let is_health = matches!(request.uri().path(), "/healthz" | "/readyz");
+    let is_let_in = desk.token.as_ref().is_none_or(|token| is_health || shows(request.headers(), token));
+    // A page in a browser on this machine can reach loopback, too. Only with a token it needs the help of its user.
+    let is_page = desk.token.is_none() && request.headers().contains_key(header::ORIGIN);
+    if is_let_in && is_page && !is_health {
+        let detail = "web pages are answered only where AUDIO_HTTP_TOKEN is set";
+        return Problem::new(StatusCode::FORBIDDEN, detail).into_response();
+    }
+    if is_let_in {
+        return next.run(request).await;
+    }
+    if let Some(count) = desk.refused.count() {
+        warn!(count, "requests without the token are refused");
+    }
+    let problem = Problem::new(StatusCode::UNAUTHORIZED, "this address needs the token of AUDIO_HTTP_TOKEN");
+    ([(header::WWW_AUTHENTICATE, "Bearer")], problem).into_response()
+}
+
+/// Whether a request carries the token as RFC 6750 section 2.1 says.
+fn shows(headers: &HeaderMap, token: &Secret) -> bool {
+    let value = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
+    let Some((scheme, presented)) = value.split_first_chunk::<7>() else { return false };
+    scheme.eq_ignore_ascii_case(b"bearer ") && token.is(presented.trim_ascii())
+}
+
+/// An error as the client sees it.
+#[derive(Debug)]
+struct Problem {
+    status: StatusCode,
+    detail: String,
+    /// The word for it in the log and in the metrics, where the recorder refused.
+    reason: Option<&'static str>,
+}
+
+impl Problem {
+    fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        Self { status, detail: detail.into(), reason: None }
+    }
+
+    fn bad(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, detail)
+    }
+
+    fn too_long() -> Self {
+        let detail = format!("the body has more than {} bytes", control::LENGTH_MAX);
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
+    }
+
+    fn stopping() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "the daemon is stopping")
+    }
+
+    fn because(self, reason: &'static str) -> Self {
+        Self { reason: Some(reason), ..self }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let title = self.status.canonical_reason().unwrap_or("Error");
+        let mut body =
+            serde_json::json!({ "title": title, "status": self.status.as_u16(), "detail": self.detail });
+        if let Some(reason) = self.reason {
+            body["reason"] = reason.into();
+        }
+        (self.status, [(header::CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response()
+    }
+}
+
+impl From<BytesRejection> for Problem {
+    fn from(rejection: BytesRejection) -> Self {
+        match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => Self::too_long(),
+            _ => Self::bad(rejection.body_text()),
+        }
+    }
+}
+
+impl From<QueryRejection> for Problem {
+    fn from(rejection: QueryRejection) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, rejection.body_text())
+    }
+}
+
+impl From<PathRejection> for Problem {
+    fn from(rejection: PathRejection) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, rejection.body_text())
+    }
+}
+
+/// The connection id in an address.
+struct Id(ConnectionId);
+
+impl<S: Send + Sync> FromRequestParts<S> for Id {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let PathOf(id) = PathOf::<String>::from_request_parts(parts, state).await?;
+        ConnectionId::new(&id).map(Self).map_err(|error| Problem::bad(error.to_string()))
+    }
+}
+
+fn channel_of(name: &str) -> Result<Channel, Problem> {
+    let found = Channel::BOTH.into_iter().find(|channel| channel.name() == name);
+    found.ok_or_else(|| Problem::bad(format!("channel is caller or ai, or left out for both, not {name:?}")))
+}
+
+/// An answer in JSON.
+fn json(status: StatusCode, body: &impl Serialize) -> Response {
+    let text = serde_json::to_string(body).expect("answers have only keys of text");
+    (status, [(header::CONTENT_TYPE, "application/json")], text).into_response()
+}
+
+async fn ready(State(desk): State<Arc<Desk>>) -> Result<&'static str, Problem> {
+    match desk.ingest.refusal() {
+        None => Ok("ready\n"),
+        Some(reason) => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, reason).because(reason)),
+    }
+}
+
+async fn metrics(State(desk): State<Arc<Desk>>) -> Result<Response, Problem> {
+    let _permit = desk.looking.acquire().await.map_err(|_| Problem::stopping())?;
+    let scrape = Arc::clone(&desk.scrape);
+    let page = tokio::task::spawn_blocking(move || scrape.page()).await.map_err(|error| {
+        warn!(%error, "making the page of metrics panicked");
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the metrics could not be read")
+    })?;
+    Ok(([(header::CONTENT_TYPE, MEDIA_TYPE)], page).into_response())
+}
