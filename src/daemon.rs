@@ -26,12 +26,14 @@ use crate::io::gate::Gate;
 use crate::io::ingest::{Ingest, Limits, PACKETS_MAX};
 use crate::io::recover::{Found, look_through};
 use crate::io::render::Options;
+use crate::io::rtp_ports::RtpPorts;
 use crate::io::scrape::Scrape;
 use crate::io::spool_dir::SpoolDir;
 use crate::io::spool_writer::SpoolWriter;
 use crate::io::store::Store;
 use crate::io::{http, udp, unix};
 use crate::metrics::Metrics;
+use crate::plain::ports_of;
 use crate::time::Mono;
 
 /// How often deadlines are looked at.
@@ -166,10 +168,12 @@ impl Daemon {
         let stop = CancellationToken::new();
         tokio::spawn(Arc::clone(&finisher).bring_back(spool.path().to_owned(), stop.clone()));
         let finisher = tokio::spawn(finisher.run(to_finish, give_up.clone()));
-        take_up(found, &ingest, sealed);
-
         let receivers = TaskTracker::new();
-        sockets.serve(&ingest, &config, &stop, &receivers);
+        let ports = config
+            .rtp_ports
+            .map(|range| RtpPorts::new(range, Arc::clone(&ingest), stop.clone(), receivers.clone()));
+        take_up(found, &ingest, ports.as_ref(), sealed);
+        sockets.serve(&ingest, &config, ports, &stop, &receivers);
         let pulse = Pulse { clock, last_us: Arc::default() };
         receivers.spawn(keep_time(
             Arc::clone(&ingest),
@@ -282,12 +286,24 @@ impl Sockets {
         Ok((sockets, bound))
     }
 
-    fn serve(self, ingest: &Arc<Ingest>, config: &Config, stop: &CancellationToken, tasks: &TaskTracker) {
+    fn serve(
+        self,
+        ingest: &Arc<Ingest>,
+        config: &Config,
+        ports: Option<Arc<RtpPorts>>,
+        stop: &CancellationToken,
+        tasks: &TaskTracker,
+    ) {
         if let Some(listener) = self.http {
             let inode = self.udp.as_ref().and_then(udp::inode);
             let scrape = Scrape::new(Arc::clone(ingest), config.min_free_bytes, inode);
-            let desk =
-                http::Desk::new(Arc::clone(ingest), options(config), config.http_token.clone(), scrape);
+            let desk = http::Desk::new(
+                Arc::clone(ingest),
+                options(config),
+                config.http_token.clone(),
+                scrape,
+                ports,
+            );
             tasks.spawn(http::serve(listener, desk, stop.clone()));
         }
         if let Some(socket) = self.udp {
@@ -307,10 +323,14 @@ fn is_open_to_others(address: SocketAddr) -> bool {
 }
 
 /// Hands what the spool held to where it goes on.
-fn take_up(found: Found, ingest: &Ingest, sealed: mpsc::Sender<PathBuf>) {
+fn take_up(found: Found, ingest: &Ingest, ports: Option<&Arc<RtpPorts>>, sealed: mpsc::Sender<PathBuf>) {
     for resumed in found.open {
         info!(connection = ?resumed.id.as_str(), path = %resumed.path.display(), "connection found in the spool, waiting for its gateway");
+        let (id, had) = (resumed.id.clone(), ports_of(&resumed.metadata.meta));
         ingest.resume(resumed);
+        if let Some((ports, had)) = ports.zip(had) {
+            ports.open_again(id, had);
+        }
     }
     // There may be more than the queue holds.
     tokio::spawn(async move {

@@ -22,6 +22,7 @@
 //! | [`time`], [`id`] | units of time; connection ids and channels |
 //! | [`frame`], [`tap_key`] | bytes off the wire become types, once: the tap protocol, and whether a frame is genuine and new |
 //! | [`packet`], [`red`], [`rtpmap`] | likewise RTP, copies in it, payload types |
+//! | [`plain`] | plain RTP on ports of a call's own: whom to believe there, and the answer as SDP |
 //! | [`opus`] | Opus packets as frames, split and joined without touching one |
 //! | [`connection`] | one call's life as a state machine, its metadata, and what a pause keeps out |
 //! | [`spool`] | the format of the durable log, and how to read around damage |
@@ -67,6 +68,7 @@ pub mod mux;
 pub mod opus;
 pub mod packet;
 pub mod picture;
+pub mod plain;
 pub mod publish;
 pub mod recording;
 pub mod red;

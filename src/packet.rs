@@ -109,21 +109,37 @@ pub struct SenderReport {
 
 /// A packet of a compound one that is a sender report.
 const SENDER_REPORT: u8 = 200;
+/// A packet of a compound one in which sources take their leave.
+const BYE: u8 = 203;
 /// The length of a sender report without report blocks. One that claims less is cut off.
 const SENDER_REPORT_BYTES: usize = 28;
 
 /// Returns the sender reports of a compound RTCP packet, as far as its lengths can be followed.
 pub fn sender_reports(bytes: &[u8]) -> impl Iterator<Item = SenderReport> + '_ {
+    rtcp_packets(bytes)
+        .filter(|(_, kind, _)| *kind == SENDER_REPORT)
+        .filter_map(|(_, _, packet)| sender_report(packet))
+}
+
+/// Returns the sources that a compound RTCP packet says BYE of (RFC 3550 section 6.6), likewise.
+pub fn byes(bytes: &[u8]) -> impl Iterator<Item = u32> + '_ {
+    rtcp_packets(bytes).filter(|(_, kind, _)| *kind == BYE).flat_map(|(count, _, packet)| {
+        let sources = packet.get(4..).unwrap_or_default().as_chunks::<4>().0;
+        sources.iter().take(usize::from(count)).map(|source| u32::from_be_bytes(*source))
+    })
+}
+
+/// The packets of a compound one: their counts, their types, and themselves.
+fn rtcp_packets(bytes: &[u8]) -> impl Iterator<Item = (u8, u8, &[u8])> {
     let mut rest = bytes;
-    let packets = std::iter::from_fn(move || {
+    std::iter::from_fn(move || {
         let [first, kind, high, low, ..] = *rest else { return None };
         let words = usize::from(u16::from_be_bytes([high, low]));
         let length = words.saturating_add(1).saturating_mul(4);
         let (packet, behind) = rest.split_at_checked(length)?;
         rest = behind;
-        (first >> 6 == 2).then_some((kind, packet))
-    });
-    packets.filter(|(kind, _)| *kind == SENDER_REPORT).filter_map(|(_, packet)| sender_report(packet))
+        (first >> 6 == 2).then_some((first & 31, kind, packet))
+    })
 }
 
 fn sender_report(packet: &[u8]) -> Option<SenderReport> {
@@ -188,6 +204,18 @@ mod tests {
         let packet = parse_rtp(&kept).unwrap();
         assert_eq!((packet.sequence, packet.timestamp, packet.ssrc), (9, 8, 7));
         assert!(packet.payload.is_empty());
+    }
+
+    #[test]
+    fn sources_that_take_their_leave_are_told() {
+        let report = [0x80, 201, 0, 1, 0, 0, 0, 1];
+        let bye = [0x82, 203, 0, 2, 0, 0, 0, 7, 0, 0, 1, 0];
+        let compound = [&report[..], &bye, &[0x81, 203, 0, 0]].concat();
+        assert_eq!(check_rtcp(&compound), Ok(()));
+        assert_eq!(byes(&compound).collect::<Vec<_>>(), [7, 256]);
+        // A count that the length does not hold, and a length that the packet does not.
+        assert_eq!(byes(&[0x83, 203, 0, 1, 0, 0, 0, 9]).collect::<Vec<_>>(), [9]);
+        assert_eq!(byes(&bye[..11]).count() + byes(&report).count(), 0);
     }
 
     #[test]

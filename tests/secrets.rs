@@ -5,6 +5,7 @@
 
 mod rig;
 
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
 
@@ -14,6 +15,7 @@ use rig::cloud::{BUCKET, Cloud};
 use rig::daemon::Daemon;
 use rig::gateway::{CALLER, Gateway, Socket};
 use rig::gcs::{Access, Gcs};
+use rig::http::{ask, http_address};
 use rig::media::{SPEECH, Sender, voice};
 use rig::place::{Place, contains};
 use rig::proxy::{Fault, Proxy};
@@ -50,15 +52,18 @@ fn said_on_a_bad_day(place: &Place, proxy: &Proxy) -> String {
     });
     wait_for("the spool to be empty", || place.spool_files().is_empty().then_some(()));
     assert!(proxy.injected_in_all() >= 10, "{} faults", proxy.injected_in_all());
+    let page = ask(TcpStream::connect(http_address(&daemon)).unwrap(), "GET", "/metrics");
+    assert_eq!(page.status, 200);
     let log = daemon.stop();
     assert!(log.contains("TRACE") && log.contains("publishing failed"), "{log}");
     // Azurite cannot delete for a shared access signature, so that `check` may fail here; tests/stores.rs has it succeed.
     let check = place.command("check").output().unwrap();
-    [log.as_bytes(), &check.stdout, &check.stderr].map(String::from_utf8_lossy).concat()
+    [log.as_bytes(), &page.body, &check.stdout, &check.stderr].map(String::from_utf8_lossy).concat()
 }
 
 fn as_talkative(place: &mut Place, others: &[(&str, &str)]) {
     place.set("AUDIO_LOG", "trace");
+    place.set("AUDIO_HTTP_LISTEN", "127.0.0.1:0");
     for (variable, value) in others {
         place.set(variable, value);
     }

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The core, in the order of the flow: a module imports only from those before it.
-const CORE: [&str; 21] = [
+const CORE: [&str; 22] = [
     "time",
     "id",
     "frame",
@@ -15,6 +15,7 @@ const CORE: [&str; 21] = [
     "packet",
     "red",
     "rtpmap",
+    "plain",
     "opus",
     "connection",
     "spool",

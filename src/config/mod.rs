@@ -14,19 +14,39 @@ mod secret;
 mod table;
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ValueEnum;
 
 use read::{
-    BACKUP_TAKES, GAIN_DB, HTTP_TAKES, OBJECT_KEY_TAKES, PATH_TAKES, Reader, SOCKET_TAKES, TAP_KEY_TAKES,
-    TOKEN_TAKES, UDP_TAKES, UIDS_TAKES, http_listen, name_of, object_key, path, socket_path, tap_key, token,
-    udp_listen, uids,
+    BACKUP_TAKES, GAIN_DB, HTTP_TAKES, OBJECT_KEY_TAKES, PATH_TAKES, PORTS_TAKES, Reader, SOCKET_TAKES,
+    TAP_KEY_TAKES, TOKEN_TAKES, UDP_TAKES, UIDS_TAKES, http_listen, name_of, object_key, path, port_range,
+    socket_path, tap_key, token, udp_listen, uids,
 };
 pub use secret::{HIDDEN, SECRETS, Secret};
 pub use table::{Settings, VARIABLES, Variable};
+
+/// UDP ports of an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortRange {
+    /// The address.
+    pub host: IpAddr,
+    /// The first port, an even one.
+    pub low: u16,
+    /// The last port.
+    pub high: u16,
+}
+
+impl PortRange {
+    /// How many groups of so many ports there are in it.
+    #[must_use]
+    pub fn groups(&self, ports: u16) -> u16 {
+        let count = u32::from(self.high.saturating_sub(self.low)) + 1;
+        u16::try_from(count / u32::from(ports)).unwrap_or(u16::MAX)
+    }
+}
 
 /// Where recordings are published. `AUDIO_STORAGE_TYPE` takes the names in lower case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -118,6 +138,8 @@ pub struct Config {
     pub http_listen: Option<String>,
     /// What HTTP clients must show, except for health.
     pub http_token: Option<Secret>,
+    /// Ports for plain RTP.
+    pub rtp_ports: Option<PortRange>,
     /// How a recording is made.
     pub format: RecordingFormat,
     /// Silence after the last audio.
@@ -207,6 +229,7 @@ pub fn resolve(settings: &Settings) -> Result<Config, Faults> {
         unix_allow_uids: reader.optional("AUDIO_UNIX_ALLOW_UIDS", UIDS_TAKES, uids),
         http_listen: reader.optional("AUDIO_HTTP_LISTEN", HTTP_TAKES, http_listen),
         http_token: reader.optional("AUDIO_HTTP_TOKEN", TOKEN_TAKES, token),
+        rtp_ports: reader.optional("AUDIO_RTP_PORTS", PORTS_TAKES, port_range),
         format: reader.choice("AUDIO_FORMAT"),
         tail: reader.millis("AUDIO_TAIL_MS", 0..=60_000),
         keep_channels: reader.boolean("AUDIO_KEEP_CHANNELS"),
@@ -317,6 +340,22 @@ mod tests {
                 "AUDIO_LOG_FORMAT=\"xml\": takes text or json",
             ]
         );
+    }
+
+    #[test]
+    fn ports_are_a_range_of_an_address_that_begins_with_an_even_one() {
+        let range = |text: &str| resolve(&settings(&["--http-listen=127.0.0.1:8080", "--rtp-ports", text]));
+        let found = range("20000-20999").unwrap().rtp_ports.unwrap();
+        assert_eq!((found.host, found.groups(4)), (IpAddr::from([127, 0, 0, 1]), 250));
+        assert_eq!(range("[::1]:2-5").unwrap().rtp_ports.unwrap().groups(4), 1);
+        assert_eq!(range("localhost:65532-65535").unwrap().rtp_ports.unwrap().groups(4), 1);
+        for bad in
+            ["20001-20999", "20000-20002", "20000", "0-100", "20000-70000", "x:20000-20999", "21000-20000"]
+        {
+            assert!(range(bad).is_err(), "{bad}");
+        }
+        assert!(range("10.0.0.1:20000-20999").is_err(), "it is not loopback");
+        assert_eq!(faults(&["--rtp-ports=20000-20999"]).len(), 1, "nobody could open them");
     }
 
     #[test]

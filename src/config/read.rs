@@ -1,7 +1,7 @@
 //! Reads settings one after the other: texts become values within bounds, and what is wrong is gathered.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
-use super::{Config, Fault, HIDDEN, RecordingFormat, SECRETS, Secret, Settings, StorageKind, VARIABLES};
+use super::{
+    Config, Fault, HIDDEN, PortRange, RecordingFormat, SECRETS, Secret, Settings, StorageKind, VARIABLES,
+};
 use crate::publish::key::longest;
 
 /// `sun_path` of Linux has 108 bytes, the last of them a zero.
@@ -37,6 +39,7 @@ pub(super) const HTTP_TAKES: &str =
     "an address and a port such as 127.0.0.1:8080, or unix: and a path of at most 107 bytes";
 pub(super) const TAP_KEY_TAKES: &str = "at least 16 bytes of text without control characters";
 pub(super) const TOKEN_TAKES: &str = "at least 16 visible ASCII characters without a blank";
+pub(super) const PORTS_TAKES: &str = "a range of at least four ports that begins with an even one, such as 20000-20999, or with an address before it: 10.0.0.5:20000-20999";
 pub(super) const UIDS_TAKES: &str = "user ids as numbers, separated by commas";
 pub(super) const OBJECT_KEY_TAKES: &str = "a relative name in .opus with {id}, {connection_id} or {conversation_id}; \
      also {tenant}, {yyyy}, {mm}, {dd}, {hh}; no other braces; no component that is empty, . or ..; at most 1000 bytes \
@@ -156,6 +159,16 @@ impl<'a> Reader<'a> {
                 self.refuse(variable, "a loopback address unless AUDIO_ALLOW_REMOTE=true");
             }
         }
+        let is_remote = config.rtp_ports.is_some_and(|ports| !ports.host.to_canonical().is_loopback());
+        if is_remote && !config.allow_remote {
+            self.refuse("AUDIO_RTP_PORTS", "a loopback address unless AUDIO_ALLOW_REMOTE=true");
+        }
+        if config.rtp_ports.is_some()
+            && config.http_listen.is_none()
+            && self.settings.given("AUDIO_HTTP_LISTEN").is_none()
+        {
+            self.refuse("AUDIO_RTP_PORTS", "nothing unless AUDIO_HTTP_LISTEN is set, which opens them");
+        }
         if config.unix_dgram.is_some() && config.unix_dgram == config.unix_stream {
             self.refuse("AUDIO_UNIX_STREAM", "another path than AUDIO_UNIX_DGRAM");
         }
@@ -230,6 +243,18 @@ pub(super) fn tap_key(text: &str) -> Option<Secret> {
 pub(super) fn token(text: &str) -> Option<Secret> {
     let is_strong = text.len() >= SECRET_MIN_BYTES && text.chars().all(|c| c.is_ascii_graphic());
     is_strong.then(|| Secret::new(text))
+}
+
+pub(super) fn port_range(text: &str) -> Option<PortRange> {
+    let (host, ports) = text.rsplit_once(':').unwrap_or(("127.0.0.1", text));
+    let host = match host {
+        "localhost" => Ipv4Addr::LOCALHOST.into(),
+        host => host.trim_start_matches('[').trim_end_matches(']').parse().ok()?,
+    };
+    let (low, high) = ports.split_once('-')?;
+    let range = PortRange { host, low: low.parse().ok()?, high: high.parse().ok()? };
+    let is_sound = range.low >= 2 && range.low.is_multiple_of(2) && range.high.checked_sub(range.low)? >= 3;
+    is_sound.then_some(range)
 }
 
 pub(super) fn uids(text: &str) -> Option<Vec<u32>> {

@@ -96,6 +96,8 @@ settings! {
     http_token "AUDIO_HTTP_TOKEN" "http-token" "SECRET" "unset"
         "secret of at least 16 characters that HTTP clients must show as a bearer token, except for health; better \
          set by the variable"
+    rtp_ports "AUDIO_RTP_PORTS" "rtp-ports" "PORTS" "unset"
+        "UDP ports for plain RTP, which HTTP opens, four for a call: low-high or host:low-high"
     format "AUDIO_FORMAT" "format" "FORMAT" "lossless"
         "lossless (received Opus is kept as it is) or compat (one coupled stereo encoding)"
     tail_ms "AUDIO_TAIL_MS" "tail-ms" "MS" "2000"

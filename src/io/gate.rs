@@ -18,6 +18,8 @@ pub enum Via {
     Udp,
     /// A Unix socket.
     Unix,
+    /// A port for plain RTP, which HTTP has opened.
+    Ports,
 }
 
 /// Believes frames or not.
@@ -41,7 +43,7 @@ impl Gate {
     /// [`Distrust`] says why not.
     pub fn check(&self, bytes: &[u8], via: Via, clock: &Clock) -> Result<(), Distrust> {
         let Some(key) = &self.key else { return Ok(()) };
-        if via == Via::Unix && !has_trailer(bytes) {
+        if via != Via::Udp && !has_trailer(bytes) {
             return Ok(());
         }
         let stamp = key.verify(bytes)?;

@@ -436,6 +436,12 @@ impl Ingest {
         self.clock.now()
     }
 
+    /// Reads the wall clock.
+    #[must_use]
+    pub fn wall(&self) -> Wall {
+        self.clock.wall()
+    }
+
     /// Writes all buffers to the spool and ends its threads. Frames received after this are lost.
     pub fn stop_writer(&self) {
         self.writer.stop();

@@ -95,10 +95,16 @@ impl Sparing {
 }
 
 /// Reports dropped frames, each reason at most once a second.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct DropLog {
     /// When each reason was reported last, by its place in the list of reasons. Locked only for dropped frames.
     last: Mutex<[Option<Mono>; DropReason::ALL.len()]>,
+}
+
+impl Default for DropLog {
+    fn default() -> Self {
+        Self { last: Mutex::new([None; DropReason::ALL.len()]) }
+    }
 }
 
 impl DropLog {

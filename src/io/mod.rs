@@ -15,6 +15,7 @@ pub mod outbox;
 mod payloads;
 pub mod recover;
 pub mod render;
+pub mod rtp_ports;
 pub mod scrape;
 mod slot;
 mod sources;

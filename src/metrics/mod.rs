@@ -110,6 +110,8 @@ words! {
     Rtp "bad_rtp"
     /// RTCP in a frame of kind RTP.
     RtcpAsRtp "rtcp_as_rtp"
+    /// Plain RTP of another sender than the one that has the port.
+    OtherSource "other_source"
     /// A body that is no compound RTCP packet.
     Rtcp "bad_rtcp"
     /// Metadata of one connection beyond 64 KiB.

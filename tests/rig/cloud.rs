@@ -101,8 +101,8 @@ impl Cloud {
                 });
             }
         };
-        let line = found.head.lines().find(|line| line.to_lowercase().starts_with("content-type:")).unwrap();
-        let content_type = line.split_once(": ").unwrap().1.to_owned();
+        let line = found.head.lines().find(|line| line.to_lowercase().starts_with("content-type:"));
+        let content_type = line.and_then(|line| line.split_once(": ")).expect("a content type").1.to_owned();
         Some(Stored { bytes: found.bytes, labels: found.metadata, content_type })
     }
 
@@ -122,6 +122,6 @@ impl Cloud {
     }
 
     pub(crate) fn manifest(&self, name: &str) -> Value {
-        serde_json::from_slice(&self.await_object(name).bytes).unwrap()
+        serde_json::from_slice(&self.await_object(name).bytes).expect("a manifest is JSON")
     }
 }

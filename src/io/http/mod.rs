@@ -1,4 +1,4 @@
-//! The HTTP port: health, readiness, metrics, live connections ([`live`]), control of them ([`control`]), and stretches of
+//! The HTTP port: health, readiness, metrics, live connections ([`live`]), ports for plain RTP ([`open`]), control ([`control`]), and stretches of
 //! their audio ([`audio`]). Errors are `application/problem+json` (RFC 9457).
 //!
 //! Where a token is set, everything but health and readiness needs it. The port has a bound on its own work: two spool
@@ -8,6 +8,7 @@
 mod audio;
 mod control;
 mod live;
+mod open;
 
 use std::io;
 use std::path::Path;
@@ -31,6 +32,7 @@ use tracing::{debug, warn};
 use super::ingest::Ingest;
 use super::log::Sparing;
 use super::render::Options;
+use super::rtp_ports::RtpPorts;
 use super::scrape::Scrape;
 use super::unix::{self, Door};
 use crate::config::Secret;
@@ -82,6 +84,7 @@ pub struct Desk {
     ingest: Arc<Ingest>,
     options: Options,
     token: Option<Secret>,
+    ports: Option<Arc<RtpPorts>>,
     scrape: Arc<Scrape>,
     refused: Sparing,
     permits: Semaphore,
@@ -91,12 +94,18 @@ pub struct Desk {
 
 impl Desk {
     /// Answers for `ingest`, where there is a `token` only to clients that show it. Stretches are made with the
-    /// `options` of recordings, metrics by `scrape`.
+    /// `options` of recordings, metrics by `scrape`; plain RTP is taken on `ports`.
     #[must_use]
-    pub fn new(ingest: Arc<Ingest>, options: Options, token: Option<Secret>, scrape: Scrape) -> Self {
+    pub fn new(
+        ingest: Arc<Ingest>,
+        options: Options,
+        token: Option<Secret>,
+        scrape: Scrape,
+        ports: Option<Arc<RtpPorts>>,
+    ) -> Self {
         let (permits, looking) = (Semaphore::new(READERS_MAX), Semaphore::new(1));
         let (scrape, refused) = (Arc::new(scrape), Sparing::default());
-        Self { ingest, options, token, scrape, refused, permits, looking }
+        Self { ingest, options, token, ports, scrape, refused, permits, looking }
     }
 
     /// Waits until a spool file may be read.
@@ -112,7 +121,7 @@ pub async fn serve(listener: Listener, desk: Desk, stop: CancellationToken) {
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
-        .route("/v1/connections", get(live::list))
+        .route("/v1/connections", get(live::list).post(open::open))
         .route("/v1/connections/{id}", get(live::one))
         .route("/v1/connections/{id}/audio", get(audio::audio));
     for command in control::Command::ALL {

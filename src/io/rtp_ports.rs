@@ -1,0 +1,277 @@
+//! Ports for plain RTP: four for a call, and a task that turns what comes there into frames.
+//!
+//! Ports are handed out one group after the other through the whole range, so that one that was just given back rests
+//! as long as possible: a sender that did not notice the end of its call should not reach another. They are noted in the
+//! connection's metadata and so in its spool file; a restart opens the same ones again, and the sender notices nothing.
+
+use std::collections::HashSet;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::net::UdpSocket;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use super::gate::Via;
+use super::ingest::Ingest;
+use super::spool_writer::lock;
+use crate::config::PortRange;
+use crate::frame::encode;
+use crate::id::{Channel, ConnectionId, Scope};
+use crate::metrics::DropReason;
+use crate::packet::{byes, parse_rtp};
+use crate::plain::{Opening, Source, is_rtcp};
+
+/// Ports of a call: RTP and RTCP of each channel.
+const GROUP: u16 = 4;
+/// The longest packet that is taken: more than any link carries, and than 60 ms of 16-bit stereo at 48 kHz.
+const PACKET_MAX_BYTES: usize = 16 * 1024;
+/// Datagrams taken from a socket before the others get their turn.
+const BATCH: usize = 64;
+/// How soon ports are given back when their call has ended.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+const RTP: u8 = 1;
+const END: u8 = 2;
+const META: u8 = 3;
+const RTCP: u8 = 10;
+
+/// The ports of one daemon.
+#[derive(Debug)]
+pub struct RtpPorts {
+    range: PortRange,
+    ingest: Arc<Ingest>,
+    taken: Mutex<Taken>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// Which groups of ports are in use, and with which the search for a free one begins.
+#[derive(Debug, Default)]
+struct Taken {
+    groups: HashSet<u16>,
+    next: u16,
+}
+
+/// A call that waits for its packets.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    /// Its id.
+    pub connection: ConnectionId,
+    /// The address that its ports are on.
+    pub address: IpAddr,
+    /// The ports for RTP of caller and AI. The next one of each is for RTCP.
+    pub ports: [u16; 2],
+}
+
+/// Why a call got no ports.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A connection of the id is live.
+    #[error("a connection of this id is live")]
+    Live,
+    /// All ports are in use.
+    #[error("all ports of AUDIO_RTP_PORTS are in use")]
+    NoPorts,
+    /// The connection is refused.
+    #[error("the connection is refused: {}", .0.name())]
+    Refused(DropReason),
+}
+
+/// The sockets of one channel, the first for RTP.
+type Pair = [UdpSocket; 2];
+
+/// Sockets, and the ports that they give back at their end.
+#[derive(Debug)]
+struct Group {
+    sockets: [Pair; 2],
+    base: u16,
+    owner: Arc<RtpPorts>,
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        lock(&self.owner.taken).groups.remove(&self.base);
+    }
+}
+
+impl RtpPorts {
+    /// Hands out ports of `range`, whose packets go to `ingest`, until `stop`. Receivers are tracked by `tasks`.
+    #[must_use]
+    pub fn new(
+        range: PortRange,
+        ingest: Arc<Ingest>,
+        stop: CancellationToken,
+        tasks: TaskTracker,
+    ) -> Arc<Self> {
+        Arc::new(Self { range, ingest, taken: Mutex::default(), stop, tasks })
+    }
+
+    /// Opens a connection and ports for it.
+    ///
+    /// # Errors
+    /// [`OpenError`]; then nothing is open.
+    pub fn open(self: &Arc<Self>, opening: &Opening) -> Result<Opened, OpenError> {
+        let is_live = |id: &ConnectionId| self.ingest.live_spool(id.as_str()).is_some();
+        if opening.connection.as_ref().is_some_and(is_live) {
+            return Err(OpenError::Live);
+        }
+        let group = self.free_group().ok_or(OpenError::NoPorts)?;
+        let ports = [group.base, group.base + 2];
+        let connection = match &opening.connection {
+            Some(id) => id.clone(),
+            None => self.make_up_id(group.base),
+        };
+        for (scope, object) in opening.to_objects(ports) {
+            let body = serde_json::to_vec(&object).expect("keys are text");
+            let frame = encode(META, scope, None, &connection, &body);
+            self.ingest.take(&frame, Via::Ports).map_err(OpenError::Refused)?;
+        }
+        info!(connection = ?connection.as_str(), caller = ports[0], ai = ports[1], "ports for plain RTP opened");
+        self.receive(connection.clone(), group);
+        Ok(Opened { connection, address: self.range.host, ports })
+    }
+
+    /// Opens the ports again that a connection had before a restart.
+    pub fn open_again(self: &Arc<Self>, connection: ConnectionId, ports: [u16; 2]) {
+        let base = ports[0];
+        let group = if ports[1] == base.saturating_add(2) { self.group(base) } else { None };
+        let Some(group) = group else {
+            warn!(connection = ?connection.as_str(), caller = ports[0], ai = ports[1], "the call's ports cannot be had again, its recording ends here");
+            return;
+        };
+        info!(connection = ?connection.as_str(), caller = ports[0], ai = ports[1], "ports for plain RTP opened");
+        self.receive(connection, group);
+    }
+
+    fn make_up_id(&self, port: u16) -> ConnectionId {
+        let text = format!("rtp-{}-{port}", self.ingest.wall().0);
+        ConnectionId::new(&text).expect("short, and of letters and digits")
+    }
+
+    /// The next group of which all ports can be had.
+    fn free_group(self: &Arc<Self>) -> Option<Group> {
+        let groups = self.range.groups(GROUP);
+        let first = lock(&self.taken).next;
+        for step in 0..groups {
+            let index = (u32::from(first) + u32::from(step)) % u32::from(groups);
+            let index = u16::try_from(index).expect("less than the number of groups");
+            if let Some(group) = self.group(self.range.low + index * GROUP) {
+                lock(&self.taken).next = index + 1;
+                return Some(group);
+            }
+        }
+        None
+    }
+
+    /// A group, unless a call has it or another program one of its ports.
+    fn group(self: &Arc<Self>, base: u16) -> Option<Group> {
+        if !lock(&self.taken).groups.insert(base) {
+            return None;
+        }
+        let bind = |port: u16| bind(SocketAddr::new(self.range.host, port));
+        let pair = |base: u16| Ok::<_, io::Error>([bind(base)?, bind(base + 1)?]);
+        match pair(base).and_then(|caller| Ok([caller, pair(base + 2)?])) {
+            Ok(sockets) => Some(Group { sockets, base, owner: Arc::clone(self) }),
+            Err(_) => {
+                lock(&self.taken).groups.remove(&base);
+                None
+            }
+        }
+    }
+
+    fn receive(self: &Arc<Self>, connection: ConnectionId, group: Group) {
+        let receiver = Receiver {
+            ingest: Arc::clone(&self.ingest),
+            connection,
+            sources: Default::default(),
+            datagram: vec![0; PACKET_MAX_BYTES].into(),
+        };
+        self.tasks.spawn(receiver.run(group, self.stop.clone()));
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = std::net::UdpSocket::bind(address)?;
+    socket.set_nonblocking(true)?;
+    UdpSocket::from_std(socket)
+}
+
+/// What receives the packets of one call.
+struct Receiver {
+    ingest: Arc<Ingest>,
+    connection: ConnectionId,
+    sources: [Source; 2],
+    datagram: Box<[u8]>,
+}
+
+impl Receiver {
+    /// Receives until the connection has ended, or `stop`, and then what the sockets still hold.
+    async fn run(mut self, group: Group, stop: CancellationToken) {
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        let [[caller, caller_rtcp], [ai, ai_rtcp]] = &group.sockets;
+        loop {
+            // Which of them it was, and whether that went well, the receiving itself tells.
+            let is_last = tokio::select! {
+                _ = caller.readable() => false,
+                _ = caller_rtcp.readable() => false,
+                _ = ai.readable() => false,
+                _ = ai_rtcp.readable() => false,
+                _ = look.tick() => self.ingest.live_spool(self.connection.as_str()).is_none(),
+                () = stop.cancelled() => true,
+            };
+            let mut is_more = false;
+            for (channel, pair) in Channel::BOTH.into_iter().zip(&group.sockets) {
+                for socket in pair {
+                    is_more |= self.receive_batch(socket, channel);
+                }
+            }
+            if is_last && !is_more {
+                return;
+            }
+            if is_more {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// Receives what is there, a batch at most. True if there may be more.
+    fn receive_batch(&mut self, socket: &UdpSocket, channel: Channel) -> bool {
+        for _ in 0..BATCH {
+            match socket.try_recv_from(&mut self.datagram) {
+                Ok((length, from)) => self.handle(length, from, channel),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+                Err(error) => warn!(connection = ?self.connection.as_str(), %error, "port for plain RTP"),
+            }
+        }
+        true
+    }
+
+    fn handle(&mut self, length: usize, from: SocketAddr, channel: Channel) {
+        let bytes = &self.datagram[..length];
+        let scope = Scope::Channel(channel);
+        let source = &mut self.sources[channel.index()];
+        let frame = |kind, body| encode(kind, scope, None, &self.connection, body);
+        if is_rtcp(bytes) {
+            if !source.believes(from) {
+                return self.ingest.drop_frame(DropReason::OtherSource, &frame(RTCP, bytes));
+            }
+            self.ingest.receive(&frame(RTCP, bytes), Via::Ports);
+            if source.ends_with(byes(bytes)) {
+                self.ingest.receive(&frame(END, &[]), Via::Ports);
+            }
+            return;
+        }
+        // One that fills all there is may have been longer.
+        match parse_rtp(bytes).ok().filter(|_| length < PACKET_MAX_BYTES) {
+            None => self.ingest.drop_frame(DropReason::Rtp, &frame(RTP, bytes)),
+            Some(rtp) if source.admit(from, rtp.ssrc, self.ingest.now()) => {
+                self.ingest.receive(&frame(RTP, bytes), Via::Ports);
+            }
+            Some(_) => self.ingest.drop_frame(DropReason::OtherSource, &frame(RTP, bytes)),
+        }
+    }
+}
