@@ -283,6 +283,13 @@ impl Sockets {
             }
             sockets.http = Some(listener);
         }
+        if let Some(range) = config.rtp_ports {
+            let (address, low, high) = (range.host, range.low, range.high);
+            info!(socket = "plain_rtp", %address, low, high, "ports are opened on demand");
+            if is_open_to_others(SocketAddr::new(address, low)) {
+                warn!(socket = "plain_rtp", %address, "anybody who reaches these ports can forge what is recorded, keep them in a network of your own");
+            }
+        }
         Ok((sockets, bound))
     }
 

@@ -27,7 +27,7 @@ use rig::media::{SPEECH, Sender, marked_packet, voice};
 use rig::place::Place;
 use rig::proxy::{Fault, Proxy};
 use rig::recording::{Recording, sounds_in};
-use rig::stores::{AZURITE_ACCOUNT, AZURITE_KEY};
+use rig::stores::{AZURITE_ACCOUNT, AZURITE_KEY, GcpEmulator};
 use rig::wait_for;
 
 fn await_empty_spool(place: &Place) {
@@ -174,6 +174,30 @@ fn a_large_recording_goes_in_parts_and_is_created_or_refused_all_the_same() {
         let beside = "pre fix/.20260102T030405.678901Z-call-00000000.part";
         assert!(cloud.object(beside.trim_start_matches("pre fix/")).is_none(), "no temporary object is left");
     }
+}
+
+#[test]
+fn an_emulator_that_other_people_wrote_takes_both_kinds_of_uploads() {
+    let Some(emulator) = GcpEmulator::start(BUCKET) else { return };
+    let place = Place::new()
+        .with("AUDIO_STORAGE_TYPE", "gcs")
+        .with("AUDIO_STORAGE_PATH", BUCKET)
+        .with("STORAGE_EMULATOR_HOST", &emulator.address().ip().to_string());
+    let daemon = Daemon::start(&place);
+    let small = voice(SPEECH, 150.0, 100);
+    // More than what goes in one request.
+    let large: Vec<_> = (0..3_000).map(|n| marked_packet(&format!("{n:05}").repeat(200))).collect();
+    for (id, payloads) in [("small", &small), ("large", &large)] {
+        call(&place, &daemon, id, payloads);
+        let name = |ending: &str| format!("conversation_{id}_merged.{ending}");
+        let manifest = wait_for("the manifest", || emulator.object(BUCKET, &name("json")));
+        let manifest: serde_json::Value = serde_json::from_slice(&manifest.bytes).unwrap();
+        let stored = emulator.object(BUCKET, &name("opus")).unwrap();
+        assert_eq!(manifest["file"]["crc32c"], format!("{:08x}", crc32c::crc32c(&stored.bytes)));
+        assert!(recording(&place, &stored.bytes).sounds(0) == sounds_in(payloads), "to the byte");
+    }
+    await_empty_spool(&place);
+    daemon.stop();
 }
 
 #[test]

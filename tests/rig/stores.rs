@@ -1,11 +1,12 @@
-//! Object stores that other people wrote: moto's S3 and Azurite's blobs, each started as a process of the test's own.
+//! Object stores that other people wrote: moto's S3, Azurite's blobs, and `gcp-storage-emulator`, each started as a process of the
+//! test's own.
 //!
-//! `SIDETAPE_MOTO` and `SIDETAPE_AZURITE` name the programs `moto_server` and `azurite-blob` where they are not on the
-//! path. Both keep all in memory and end with the test, however that ends.
+//! `SIDETAPE_MOTO`, `SIDETAPE_AZURITE` and `SIDETAPE_GCP_EMULATOR` name the programs `moto_server`, `azurite-blob` and
+//! `gcp-storage-emulator` where they are not on the path. All keep all in memory and end with the test, however that ends.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead as _, BufReader};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -83,6 +84,38 @@ impl Moto {
             let target = format!("/{bucket}?list-type=2{}", after.unwrap_or_default());
             send(self.address(), "GET", &target, &[ANYONE], b"").expect("an answer")
         })
+    }
+}
+
+/// Google Cloud Storage by `gcp-storage-emulator`. It takes uploads of both kinds as the service does, but ignores
+/// preconditions, and gives nothing back in a form that Google's crate reads.
+pub(crate) struct GcpEmulator(Tethered);
+
+impl GcpEmulator {
+    /// Starts one with a bucket; or nothing, after saying so, where it is not installed and need not be, or this process
+    /// may not listen on port 80: Google's crate leaves the port out of `Host`, from which the emulator makes addresses.
+    pub(crate) fn start(bucket: &str) -> Option<Self> {
+        let program = program("SIDETAPE_GCP_EMULATOR", "gcp-storage-emulator")?;
+        let ip = Ipv4Addr::from(0x7f00_0000 | (std::process::id() & 0xff_ffff) | 0x1_0000);
+        let address = SocketAddr::from((ip, 80));
+        if let Err(error) = TcpListener::bind(address) {
+            println!("gcp-storage-emulator cannot be tried: {address}: {error}");
+            return None;
+        }
+        let options = [format!("--host={ip}"), format!("--default-bucket={bucket}")];
+        let options = ["start", &options[0], "--port=80", "--in-memory", &options[1]];
+        Some(Self(Tethered::start_at(&program, &options, address)))
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.0.address
+    }
+
+    /// Reads an object.
+    pub(crate) fn object(&self, bucket: &str, name: &str) -> Option<Found> {
+        let target = format!("/storage/v1/b/{bucket}/o/{}?alt=media", to_percent(name, false));
+        found(send(self.address(), "GET", &target, &[], b"").expect("an answer"), "x-goog-meta-")
     }
 }
 
@@ -248,6 +281,26 @@ struct Tethered {
 impl Tethered {
     /// Starts a program that says on which port it listens.
     fn start(program: &Path, options: &[&str]) -> Self {
+        let (shell, input, said) = Self::launch(program, options);
+        let address = wait_for(&format!("{} to listen", program.display()), || {
+            let said = said.lock().expect("nobody panics with it");
+            // Azurite first says where it is going to listen: on port 0.
+            said.split("http://127.0.0.1:").skip(1).find_map(|rest| {
+                let port: String = rest.chars().take_while(char::is_ascii_digit).collect();
+                port.parse().ok().map(|port| SocketAddr::from(([127, 0, 0, 1], port)))
+            })
+        });
+        Self { address, shell, input }
+    }
+
+    /// Starts a program that listens where it was told to.
+    fn start_at(program: &Path, options: &[&str], address: SocketAddr) -> Self {
+        let (shell, input, _) = Self::launch(program, options);
+        wait_for(&format!("{} to listen", program.display()), || TcpStream::connect(address).ok());
+        Self { address, shell, input }
+    }
+
+    fn launch(program: &Path, options: &[&str]) -> (Child, Option<ChildStdin>, Arc<Mutex<String>>) {
         let script = "\"$0\" \"$@\" 2>&1 & cat >/dev/null; kill -9 $!";
         let mut command = Command::new("sh");
         command.args(["-c", script]).arg(program).args(options);
@@ -262,15 +315,7 @@ impl Tethered {
                 *log.lock().expect("nobody panics with it") += &(line + "\n");
             }
         });
-        let address = wait_for(&format!("{} to listen", program.display()), || {
-            let said = said.lock().expect("nobody panics with it");
-            // Azurite first says where it is going to listen: on port 0.
-            said.split("http://127.0.0.1:").skip(1).find_map(|rest| {
-                let port: String = rest.chars().take_while(char::is_ascii_digit).collect();
-                port.parse().ok().map(|port| SocketAddr::from(([127, 0, 0, 1], port)))
-            })
-        });
-        Self { address, shell, input }
+        (shell, input, said)
     }
 }
 
