@@ -81,16 +81,14 @@ fn each_word_does_what_its_frame_does() {
     gateway.sync();
     let told = served.tell(&format!("{id}/resume?at={}", at(2000)), r#"{"channel":"caller"}"#);
     assert_eq!(told["channels"]["caller"]["pause"], Value::Null);
-    served.tell(
-        &format!("{id}/mark?at={}", at(2500)),
-        r#"{"name":"payment","amount":{"eur":5},"channel":"ai"}"#,
-    );
+    let mark = r#"{"name":"payment","channel":"ai","amount":{"eur":5}}"#;
+    served.tell(&format!("{id}/mark?at={}", at(2500)), mark);
     served.tell(&format!("{id}/mark"), r#"{"name":"now"}"#);
     gateway.play_both("a/b ü", &caller[100..], &ai[100..]);
     gateway.sync();
     assert_eq!(served.tell(&format!("{id}/hold"), "")["holds"], 1);
     assert_eq!(served.tell(&format!("{id}/hold"), "{}")["holds"], 2);
-    let told = served.tell(&format!("{id}/end?channel=ai"), r#"{"sent":152}"#);
+    let told = served.tell(&format!("{id}/end?channel=ai"), r#"{"sent":152.0}"#);
     assert_eq!(told["channels"]["ai"]["referenced"], false);
     assert_eq!(served.tell(&format!("{id}/end"), "")["state"], "open", "it is held");
     assert_eq!(served.tell(&format!("{id}/release"), "")["holds"], 1);
@@ -172,7 +170,9 @@ fn what_cannot_be_is_refused_with_the_reason_that_a_frame_gets() {
     for word in ["end", "hold", "release", "pause", "resume"] {
         assert_eq!(served.refuses(404, &format!("nobody/{word}"), ""), "unknown_connection");
         assert_eq!(served.refuses(409, &format!("over/{word}"), ""), "late");
-        for body in ["[]", "7", "{", r#"{"channel":"left"}"#, r#"{"channel":7}"#, "nonsense", "\u{0}"] {
+        for body in
+            ["[]", "7", "{", r#"{"name":"x","channel":"left"}"#, r#"{"channel":7}"#, "nonsense", "\u{0}"]
+        {
             served.refuses(400, &format!("c/{word}"), body);
         }
         for query in [
@@ -203,14 +203,15 @@ fn what_cannot_be_is_refused_with_the_reason_that_a_frame_gets() {
         ("resume", r#"{"mode":"cut"}"#, "bad_body"),
         ("end", r#"{"sent":-1}"#, "bad_body"),
         ("end", r#"{"sent":1.5}"#, "bad_body"),
+        ("end", r#"{"sent":"1"}"#, "bad_body"),
+        ("end", r#"{"sent":1e300}"#, "bad_body"),
         ("end", r#"{"sent":1,"x":2}"#, "bad_body"),
         ("pause", r#"{"mode":"loud"}"#, "bad_json"),
         ("mark", "", "bad_json"),
         ("mark", "{}", "bad_json"),
         ("mark", r#"{"name":7}"#, "bad_json"),
         ("hold?channel=ai", "", "bad_channel"),
-        ("release", r#"{"channel":"ai"}"#, "bad_channel"),
-        ("end?channel=ai", r#"{"channel":"caller"}"#, "no reason"),
+        ("release", r#"{"channel":"caller"}"#, "bad_channel"),
     ] {
         assert_eq!(served.refuses(400, &format!("c/{target}"), body), reason, "{target} {body}");
     }
@@ -227,8 +228,11 @@ fn what_cannot_be_is_refused_with_the_reason_that_a_frame_gets() {
     let numbers = vec!["1e9"; 9000].join(",");
     served.refuses(413, "c/mark", &format!(r#"{{"name":"x","channel":"ai","numbers":[{numbers}]}}"#));
     served.tell("c/mark", &format!(r#"{{"name":"x","numbers":[{numbers}]}}"#));
+    let told = served.tell("c/pause?channel=ai", r#"{"channel":"caller"}"#);
+    assert_eq!(told["channels"]["caller"]["pause"], Value::Null, "the query beats the body: {told}");
+    assert_eq!(told["channels"]["ai"]["pause"], "silence");
 
-    assert_eq!(ask(served.link(), "POST", "/v1/connections").problem()["status"], 405);
+    assert_eq!(ask(served.link(), "DELETE", "/v1/connections").problem()["status"], 405);
     assert_eq!(ask(served.link(), "PUT", "/metrics").header("allow"), Some("GET,HEAD"));
     for address in ["/v1/connections/c/explode", "/v1/connections/c/end/", "/v1/connections/c/end/now", "/v1"]
     {

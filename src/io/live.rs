@@ -137,12 +137,12 @@ pub fn manifest_so_far(spool: &Path, now: Mono, options: &Options) -> Result<Map
         unreachable!("a manifest is an object with keys of text")
     };
     for name in ["schema", "ended_at", "file"] {
-        manifest.remove(name);
+        manifest.shift_remove(name);
     }
     if let Some(Value::Object(channels)) = manifest.get_mut("channels") {
         for channel in channels.values_mut().filter_map(Value::as_object_mut) {
             for name in ["transcoded", "slips", "max_shift_ms", "error_ms"] {
-                channel.remove(name);
+                channel.shift_remove(name);
             }
         }
     }

@@ -257,7 +257,7 @@ fn found(answer: Answer, prefix: &str) -> Option<Found> {
 }
 
 /// The program that a variable names, or that is on the path; or nothing, after saying so.
-fn program(variable: &str, name: &str) -> Option<PathBuf> {
+pub(crate) fn program(variable: &str, name: &str) -> Option<PathBuf> {
     if let Some(named) = std::env::var_os(variable) {
         return Some(named.into());
     }

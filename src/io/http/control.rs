@@ -17,13 +17,16 @@ use serde_json::{Map, Value};
 use super::super::gate::Via;
 use super::{Desk, Id, Problem, channel_of, json};
 use crate::frame;
-use crate::id::{CONNECTION_ID_MAX_BYTES, Scope};
+use crate::id::{CONNECTION_ID_MAX_BYTES, Channel, Scope};
 use crate::metrics::DropReason;
 use crate::spool::BODY_MAX_BYTES;
 use crate::time::Wall;
 
 /// The longest body: with the header and any id in front of it, a frame that a byte stream could have brought.
 pub(super) const LENGTH_MAX: usize = BODY_MAX_BYTES - frame::HEADER_BYTES - CONNECTION_ID_MAX_BYTES;
+
+/// The greatest number of packets that is believed. Beyond it programs that know only f64 write another number.
+const WHOLE_MAX: u64 = (1 << f64::MANTISSA_DIGITS) - 1;
 
 /// What a call can be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,11 +86,13 @@ pub(super) async fn control(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let (Query(query), body) = (query?, body?);
-    let (scope, body) = say(command, query.channel.as_deref(), &body)?;
+    let (named, body) = body_of(command, &body)?;
+    let channel = query.channel.as_deref().map(channel_of).transpose()?.or(named);
     let at = match query.at.map(Wall::from_wire) {
         Some(None) => return Err(Problem::bad("at is in microseconds since 1970, and not 0")),
         at => at.flatten(),
     };
+    let scope = channel.map_or(Scope::Whole, Scope::Channel);
     let frame = frame::encode(command.kind(), scope, at, &id, &body);
     desk.ingest.take(&frame, Via::Unix)?;
     // What it is now, and not what becomes of it while the disk is waited for.
@@ -96,48 +101,48 @@ pub(super) async fn control(
     Ok(json(status, &look))
 }
 
-/// What a frame has to say: about what, and with which body.
-fn say(command: Command, channel: Option<&str>, body: &[u8]) -> Result<(Scope, Vec<u8>), Problem> {
-    let (mut scope, mut body) = (channel.map(channel_of).transpose()?, body.to_vec());
+/// The body of a frame that says so, and the channel that is named beside what belongs there.
+fn body_of(command: Command, body: &[u8]) -> Result<(Option<Channel>, Vec<u8>), Problem> {
     if body.trim_ascii().is_empty() {
-        body.clear();
+        return Ok((None, Vec::new()));
     }
-    let mut object = match body.is_empty() {
-        true => Map::new(),
-        false => serde_json::from_slice(&body).map_err(|_| DropReason::Json)?,
+    let mut object: Map<String, Value> = serde_json::from_slice(body).map_err(|_| DropReason::Json)?;
+    let mut body = body.to_vec();
+    let channel = match object.shift_remove("channel") {
+        None => None,
+        Some(name) => {
+            body = serde_json::to_vec(&object).map_err(|_| DropReason::Json)?;
+            // A number may be longer when it is written again.
+            if body.len() > LENGTH_MAX {
+                return Err(Problem::too_long());
+            }
+            Some(channel_of(name.as_str().unwrap_or_default())?)
+        }
     };
-    if let Some(named) = object.remove("channel") {
-        let named = channel_of(named.as_str().unwrap_or_default())?;
-        if scope.is_some_and(|scope| scope != named) {
-            return Err(Problem::bad("the query and the body name different channels"));
-        }
-        scope = Some(named);
-        body = serde_json::to_vec(&object).map_err(|_| DropReason::Json)?;
-        if body.len() > LENGTH_MAX {
-            return Err(Problem::too_long());
-        }
-    }
     let body = match command {
         Command::End => end(&object)?,
-        Command::Hold | Command::Release | Command::Resume if !object.is_empty() => {
-            return Err(DropReason::Body.into());
-        }
-        Command::Hold | Command::Release | Command::Resume => Vec::new(),
+        Command::Hold | Command::Release | Command::Resume if object.is_empty() => Vec::new(),
+        Command::Hold | Command::Release | Command::Resume => return Err(DropReason::Body.into()),
         Command::Pause | Command::Mark => body,
     };
-    let scope = scope.map_or(Scope::Whole, Scope::Channel);
-    Ok((scope, body))
+    Ok((channel, body))
 }
 
 /// The body of an END: how many RTP frames the gateway has sent, if it says so.
 fn end(object: &Map<String, Value>) -> Result<Vec<u8>, Problem> {
-    match (object.len(), object.get("sent")) {
+    match (object.len(), object.get("sent").map(whole)) {
         (0, None) => Ok(Vec::new()),
-        (1, Some(Value::Number(sent))) if sent.is_u64() => {
-            Ok(sent.as_u64().unwrap_or_default().to_be_bytes().to_vec())
-        }
+        (1, Some(Some(sent))) => Ok(sent.to_be_bytes().to_vec()),
         _ => Err(DropReason::Body.into()),
     }
+}
+
+/// A number of things. JSON tells no integers from other numbers, so 1500.0 is one.
+#[expect(clippy::cast_possible_truncation, reason = "it has no fraction, and is cut to what u64 holds")]
+fn whole(value: &Value) -> Option<u64> {
+    let is_whole = |number: &f64| number.fract() == 0.0 && *number >= 0.0;
+    let number = value.as_u64().or_else(|| value.as_f64().filter(is_whole).map(|number| number as u64));
+    number.filter(|number| *number <= WHOLE_MAX)
 }
 
 impl From<DropReason> for Problem {

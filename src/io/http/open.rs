@@ -65,7 +65,7 @@ fn to_percent(text: &str) -> String {
 impl From<OpenError> for Problem {
     fn from(error: OpenError) -> Self {
         match error {
-            OpenError::Live => Self::new(StatusCode::CONFLICT, error.to_string()),
+            OpenError::Live => Self::new(StatusCode::CONFLICT, error.to_string()).because("live"),
             OpenError::NoPorts => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()).because("no_ports")
             }
