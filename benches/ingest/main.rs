@@ -12,7 +12,7 @@
 //! | `growth` | processor time and memory from 10 to 10,000 calls |
 //!
 //! All rows but `growth` without an argument. Each daemon is the release program as a process of its own, with a folder
-//! of its own: in `SIDETAPE_BENCH_DIR`, else among the temporary files. Processor time is what `/proc/PID/stat` says of that
+//! of its own: in `SIDETAPE_BENCH_DIR`, else among the temporary files. `SIDETAPE_BENCH_PROGRAM` names another build. Processor time is what `/proc/PID/stat` says of that
 //! process: system calls included, the sender's not.
 //!
 //! **No loss** is not a matter of luck in `udp` and `stream`: the sender never has more than [`throughput::WINDOW`]

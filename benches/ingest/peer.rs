@@ -116,7 +116,8 @@ impl Daemon {
         let manager = UnixDatagram::bind(dir.path().join("manager")).unwrap();
         manager.set_read_timeout(Some(PATIENCE)).unwrap();
         let begun = Instant::now();
-        let child = Command::new(env!("CARGO_BIN_EXE_sidetape"))
+        let program = std::env::var_os("SIDETAPE_BENCH_PROGRAM");
+        let child = Command::new(program.unwrap_or(env!("CARGO_BIN_EXE_sidetape").into()))
             .arg("serve")
             .env_clear()
             .env("AUDIO_STORAGE_PATH", dir.path().join("storage"))

@@ -8,7 +8,7 @@ use super::table::{Row, median, thousands};
 
 /// Datagrams under way at most: well within the socket's buffer, which holds some 20,000.
 pub(crate) const WINDOW: usize = 4096;
-const CALLS: usize = 200;
+const CALLS: usize = 1000;
 /// Handed over at once.
 const BATCH: usize = 64;
 const STREAM_BATCH: usize = 400;

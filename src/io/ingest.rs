@@ -21,7 +21,7 @@ use super::gate::{Gate, Via};
 use super::log::DropLog;
 use super::slot::{Slot, SlotState, Timer};
 use super::spool_dir::SpoolDir;
-use super::spool_writer::{BUFFER_MAX_BYTES, Buffer, SpoolFile, SpoolWriter, lock};
+use super::spool_writer::{BUFFER_MAX_BYTES, SpoolFile, SpoolWriter, lock};
 use crate::connection::metadata::Metadata;
 use crate::connection::redaction::{Redacted, Redaction};
 use crate::connection::{Connection, End, Keep, Rules, Timeout};
@@ -287,18 +287,18 @@ impl Ingest {
     ) -> Arc<Slot> {
         let opened = self.clock.wall();
         let path = self.spool.new_file(&id, opened);
-        let mut buffer = Buffer::default();
-        Header { connection: id.clone(), opened, opened_mono: now, part }.append_to(&mut buffer.bytes);
+        let mut bytes = Vec::new();
+        Header { connection: id.clone(), opened, opened_mono: now, part }.append_to(&mut bytes);
         let mut merged = Metadata::default();
         for (scope, object) in metadata {
             let body = serde_json::to_vec(object).unwrap_or_default();
             if merged.merge(*scope, object).is_ok() && body.len() <= crate::spool::BODY_MAX_BYTES {
                 let kind = RecordKind::Tap(3);
                 let record = Record { kind, scope: *scope, at: now, gateway: None, body: &body };
-                record.append_to(&mut buffer.bytes);
+                record.append_to(&mut bytes);
             }
         }
-        let file = Arc::new(SpoolFile { path, buffer: Mutex::new(buffer) });
+        let file = Arc::new(SpoolFile::new(path, bytes));
         let state = Mutex::new(SlotState::new(connection, merged, redactions));
         Arc::new(Slot { id, part, file, state })
     }
@@ -320,7 +320,7 @@ impl Ingest {
         let recorded = Duration::from_micros(u64::try_from(recorded_us).unwrap_or(0));
         let connection = resumed.connection.resume(now, recorded);
         let deadline = connection.poll_timeout();
-        let file = Arc::new(SpoolFile { path: resumed.path, buffer: Mutex::default() });
+        let file = Arc::new(SpoolFile::new(resumed.path, Vec::new()));
         let state = SlotState::new(connection, resumed.metadata, resumed.redactions);
         let slot = Arc::new(Slot { id: resumed.id, part: resumed.part, file, state: Mutex::new(state) });
         self.open.fetch_add(1, Ordering::Relaxed);
