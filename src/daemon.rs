@@ -168,7 +168,7 @@ impl Daemon {
         take_up(found, &ingest, sealed);
 
         let receivers = TaskTracker::new();
-        sockets.serve(&ingest, &config, &stop, &receivers);
+        sockets.serve(&ingest, &config, &stop, &receivers)?;
         let pulse = Pulse { clock, last_us: Arc::default() };
         receivers.spawn(keep_time(
             Arc::clone(&ingest),
@@ -220,7 +220,7 @@ impl Daemon {
 
 /// The sockets that a configuration asks for.
 struct Sockets {
-    udp: Option<tokio::net::UdpSocket>,
+    udp: Option<std::net::UdpSocket>,
     datagram: Option<tokio::net::UnixDatagram>,
     stream: Option<unix::Door>,
     http: Option<http::Listener>,
@@ -281,13 +281,20 @@ impl Sockets {
         Ok((sockets, bound))
     }
 
-    fn serve(self, ingest: &Arc<Ingest>, config: &Config, stop: &CancellationToken, tasks: &TaskTracker) {
+    fn serve(
+        self,
+        ingest: &Arc<Ingest>,
+        config: &Config,
+        stop: &CancellationToken,
+        tasks: &TaskTracker,
+    ) -> anyhow::Result<()> {
         if let Some(listener) = self.http {
             let desk = http::Desk::new(Arc::clone(ingest), options(config), config.http_token.clone());
             tasks.spawn(http::serve(listener, desk, stop.clone()));
         }
         if let Some(socket) = self.udp {
-            tasks.spawn(udp::serve(socket, Arc::clone(ingest), stop.clone()));
+            let end = udp::serve(socket, Arc::clone(ingest), stop.clone());
+            tasks.spawn(end.context("starting the thread that receives udp")?);
         }
         if let Some(socket) = self.datagram {
             tasks.spawn(unix::serve_datagrams(socket, Arc::clone(ingest), stop.clone()));
@@ -295,6 +302,7 @@ impl Sockets {
         if let Some(door) = self.stream {
             tasks.spawn(unix::serve_streams(door, Arc::clone(ingest), stop.clone()));
         }
+        Ok(())
     }
 }
 

@@ -120,10 +120,11 @@ impl Ingest {
         }
     }
 
-    /// Receives the bytes of one frame. Returns the answer to send back if it was a PING.
-    pub fn receive(&self, bytes: &[u8], via: Via) -> Option<Vec<u8>> {
+    /// Receives the bytes of one frame that arrived at `now`: one reading of the clock does for all that was read at once.
+    /// Returns the answer to send back if it was a PING.
+    pub fn receive(&self, bytes: &[u8], via: Via, now: Mono) -> Option<Vec<u8>> {
         // A bug that one frame brings to light must not end the receiver, and with it all other calls.
-        let received = catch_unwind(AssertUnwindSafe(|| self.try_receive(bytes, via)));
+        let received = catch_unwind(AssertUnwindSafe(|| self.try_receive(bytes, via, now)));
         match received.unwrap_or(Err(DropReason::InternalError)) {
             Ok(answer) => answer,
             Err(reason) => {
@@ -145,7 +146,7 @@ impl Ingest {
         self.drops.report(reason, self.metrics.dropped(reason), self.clock.now(), bytes);
     }
 
-    fn try_receive(&self, bytes: &[u8], via: Via) -> Result<Option<Vec<u8>>, DropReason> {
+    fn try_receive(&self, bytes: &[u8], via: Via, now: Mono) -> Result<Option<Vec<u8>>, DropReason> {
         self.gate.check(bytes, via, &self.clock)?;
         let frame = frame::parse(bytes)?;
         match frame.message {
@@ -159,7 +160,6 @@ impl Ingest {
         if !self.limits.is_recording {
             return Err(DropReason::Disabled);
         }
-        let now = self.clock.now();
         let found = self.connections.get(frame.connection).map(|slot| Arc::clone(&slot));
         let slot = match found {
             Some(slot) => slot,
