@@ -173,7 +173,7 @@ impl Daemon {
             .rtp_ports
             .map(|range| RtpPorts::new(range, Arc::clone(&ingest), stop.clone(), receivers.clone()));
         take_up(found, &ingest, ports.as_ref(), sealed);
-        sockets.serve(&ingest, &config, ports, &stop, &receivers);
+        sockets.serve(&ingest, &config, ports, &stop, &receivers)?;
         let pulse = Pulse { clock, last_us: Arc::default() };
         receivers.spawn(keep_time(
             Arc::clone(&ingest),
@@ -225,7 +225,7 @@ impl Daemon {
 
 /// The sockets that a configuration asks for.
 struct Sockets {
-    udp: Option<tokio::net::UdpSocket>,
+    udp: Option<std::net::UdpSocket>,
     datagram: Option<tokio::net::UnixDatagram>,
     stream: Option<unix::Door>,
     http: Option<http::Listener>,
@@ -300,7 +300,7 @@ impl Sockets {
         ports: Option<Arc<RtpPorts>>,
         stop: &CancellationToken,
         tasks: &TaskTracker,
-    ) {
+    ) -> anyhow::Result<()> {
         if let Some(listener) = self.http {
             let inode = self.udp.as_ref().and_then(udp::inode);
             let scrape = Scrape::new(Arc::clone(ingest), config.min_free_bytes, inode);
@@ -314,7 +314,8 @@ impl Sockets {
             tasks.spawn(http::serve(listener, desk, stop.clone()));
         }
         if let Some(socket) = self.udp {
-            tasks.spawn(udp::serve(socket, Arc::clone(ingest), stop.clone()));
+            let end = udp::serve(socket, Arc::clone(ingest), stop.clone());
+            tasks.spawn(end.context("starting the thread that receives udp")?);
         }
         if let Some(socket) = self.datagram {
             tasks.spawn(unix::serve_datagrams(socket, Arc::clone(ingest), stop.clone()));
@@ -322,6 +323,7 @@ impl Sockets {
         if let Some(door) = self.stream {
             tasks.spawn(unix::serve_streams(door, Arc::clone(ingest), stop.clone()));
         }
+        Ok(())
     }
 }
 

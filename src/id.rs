@@ -37,7 +37,9 @@ impl ConnectionId {
             return Err(IdError::Length);
         }
         let text = std::str::from_utf8(bytes).map_err(|_| IdError::NotUtf8)?;
-        if text.chars().any(char::is_control) {
+        // Nearly all ids are ASCII, and each packet brings one: bytes are looked at many at a time, characters are not.
+        let is_plain = bytes.iter().all(|byte| (b' '..=b'~').contains(byte));
+        if !is_plain && text.chars().any(char::is_control) {
             return Err(IdError::Control);
         }
         Ok(text)

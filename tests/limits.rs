@@ -46,7 +46,7 @@ impl Receiver {
     }
 
     fn send(&self, kind: u8, channel: u8, id: &str, body: &[u8]) {
-        self.ingest.receive(&frame(kind, channel, 0, id.as_bytes(), body), Via::Unix);
+        self.ingest.receive(&frame(kind, channel, 0, id.as_bytes(), body), Via::Unix, self.ingest.now());
     }
 
     fn dropped(&self, reason: DropReason) -> u64 {

@@ -21,7 +21,7 @@ use super::gate::{Gate, Via};
 use super::log::DropLog;
 use super::slot::{Slot, SlotState, Timer};
 use super::spool_dir::SpoolDir;
-use super::spool_writer::{BUFFER_MAX_BYTES, Buffer, SpoolFile, SpoolWriter, lock};
+use super::spool_writer::{BUFFER_MAX_BYTES, SpoolFile, SpoolWriter, lock};
 use crate::connection::metadata::Metadata;
 use crate::connection::redaction::{Redacted, Redaction};
 use crate::connection::{Connection, End, Keep, Rules, Timeout};
@@ -120,18 +120,23 @@ impl Ingest {
         }
     }
 
-    /// Receives the bytes of one frame. Returns the answer to send back if it was a PING.
-    pub fn receive(&self, bytes: &[u8], via: Via) -> Option<Vec<u8>> {
-        self.take(bytes, via).unwrap_or_default()
+    /// Receives the bytes of one frame that arrived at `now`: one reading of the clock does for all that was read at once.
+    /// Returns the answer to send back if it was a PING.
+    pub fn receive(&self, bytes: &[u8], via: Via, now: Mono) -> Option<Vec<u8>> {
+        self.take_at(bytes, via, now).unwrap_or_default()
     }
 
-    /// Does the same for a sender that wants to know what became of its frame.
+    /// Receives the bytes of one frame of a sender that wants to know what became of it.
     ///
     /// # Errors
     /// Why it was refused, which is counted and reported.
     pub fn take(&self, bytes: &[u8], via: Via) -> Result<Option<Vec<u8>>, DropReason> {
+        self.take_at(bytes, via, self.clock.now())
+    }
+
+    fn take_at(&self, bytes: &[u8], via: Via, now: Mono) -> Result<Option<Vec<u8>>, DropReason> {
         // A bug that one frame brings to light must not end the receiver, and with it all other calls.
-        let received = catch_unwind(AssertUnwindSafe(|| self.try_receive(bytes, via)));
+        let received = catch_unwind(AssertUnwindSafe(|| self.try_receive(bytes, via, now)));
         let received = received.unwrap_or(Err(DropReason::InternalError));
         received.inspect_err(|reason| self.drop_frame(*reason, bytes))
     }
@@ -148,7 +153,7 @@ impl Ingest {
         self.drops.report(reason, self.metrics.dropped(reason), self.clock.now(), bytes);
     }
 
-    fn try_receive(&self, bytes: &[u8], via: Via) -> Result<Option<Vec<u8>>, DropReason> {
+    fn try_receive(&self, bytes: &[u8], via: Via, now: Mono) -> Result<Option<Vec<u8>>, DropReason> {
         self.gate.check(bytes, via, &self.clock)?;
         let frame = frame::parse(bytes)?;
         match frame.message {
@@ -162,7 +167,6 @@ impl Ingest {
         if !self.limits.is_recording {
             return Err(DropReason::Disabled);
         }
-        let now = self.clock.now();
         let found = self.connections.get(frame.connection).map(|slot| Arc::clone(&slot));
         let slot = match found {
             Some(slot) => slot,
@@ -290,18 +294,18 @@ impl Ingest {
     ) -> Arc<Slot> {
         let opened = self.clock.wall();
         let path = self.spool.new_file(&id, opened);
-        let mut buffer = Buffer::default();
-        Header { connection: id.clone(), opened, opened_mono: now, part }.append_to(&mut buffer.bytes);
+        let mut bytes = Vec::new();
+        Header { connection: id.clone(), opened, opened_mono: now, part }.append_to(&mut bytes);
         let mut merged = Metadata::default();
         for (scope, object) in metadata {
             let body = serde_json::to_vec(object).unwrap_or_default();
             if merged.merge(*scope, object).is_ok() && body.len() <= crate::spool::BODY_MAX_BYTES {
                 let kind = RecordKind::Tap(3);
                 let record = Record { kind, scope: *scope, at: now, gateway: None, body: &body };
-                record.append_to(&mut buffer.bytes);
+                record.append_to(&mut bytes);
             }
         }
-        let file = Arc::new(SpoolFile { path, buffer: Mutex::new(buffer) });
+        let file = Arc::new(SpoolFile::new(path, bytes));
         let state = Mutex::new(SlotState::new(connection, merged, redactions));
         Arc::new(Slot { id, part, opened, file, state })
     }
@@ -323,7 +327,7 @@ impl Ingest {
         let recorded = Duration::from_micros(u64::try_from(recorded_us).unwrap_or(0));
         let connection = resumed.connection.resume(now, recorded);
         let deadline = connection.poll_timeout();
-        let file = Arc::new(SpoolFile { path: resumed.path, buffer: Mutex::default() });
+        let file = Arc::new(SpoolFile::new(resumed.path, Vec::new()));
         let state = SlotState::new(connection, resumed.metadata, resumed.redactions);
         let (part, opened, state) = (resumed.part, resumed.opened, Mutex::new(state));
         let slot = Arc::new(Slot { id: resumed.id, part, opened, file, state });

@@ -251,7 +251,7 @@ impl Receiver {
     }
 
     fn handle(&mut self, length: usize, from: SocketAddr, channel: Channel) {
-        let bytes = &self.datagram[..length];
+        let (bytes, now) = (&self.datagram[..length], self.ingest.now());
         let scope = Scope::Channel(channel);
         let source = &mut self.sources[channel.index()];
         let frame = |kind, body| encode(kind, scope, None, &self.connection, body);
@@ -259,17 +259,17 @@ impl Receiver {
             if !source.believes(from) {
                 return self.ingest.drop_frame(DropReason::OtherSource, &frame(RTCP, bytes));
             }
-            self.ingest.receive(&frame(RTCP, bytes), Via::Ports);
+            self.ingest.receive(&frame(RTCP, bytes), Via::Ports, now);
             if source.ends_with(byes(bytes)) {
-                self.ingest.receive(&frame(END, &[]), Via::Ports);
+                self.ingest.receive(&frame(END, &[]), Via::Ports, now);
             }
             return;
         }
         // One that fills all there is may have been longer.
         match parse_rtp(bytes).ok().filter(|_| length < PACKET_MAX_BYTES) {
             None => self.ingest.drop_frame(DropReason::Rtp, &frame(RTP, bytes)),
-            Some(rtp) if source.admit(from, rtp.ssrc, self.ingest.now()) => {
-                self.ingest.receive(&frame(RTP, bytes), Via::Ports);
+            Some(rtp) if source.admit(from, rtp.ssrc, now) => {
+                self.ingest.receive(&frame(RTP, bytes), Via::Ports, now);
             }
             Some(_) => self.ingest.drop_frame(DropReason::OtherSource, &frame(RTP, bytes)),
         }

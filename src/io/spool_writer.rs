@@ -9,7 +9,7 @@
 //! [`BUFFER_MAX_BYTES`], and all together to [`BUFFERS_MAX_BYTES`]; beyond that frames are dropped and counted. A buffer
 //! that fills quickly does not wait for the 40 ms.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -35,9 +35,12 @@ pub const BUFFERS_MAX_BYTES: usize = 256 * 1024 * 1024;
 const HURRY_BYTES: usize = BUFFER_MAX_BYTES / 8;
 /// A buffer of this size holds up senders that can wait.
 const CONGESTED_BYTES: usize = BUFFER_MAX_BYTES / 2;
+/// Memory that a written buffer gives to the next: what a call of two voices fills in a round, twenty times over. What a
+/// burst has made larger than this is freed, for each connection keeps one, however quiet it becomes.
+const KEEP_BYTES: usize = 8192;
 /// Spool files held open, at most, and never more than half of what the system allows this process. More connections
 /// than this cost an open each time they are written.
-const OPEN_FILES_MAX: u64 = 4096;
+const OPEN_FILES_MAX: u64 = 32_768;
 /// Beyond so many files, one sync of the whole file system is cheaper than one of each.
 const SYNC_EACH_MAX: usize = 32;
 /// A disk that does not take data is reported this often.
@@ -63,7 +66,22 @@ pub struct SpoolFile {
     pub path: PathBuf,
     /// What is to be appended. Locked for the time of a copy, never over I/O.
     pub buffer: Mutex<Buffer>,
+    /// No other file of this process has it: the threads find a file by it a hundred times as fast as by its path.
+    number: u64,
 }
+
+impl SpoolFile {
+    /// A file at a path, to which `bytes` are to be appended first.
+    #[must_use]
+    pub fn new(path: PathBuf, bytes: Vec<u8>) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        Self { path, buffer: Mutex::new(Buffer { bytes, ..Buffer::default() }), number }
+    }
+}
+
+/// Files by their numbers.
+type Files = HashMap<u64, Arc<SpoolFile>>;
 
 /// The list of files with something to write. The lock is held for a push or a swap.
 #[derive(Debug, Default)]
@@ -98,7 +116,7 @@ impl SpoolWriter {
     /// Where the system gives no thread.
     pub fn start(dir: &Path, sync_every: Duration, sealed: mpsc::Sender<PathBuf>) -> io::Result<Self> {
         let work = Arc::new(Work::default());
-        let written = Arc::new(Mutex::new(HashSet::new()));
+        let written = Arc::new(Mutex::new(Files::new()));
         let writer = {
             let (work, written) = (Arc::clone(&work), Arc::clone(&written));
             let run = move || Writer::new(written, sealed).run(&work);
@@ -192,9 +210,20 @@ struct OpenFile {
     used: u64,
 }
 
+/// How much of a buffer got into its file.
+struct Written {
+    /// Something, that is to be synced.
+    some: bool,
+    /// Not all, and nobody but the writer knows that there is something left.
+    is_dirty: bool,
+}
+
 struct Writer {
-    files: HashMap<PathBuf, OpenFile>,
-    written: Arc<Mutex<HashSet<PathBuf>>>,
+    files: HashMap<u64, OpenFile>,
+    /// Those that the other thread has to sync.
+    written: Arc<Mutex<Files>>,
+    /// Empty, with the memory of the buffer that was written last.
+    spare: Vec<u8>,
     sealed: mpsc::Sender<PathBuf>,
     /// Sealed files that the finisher had no room for.
     waiting: Vec<PathBuf>,
@@ -204,12 +233,13 @@ struct Writer {
 }
 
 impl Writer {
-    fn new(written: Arc<Mutex<HashSet<PathBuf>>>, sealed: mpsc::Sender<PathBuf>) -> Self {
+    fn new(written: Arc<Mutex<Files>>, sealed: mpsc::Sender<PathBuf>) -> Self {
         let allowed = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
         let open_files_max = allowed.map_or(OPEN_FILES_MAX, |allowed| OPEN_FILES_MAX.min(allowed / 2));
         Self {
             files: HashMap::new(),
             written,
+            spare: Vec::new(),
             sealed,
             waiting: Vec::new(),
             round: 0,
@@ -219,17 +249,24 @@ impl Writer {
     }
 
     fn run(mut self, work: &Work) {
+        // Two lists in turn, so that neither has to grow anew.
+        let mut dirty = Vec::new();
         loop {
             let is_last = work.is_stopping.load(Ordering::Acquire);
             work.is_urgent.store(false, Ordering::Relaxed);
-            let dirty = std::mem::take(&mut *lock(&work.dirty));
+            std::mem::swap(&mut dirty, &mut *lock(&work.dirty));
             let (begun, is_any) = (Instant::now(), !dirty.is_empty());
-            let mut left = Vec::new();
-            for file in dirty {
-                if !self.write(&file, work) {
-                    left.push(file);
+            let (mut left, mut written) = (Vec::new(), Vec::with_capacity(dirty.len()));
+            for file in dirty.drain(..) {
+                let Written { some, is_dirty } = self.write(&file, work);
+                if is_dirty {
+                    left.push(Arc::clone(&file));
+                }
+                if some {
+                    written.push((file.number, file));
                 }
             }
+            lock(&self.written).extend(written);
             if is_any {
                 work.figures.write_time.observe(begun.elapsed());
             }
@@ -251,14 +288,16 @@ impl Writer {
         }
     }
 
-    /// Appends a file's buffer. False if something is left and must be tried again.
-    fn write(&mut self, spool: &SpoolFile, work: &Work) -> bool {
-        let (bytes, counted, is_sealed) = {
+    /// Appends a file's buffer.
+    fn write(&mut self, spool: &SpoolFile, work: &Work) -> Written {
+        let mut bytes = std::mem::take(&mut self.spare);
+        let (counted, is_sealed) = {
             let mut buffer = lock(&spool.buffer);
             buffer.is_dirty = false;
-            (std::mem::take(&mut buffer.bytes), std::mem::take(&mut buffer.counted), buffer.is_sealed)
+            std::mem::swap(&mut buffer.bytes, &mut bytes);
+            (std::mem::take(&mut buffer.counted), buffer.is_sealed)
         };
-        let written = match self.append(&spool.path, &bytes) {
+        let written = match self.append(spool, &bytes) {
             Ok(()) => bytes.len(),
             Err((written, error)) => {
                 Metrics::add(&work.figures.failed_writes);
@@ -266,39 +305,41 @@ impl Writer {
                 written
             }
         };
-        if written > 0 {
-            lock(&self.written).insert(spool.path.clone());
-        }
         work.buffered.fetch_sub(counted.min(written), Ordering::Relaxed);
         work.figures.written_bytes.fetch_add(u64::try_from(written).unwrap_or(0), Ordering::Relaxed);
+        let some = written > 0;
         if written < bytes.len() {
             let mut buffer = lock(&spool.buffer);
-            let mut rest = bytes[written..].to_vec();
-            rest.append(&mut buffer.bytes);
-            buffer.bytes = rest;
+            bytes.drain(..written);
+            bytes.append(&mut buffer.bytes);
+            buffer.bytes = bytes;
             buffer.counted += counted - counted.min(written);
-            return std::mem::replace(&mut buffer.is_dirty, true);
+            return Written { some, is_dirty: !std::mem::replace(&mut buffer.is_dirty, true) };
+        }
+        bytes.clear();
+        if bytes.capacity() <= KEEP_BYTES {
+            self.spare = bytes;
         }
         if is_sealed {
-            self.files.remove(&spool.path);
+            self.files.remove(&spool.number);
             self.waiting.push(spool.path.clone());
         }
-        true
+        Written { some, is_dirty: false }
     }
 
     /// Appends to a file; on failure says how many bytes got there, for a record may be written in part.
-    fn append(&mut self, path: &Path, bytes: &[u8]) -> Result<(), (usize, io::Error)> {
+    fn append(&mut self, spool: &SpoolFile, bytes: &[u8]) -> Result<(), (usize, io::Error)> {
         let round = self.round;
-        if self.files.len() >= self.open_files_max && !self.files.contains_key(path) {
+        if self.files.len() >= self.open_files_max && !self.files.contains_key(&spool.number) {
             self.files.retain(|_, open| open.used == round);
             if self.files.len() >= self.open_files_max {
                 self.files.clear();
             }
         }
-        let open = match self.files.entry(path.to_owned()) {
+        let open = match self.files.entry(spool.number) {
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
             std::collections::hash_map::Entry::Vacant(entry) => {
-                let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path);
+                let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&spool.path);
                 entry.insert(OpenFile { file: file.map_err(|error| (0, error))?, used: round })
             }
         };
@@ -335,18 +376,18 @@ impl Writer {
     }
 }
 
-fn sync_loop(work: &Work, written: &Mutex<HashSet<PathBuf>>, dir: &Path, every: Duration) {
+fn sync_loop(work: &Work, written: &Mutex<Files>, dir: &Path, every: Duration) {
     loop {
         let is_last = work.is_stopping.load(Ordering::Acquire);
-        let paths = std::mem::take(&mut *lock(written));
-        if !paths.is_empty() {
+        let files = std::mem::take(&mut *lock(written));
+        if !files.is_empty() {
             let begun = Instant::now();
-            let synced = sync(&paths, dir);
+            let synced = sync(&files, dir);
             work.figures.sync_time.observe(begun.elapsed());
             if let Err(error) = synced {
                 Metrics::add(&work.figures.failed_syncs);
                 warn!(path = %dir.display(), %error, "the spool cannot be synced, trying again");
-                lock(written).extend(paths);
+                lock(written).extend(files);
             }
         }
         if is_last {
@@ -360,13 +401,13 @@ fn sync_loop(work: &Work, written: &Mutex<HashSet<PathBuf>>, dir: &Path, every: 
     }
 }
 
-fn sync(paths: &HashSet<PathBuf>, dir: &Path) -> io::Result<()> {
-    if paths.len() > SYNC_EACH_MAX {
+fn sync(files: &Files, dir: &Path) -> io::Result<()> {
+    if files.len() > SYNC_EACH_MAX {
         rustix::fs::syncfs(File::open(dir)?)?;
         return Ok(());
     }
-    for path in paths {
-        match File::open(path) {
+    for file in files.values() {
+        match File::open(&file.path) {
             Ok(file) => file.sync_data()?,
             // Finished and published since.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}

@@ -113,10 +113,11 @@ pub async fn serve_datagrams(socket: UnixDatagram, ingest: Arc<Ingest>, stop: Ca
 
 /// Receives what is there, a batch at most. True if there may be more.
 fn receive_batch(socket: &UnixDatagram, ingest: &Ingest, datagram: &mut [u8]) -> bool {
+    let now = ingest.now();
     for _ in 0..BATCH {
         match socket.try_recv_from(datagram) {
             Ok((length, peer)) => {
-                if let Some(answer) = ingest.receive(&datagram[..length], Via::Unix) {
+                if let Some(answer) = ingest.receive(&datagram[..length], Via::Unix, now) {
                     answer_ping(socket, &answer, &peer);
                 }
             }
@@ -264,7 +265,7 @@ async fn serve_stream(stream: UnixStream, ingest: &Ingest, stop: &CancellationTo
             ingest.drop_frame(DropReason::StreamTruncated, &frame);
             return;
         }
-        let answer = ingest.receive(&frame, Via::Unix);
+        let answer = ingest.receive(&frame, Via::Unix, ingest.now());
         wait_for_room(ingest).await;
         if let Some(answer) = answer {
             let length = u16::try_from(answer.len()).unwrap_or(u16::MAX).to_be_bytes();

@@ -1,0 +1,180 @@
+//! Rows `udp` and `stream`: as many frames as come through without a loss.
+
+use std::time::{Duration, Instant};
+
+use super::peer::{Bare, Daemon, PATIENCE, Process};
+use super::sender::{Calls, PING_BYTES, Sending, Stream, Udp};
+use super::table::{Row, median, thousands};
+
+/// Datagrams under way at most: well within the socket's buffer, which holds some 20,000.
+pub(crate) const WINDOW: usize = 4096;
+const CALLS: usize = 1000;
+/// Handed over at once.
+const BATCH: usize = 64;
+const STREAM_BATCH: usize = 400;
+/// Each receiver in turn, so often.
+const ROUNDS: usize = 5;
+const WARM_UP: Duration = Duration::from_millis(300);
+const HOW_LONG: Duration = Duration::from_secs(2);
+
+/// What one turn brought.
+struct Turn {
+    frames_per_s: f64,
+    cpu_ns_per_frame: f64,
+}
+
+/// Measures UDP against the bare loop, and the byte stream against UDP if that is wanted.
+pub(crate) fn measure(with_stream: bool) -> Vec<Row> {
+    let (mut bare, mut udp, mut stream) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        bare.push(bare_turn());
+        udp.push(udp_turn());
+        if with_stream {
+            stream.push(stream_turn());
+        }
+    }
+    let mut rows = vec![
+        compare(
+            "UDP frames parsed and spooled, none lost",
+            "a bare `recv` loop",
+            &udp,
+            &bare,
+            rate,
+            "/s",
+            "≥ 75 %",
+            |r| r >= 0.75,
+        ),
+        compare("processor time of a UDP frame", "of the bare loop", &udp, &bare, cpu, " ns", "", |_| true),
+    ];
+    if with_stream {
+        rows.push(compare(
+            "frames over the Unix stream",
+            "our own UDP",
+            &stream,
+            &udp,
+            rate,
+            "/s",
+            "≥ 300 %",
+            |r| r >= 3.0,
+        ));
+        rows.push(compare(
+            "processor time of a stream frame",
+            "of our own UDP",
+            &stream,
+            &udp,
+            cpu,
+            " ns",
+            "",
+            |_| true,
+        ));
+    }
+    rows
+}
+
+fn rate(turn: &Turn) -> f64 {
+    turn.frames_per_s
+}
+
+fn cpu(turn: &Turn) -> f64 {
+    turn.cpu_ns_per_frame
+}
+
+/// Medians of both, and the median of the ratios of turns that followed each other.
+#[allow(clippy::too_many_arguments, reason = "a line of the table has so many columns")]
+fn compare(
+    what: &str,
+    against: &str,
+    ours: &[Turn],
+    theirs: &[Turn],
+    of: fn(&Turn) -> f64,
+    unit: &str,
+    goal: &'static str,
+    is_met: fn(f64) -> bool,
+) -> Row {
+    let ratio = median(ours.iter().zip(theirs).map(|(ours, theirs)| of(ours) / of(theirs)).collect());
+    let middle = |turns: &[Turn]| thousands(median(turns.iter().map(of).collect()));
+    Row {
+        what: what.to_owned(),
+        measured: format!("{}{unit}", middle(ours)),
+        against: format!("{against}: {}{unit}", middle(theirs)),
+        ratio: format!("{:.0} %", ratio * 100.0),
+        goal,
+        is_met: (!goal.is_empty()).then(|| is_met(ratio)),
+    }
+}
+
+fn bare_turn() -> Turn {
+    let bare = Bare::start(PING_BYTES);
+    over_udp(&bare.process, &mut Calls::new(CALLS), Udp::connect(bare.udp, Sending::Gso), |_| {})
+}
+
+fn udp_turn() -> Turn {
+    let daemon = Daemon::start();
+    let (mut calls, udp) = (Calls::new(CALLS), Udp::connect(daemon.udp, Sending::Gso));
+    let turn = over_udp(&daemon.process, &mut calls, udp, |calls| wait_for_spool(&daemon, calls));
+    assert_eq!(daemon.spooled_packets(), calls.packets(), "a packet is missing: {}", daemon.log());
+    turn
+}
+
+fn stream_turn() -> Turn {
+    let daemon = Daemon::start();
+    let (mut calls, mut stream) = (Calls::new(CALLS), Stream::connect(&daemon.stream()));
+    let turn = turn(&daemon.process, &mut calls, |calls, until| {
+        while until.is_some_and(|until| Instant::now() < until) {
+            for first in (0..calls.channels()).step_by(STREAM_BATCH) {
+                let last = calls.channels().min(first + STREAM_BATCH);
+                stream.send(calls.next(first..last));
+            }
+        }
+        if until.is_none() {
+            stream.settle();
+            wait_for_spool(&daemon, calls);
+        }
+    });
+    assert_eq!(daemon.spooled_packets(), calls.packets(), "a packet is missing: {}", daemon.log());
+    turn
+}
+
+fn over_udp(process: &Process, calls: &mut Calls, mut udp: Udp, end: impl Fn(&Calls)) -> Turn {
+    let mut since_ping = 0;
+    turn(process, calls, |calls, until| {
+        while until.is_some_and(|until| Instant::now() < until) {
+            for first in (0..calls.channels()).step_by(BATCH) {
+                let last = calls.channels().min(first + BATCH);
+                udp.send(calls.next(first..last));
+                since_ping += last - first;
+                if since_ping >= WINDOW / 2 {
+                    since_ping = 0;
+                    udp.ping();
+                    udp.settle(1);
+                }
+            }
+        }
+        if until.is_none() {
+            udp.ping();
+            udp.settle(0);
+            end(calls);
+        }
+    })
+}
+
+/// Lets `send` warm the receiver up, then send until a time, then wait for all to be received; measures the latter two.
+fn turn(process: &Process, calls: &mut Calls, mut send: impl FnMut(&mut Calls, Option<Instant>)) -> Turn {
+    send(calls, Some(Instant::now() + WARM_UP));
+    send(calls, None);
+    let (cpu_s, first, begun) = (process.cpu_s(), calls.packets(), Instant::now());
+    send(calls, Some(begun + HOW_LONG));
+    send(calls, None);
+    let (elapsed, cpu_s) = (begun.elapsed(), process.cpu_s() - cpu_s);
+    let frames = (calls.packets() - first) as f64;
+    Turn { frames_per_s: frames / elapsed.as_secs_f64(), cpu_ns_per_frame: cpu_s * 1e9 / frames }
+}
+
+/// Waits until the spool files have all bytes.
+pub(crate) fn wait_for_spool(daemon: &Daemon, calls: &Calls) {
+    let begun = Instant::now();
+    while daemon.spooled_bytes() < calls.spool_bytes() {
+        assert!(begun.elapsed() < PATIENCE, "frames are missing in the spool: {}", daemon.log());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
