@@ -80,6 +80,13 @@ pub(crate) fn check_metrics(page: &str) {
     assert!(written.is_ok() && output.status.success() && said.trim().is_empty(), "promtool: {said}\n{page}");
 }
 
+/// Lets Prometheus's own tool do something that succeeds.
+pub(crate) fn promtool(words: &[&str]) {
+    if let Some(output) = run(Command::new("promtool").args(words)) {
+        assert!(output.status.success(), "promtool {words:?}: {}", said(&output));
+    }
+}
+
 /// Runs a judge that says nothing of a good file.
 fn accepts(command: &mut Command) {
     if let Some(output) = run(command) {
