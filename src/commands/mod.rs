@@ -4,6 +4,7 @@ pub mod check;
 pub mod demo;
 pub mod inspect;
 pub mod load;
+pub mod ready;
 pub mod recover;
 pub mod replay;
 pub mod serve;
@@ -15,7 +16,11 @@ use crate::io::log;
 
 /// Records calls: RTP in over a local socket, one stereo Ogg Opus file per call out.
 #[derive(Debug, Parser)]
-#[command(name = "sidetape", version)]
+#[command(
+    name = "sidetape",
+    version,
+    after_help = "Exit status: 0 good, 1 failed, 2 wrong usage or configuration"
+)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -39,6 +44,8 @@ pub enum Command {
     Load(load::Load),
     /// Try the configuration for real
     Check(check::Check),
+    /// Ask a running daemon whether it takes calls, for health checks
+    Ready(ready::Ready),
 }
 
 impl Command {
@@ -55,6 +62,7 @@ impl Command {
             Self::Inspect(inspect) => inspect.run(),
             Self::Load(load) => load.run().await,
             Self::Check(check) => check.run().await,
+            Self::Ready(ready) => ready.run().await,
         }
     }
 }
