@@ -124,7 +124,7 @@ fn each_shell_completes_commands_and_flags() {
     // zsh completes within its line editor only, so it has one: a terminal of its own, in which Tab is pressed.
     let zsh = format!(
         "zmodload zsh/zpty; zpty -b shell zsh -f -i; \
-         zpty -w shell 'PROMPT=; fpath=({} $fpath); autoload -U compinit; compinit -u -d /dev/null; echo be\"\"gun'; \
+         zpty -w shell 'PROMPT=; fpath=({} $fpath); autoload -U compinit; compinit -u -D; echo be\"\"gun'; \
          zpty -r -m shell line '*begun*'; zpty -n -w shell $'sidetape serve --spool-f\\t'; \
          zpty -r -m shell line '*--spool-fsync-ms*' && print -r -- $line",
         deploy("completions").display()
