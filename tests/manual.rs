@@ -10,10 +10,11 @@ mod rig;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::Command;
 
 use clap::CommandFactory as _;
 use clap_complete::Shell;
+use rig::judges::{run, said};
 use sidetape::commands::Cli;
 
 /// Where each shell looks for the completions of a program has the name that it wants them by.
@@ -43,22 +44,6 @@ fn completions() -> BTreeMap<PathBuf, Vec<u8>> {
         (deploy("completions").join(name), text)
     };
     SHELLS.into_iter().map(of).collect()
-}
-
-/// Runs a program that may be missing on a developer's machine, and must not be missing in CI.
-fn run(command: &mut Command) -> Option<Output> {
-    match command.stdin(Stdio::null()).output() {
-        Ok(output) => Some(output),
-        Err(error) => {
-            assert!(!rig::is_strict(), "{command:?}: {error}");
-            println!("not tried, {command:?}: {error}");
-            None
-        }
-    }
-}
-
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
 #[test]

@@ -73,7 +73,8 @@ fn accepts(command: &mut Command) {
     }
 }
 
-fn run(command: &mut Command) -> Option<Output> {
+/// Runs a program that may be missing on a developer's machine, and must not be missing in CI.
+pub(crate) fn run(command: &mut Command) -> Option<Output> {
     match command.stdin(Stdio::null()).output() {
         Ok(output) => Some(output),
         Err(error) => {
@@ -85,6 +86,7 @@ fn run(command: &mut Command) -> Option<Output> {
     }
 }
 
-fn said(output: &Output) -> String {
+/// All that a program wrote.
+pub(crate) fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
