@@ -3,10 +3,8 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-use sidetape::commands::{
-    check::Check, demo::Demo, inspect::Inspect, load::Load, recover::Recover, replay::Replay, serve::Serve,
-};
+use clap::Parser as _;
+use sidetape::commands::{Cli, Command};
 use sidetape::config::Faults;
 
 /// Threads for work that blocks, beside one a core that finishes recordings: two stretches or manifests of live calls,
@@ -16,32 +14,6 @@ const BLOCKING_BESIDE_FINISHING: usize = 10;
 /// The stack of each thread, of which only what is used takes memory. Signing a token within an upload by Google's crate
 /// needs 2.1 MB in a build without optimisation, where the usual stack has 2 MiB; overflowing one ends the process.
 const STACK_BYTES: usize = 8 << 20;
-
-/// Records calls: RTP in over a local socket, one stereo Ogg Opus file per call out.
-#[derive(Debug, Parser)]
-#[command(name = "sidetape", version)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Run the daemon
-    Serve(Serve),
-    /// Record a real call through a daemon of its own, to see that it works
-    Demo(Demo),
-    /// Send a capture's RTP to a running daemon
-    Replay(Replay),
-    /// Finish what a spool directory holds, without a daemon
-    Recover(Recover),
-    /// Say what a recording holds, in words and as a picture
-    Inspect(Inspect),
-    /// Send many calls at once to a running daemon, and check their recordings
-    Load(Load),
-    /// Try the configuration for real
-    Check(Check),
-}
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -66,17 +38,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         .thread_stack_size(STACK_BYTES)
         .max_blocking_threads(cores + BLOCKING_BESIDE_FINISHING)
         .build()?;
-    let result = runtime.block_on(async {
-        match command {
-            Command::Serve(serve) => serve.run().await,
-            Command::Demo(demo) => demo.run().await,
-            Command::Replay(replay) => replay.run().await,
-            Command::Recover(recover) => recover.run().await,
-            Command::Inspect(inspect) => inspect.run(),
-            Command::Load(load) => load.run().await,
-            Command::Check(check) => check.run().await,
-        }
-    });
+    let result = runtime.block_on(command.run());
     // A disk that hangs must not keep the process: what is cut off here is done again by the next start.
     runtime.shutdown_background();
     result

@@ -2,6 +2,8 @@
 //!
 //! S3 is moto's, Azure is Azurite's, each where it is installed; Google Cloud Storage is the rig's own server.
 
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 

@@ -95,7 +95,8 @@ fn accepts(command: &mut Command) {
     }
 }
 
-fn run(command: &mut Command) -> Option<Output> {
+/// Runs a program that may be missing on a developer's machine, and must not be missing in CI.
+pub(crate) fn run(command: &mut Command) -> Option<Output> {
     match command.stdin(Stdio::null()).output() {
         Ok(output) => Some(output),
         Err(error) => {
@@ -111,6 +112,7 @@ fn missing(command: &Command, error: &io::Error) {
     println!("{message}");
 }
 
-fn said(output: &Output) -> String {
+/// All that a program wrote.
+pub(crate) fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
