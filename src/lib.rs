@@ -36,7 +36,8 @@
 //! | [`publish`] | what the recording is called |
 //! | [`config`], [`metrics`] | settings; counters |
 //!
-//! The shell, which has the sockets, disks, clocks, threads and the log: [`io`], [`daemon`], [`commands`].
+//! The shell, which has the sockets, disks, clocks, threads and the log: [`io`], [`daemon`], [`commands`]; and the other end of
+//! the sockets, [`client`].
 //!
 //! # Durability, in steps
 //! 1 append records to the spool file, 2 sync it now and then, 3 when the connection ends: seal, sync file and
@@ -52,6 +53,7 @@
 //! - Nothing is dropped without a counter and a reason.
 //! - Nothing received, read or configured can make the daemon panic.
 
+pub mod client;
 pub mod codec;
 pub mod commands;
 pub mod config;

@@ -23,10 +23,10 @@ use rustix::net::SocketAddrUnix;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UdpSocket, UnixDatagram, UnixStream};
 
-use super::clock::Clock;
 use crate::config::Secret;
 use crate::frame::{HEADER_BYTES, Message, PING_MAX_BYTES, encode, pong};
 use crate::id::{CONNECTION_ID_MAX_BYTES, ConnectionId, Scope};
+use crate::io::clock::Clock;
 use crate::tap_key::{Signer, TapKey};
 
 /// Datagrams sent without knowing that the ones before were read. A UDP receive buffer may be as small as 200 kB,

@@ -1,0 +1,3 @@
+//! The other end of the daemon's sockets: for whoever sends frames.
+
+pub mod tap_client;
