@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::configure;
 use super::replay::{Call, named_after, plan, send};
-use crate::client::tap_client::Endpoint;
+use crate::client::Endpoint;
 use crate::config::Settings;
 use crate::daemon::Daemon;
 use crate::id::ConnectionId;

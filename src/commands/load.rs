@@ -14,7 +14,8 @@ use clap::ValueEnum;
 use serde_json::{Value, json};
 
 use super::replay::{config_of_environment, endpoint_of};
-use crate::client::tap_client::{Endpoint, TapClient};
+use crate::client::Endpoint;
+use crate::client::tap_client::TapClient;
 use crate::config::Secret;
 use crate::frame::encode;
 use crate::id::{Channel, ConnectionId, Scope};

@@ -14,7 +14,8 @@ use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value};
 
-use crate::client::tap_client::{Endpoint, TapClient};
+use crate::client::Endpoint;
+use crate::client::tap_client::TapClient;
 use crate::config::{Config, Secret, Settings, resolve};
 use crate::frame::{Message, encode};
 use crate::id::{CONNECTION_ID_MAX_BYTES, Channel, ConnectionId, Scope};
