@@ -37,7 +37,8 @@
 //! | [`publish`] | what the recording is called |
 //! | [`config`], [`metrics`] | settings; counters, and the page of them that Prometheus reads |
 //!
-//! The shell, which has the sockets, disks, clocks, threads and the log: [`io`], [`daemon`], [`commands`].
+//! The shell, which has the sockets, disks, clocks, threads and the log: [`io`], [`daemon`], [`commands`]; and the other end of
+//! the sockets, [`client`].
 //!
 //! # Durability, in steps
 //! 1 append records to the spool file, 2 sync it now and then, 3 when the connection ends: seal, sync file and
@@ -53,6 +54,7 @@
 //! - Nothing is dropped without a counter and a reason.
 //! - Nothing received, read or configured can make the daemon panic.
 
+pub mod client;
 pub mod codec;
 pub mod commands;
 pub mod config;

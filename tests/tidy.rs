@@ -32,7 +32,7 @@ const CORE: [&str; 22] = [
     "metrics",
 ];
 /// The shell: it may do anything, and nothing of the core may import it.
-const SHELL: [&str; 3] = ["io", "daemon", "commands"];
+const SHELL: [&str; 4] = ["io", "daemon", "commands", "client"];
 /// What the core must not touch.
 const IMPURE: [&str; 13] = [
     "std::fs",

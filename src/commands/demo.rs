@@ -14,12 +14,12 @@ use serde_json::Value;
 
 use super::configure;
 use super::replay::{Call, named_after, plan, send};
+use crate::client::Endpoint;
 use crate::config::Settings;
 use crate::daemon::Daemon;
 use crate::id::ConnectionId;
 use crate::io::capture::{read_capture, rtp_streams};
 use crate::io::clock::Clock;
-use crate::io::tap_client::Endpoint;
 
 /// A call of 55 s, see `fixtures/README.md`.
 const DEMO_CALL: &[u8] = include_bytes!("../../fixtures/demo-call.pcap");

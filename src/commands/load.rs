@@ -14,11 +14,12 @@ use clap::ValueEnum;
 use serde_json::{Value, json};
 
 use super::replay::{config_of_environment, endpoint_of};
+use crate::client::Endpoint;
+use crate::client::tap_client::TapClient;
 use crate::config::Secret;
 use crate::frame::encode;
 use crate::id::{Channel, ConnectionId, Scope};
 use crate::io::clock::Clock;
-use crate::io::tap_client::{Endpoint, TapClient};
 use crate::time::Wall;
 
 /// The length of a packet.

@@ -14,12 +14,13 @@ use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value};
 
+use crate::client::Endpoint;
+use crate::client::tap_client::TapClient;
 use crate::config::{Config, Secret, Settings, resolve};
 use crate::frame::{Message, encode};
 use crate::id::{CONNECTION_ID_MAX_BYTES, Channel, ConnectionId, Scope};
 use crate::io::capture::{RtpStream, read_capture, rtp_streams};
 use crate::io::clock::Clock;
-use crate::io::tap_client::{Endpoint, TapClient};
 use crate::rtpmap::Rtpmap;
 use crate::time::Wall;
 

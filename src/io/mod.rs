@@ -23,6 +23,5 @@ pub mod spool_dir;
 pub mod spool_writer;
 pub mod store;
 pub mod stretch;
-pub mod tap_client;
 pub mod udp;
 pub mod unix;
