@@ -1,8 +1,9 @@
 //! The daemon: what is started in which order, and how it is drained.
 //!
-//! Start: open and lock the spool, start its threads, look through what it holds, bind the sockets, log each address,
-//! receive. Stop: refuse new connections, receive what the sockets still hold, close open connections, write and sync
-//! the spool, finish what can be finished in the time allowed. What cannot stays in the spool for the next start.
+//! Start: open and lock the spool, start its threads, list what it holds, bind the sockets, log each address, receive, and
+//! beside that recover what was listed. Stop: refuse new connections, receive what the sockets still hold, recover what
+//! frames have come for, close open connections, write and sync the spool, finish what can be finished in the time allowed.
+//! What cannot stays in the spool for the next start.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -19,12 +20,13 @@ use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::connection::Rules;
+use crate::io::awaited::Awaited;
 use crate::io::backup::Backup;
 use crate::io::clock::Clock;
 use crate::io::finish::Finisher;
 use crate::io::gate::Gate;
 use crate::io::ingest::{Ingest, Limits, PACKETS_MAX};
-use crate::io::recover::{Found, look_through};
+use crate::io::recover::{groups, recover};
 use crate::io::render::Options;
 use crate::io::rtp_ports::RtpPorts;
 use crate::io::scrape::Scrape;
@@ -33,7 +35,6 @@ use crate::io::spool_writer::SpoolWriter;
 use crate::io::store::Store;
 use crate::io::{http, udp, unix};
 use crate::metrics::Metrics;
-use crate::plain::ports_of;
 use crate::time::Mono;
 
 /// How often deadlines are looked at.
@@ -90,6 +91,9 @@ pub struct Daemon {
     /// Ends the receivers and timers.
     stop: CancellationToken,
     receivers: TaskTracker,
+    /// Reads what an earlier process left.
+    recovery: JoinHandle<()>,
+    end_recovery: CancellationToken,
     finisher: JoinHandle<()>,
     /// Ends the attempts to publish.
     give_up: CancellationToken,
@@ -155,11 +159,10 @@ impl Daemon {
             max_packets: PACKETS_MAX,
         };
         let gate = Gate::new(config.tap_key.as_ref());
-        let ingest =
-            Arc::new(Ingest::new(limits, gate, clock, Arc::clone(&metrics), Arc::clone(&spool), writer));
-
-        let found = look_through(&spool, limits.rules)
-            .with_context(|| format!("looking through the spool {}", spool.path().display()))?;
+        let found =
+            groups(&spool).with_context(|| format!("listing the spool {}", spool.path().display()))?;
+        let ingest = Ingest::new(limits, gate, clock, Arc::clone(&metrics), Arc::clone(&spool), writer);
+        let ingest = Arc::new(ingest.awaiting(Awaited::new(found)));
         ingest.watch_disk(config.min_free_bytes);
         let (sockets, bound) = Sockets::bind(&config).await?;
 
@@ -172,8 +175,7 @@ impl Daemon {
         let ports = config
             .rtp_ports
             .map(|range| RtpPorts::new(range, Arc::clone(&ingest), stop.clone(), receivers.clone()));
-        take_up(found, &ingest, ports.as_ref(), sealed);
-        sockets.serve(&ingest, &config, ports, &stop, &receivers)?;
+        sockets.serve(&ingest, &config, ports.clone(), &stop, &receivers)?;
         let pulse = Pulse { clock, last_us: Arc::default() };
         receivers.spawn(keep_time(
             Arc::clone(&ingest),
@@ -183,8 +185,15 @@ impl Daemon {
             config.min_free_bytes,
         ));
         receivers.close();
+        let end_recovery = CancellationToken::new();
+        let recovery = {
+            let (ingest, end) = (Arc::clone(&ingest), end_recovery.clone());
+            let recover = move || recover(&ingest, ports.as_ref(), spool.path(), limits.rules, &sealed, &end);
+            tokio::task::spawn_blocking(recover)
+        };
         info!(version = env!("CARGO_PKG_VERSION"), spool = %config.spool_dir.display(), storage = %config.storage_path, "ready");
-        Ok(Self { pulse, bound, grace: config.shutdown, ingest, stop, receivers, finisher, give_up })
+        let grace = config.shutdown;
+        Ok(Self { pulse, bound, grace, ingest, stop, receivers, recovery, end_recovery, finisher, give_up })
     }
 
     /// The addresses on which frames are received.
@@ -207,6 +216,8 @@ impl Daemon {
         let deadline = tokio::time::Instant::now() + self.grace;
         self.stop.cancel();
         self.receivers.wait().await;
+        self.end_recovery.cancel();
+        self.recovery.await.context("recovering the spool")?;
         let closed = self.ingest.shut_down();
         info!(connections = closed, "stopping, open connections are finalised");
         let metrics_summary = self.ingest.metrics().dropped_summary();
@@ -329,26 +340,6 @@ impl Sockets {
 
 fn is_open_to_others(address: SocketAddr) -> bool {
     !address.ip().to_canonical().is_loopback()
-}
-
-/// Hands what the spool held to where it goes on.
-fn take_up(found: Found, ingest: &Ingest, ports: Option<&Arc<RtpPorts>>, sealed: mpsc::Sender<PathBuf>) {
-    for resumed in found.open {
-        info!(connection = ?resumed.id.as_str(), path = %resumed.path.display(), "connection found in the spool, waiting for its gateway");
-        let (id, had) = (resumed.id.clone(), ports_of(&resumed.metadata.meta));
-        ingest.resume(resumed);
-        if let Some((ports, had)) = ports.zip(had) {
-            ports.open_again(id, had);
-        }
-    }
-    // There may be more than the queue holds.
-    tokio::spawn(async move {
-        for path in found.sealed {
-            if sealed.send(path).await.is_err() {
-                return;
-            }
-        }
-    });
 }
 
 /// Handles deadlines, sweeps, and the look at the disk.

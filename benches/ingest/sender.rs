@@ -6,7 +6,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::sys::socket::{ControlMessage, MsgFlags, MultiHeaders, sendmmsg, sendmsg};
 use sidetape::frame::{HEADER_BYTES, encode};
@@ -33,6 +33,8 @@ const STAMP_AT: usize = 8;
 const SEQUENCE_AT: usize = HEADER_BYTES + ID_BYTES + 2;
 /// Datagrams handed to the kernel in one system call.
 const BATCH: usize = 64;
+/// How long the answer to a PING is waited for where some may be lost.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// 20 ms at 48 kHz, and in microseconds.
 const TICKS: u32 = 960;
 const PACKET_US: u64 = 20_000;
@@ -215,6 +217,25 @@ impl Udp {
     }
 }
 
+impl Udp {
+    /// Waits until all that was sent has been read or lost, even if PINGs are lost.
+    pub(crate) fn settle_whatever_is_lost(&mut self) {
+        self.socket.set_read_timeout(Some(ASK_AGAIN)).unwrap();
+        let (begun, mut answer) = (Instant::now(), [0; 256]);
+        self.ping();
+        loop {
+            match self.socket.recv(&mut answer) {
+                Ok(length) if answer[length - 8..length] == self.pings.to_be_bytes() => break,
+                Ok(_) => {}
+                Err(_) => self.ping(),
+            }
+            assert!(begun.elapsed() < PATIENCE, "no ping is answered");
+        }
+        self.unanswered.clear();
+        self.socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    }
+}
+
 /// A Unix stream socket to the receiver.
 pub(crate) struct Stream {
     socket: UnixStream,
@@ -238,6 +259,13 @@ impl Stream {
             self.framed.extend_from_slice(frame);
         }
         self.socket.write_all(&self.framed).unwrap();
+    }
+
+    /// Sends frames that stand side by side, each by a system call of its own, as a gateway relays them.
+    pub(crate) fn send_each(&mut self, frames: &[u8]) {
+        for frame in frames.chunks(FRAME_BYTES) {
+            self.send(frame);
+        }
     }
 
     /// Sends one frame of any kind.

@@ -8,7 +8,7 @@ use super::configure;
 use crate::config::Settings;
 use crate::daemon::{finisher, rules};
 use crate::io::backup::backed_up;
-use crate::io::recover::{look_through, seal};
+use crate::io::recover::{Found, groups, look_at, seal};
 use crate::io::spool_dir::SpoolDir;
 use crate::metrics::Metrics;
 use crate::spool::SealCause;
@@ -28,7 +28,10 @@ impl Recover {
     pub async fn run(self) -> anyhow::Result<()> {
         let config = configure(&self.settings)?;
         let spool = SpoolDir::open(&config.spool_dir)?;
-        let found = look_through(&spool, rules(&config)).context("looking through the spool")?;
+        let mut found = Found::default();
+        for group in groups(&spool).context("looking through the spool")? {
+            found.add(look_at(&group, rules(&config)));
+        }
         let mut files = found.sealed;
         for open in found.open {
             seal(&open.path, SealCause::NotResumed)

@@ -16,6 +16,7 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use tracing::{debug, info, warn};
 
+use super::awaited::{Awaited, Group, HeldFrame, Hold};
 use super::clock::Clock;
 use super::gate::{Gate, Via};
 use super::log::DropLog;
@@ -62,11 +63,15 @@ pub struct Ingest {
     pub(super) limits: Limits,
     gate: Gate,
     pub(super) clock: Clock,
+    /// Both clocks at the beginning.
+    begun: (Mono, Wall),
     metrics: Arc<Metrics>,
     drops: DropLog,
     pub(super) spool: Arc<SpoolDir>,
     pub(super) writer: SpoolWriter,
     pub(super) connections: DashMap<ConnectionId, Arc<Slot>>,
+    /// Connections of an earlier process, which are not recovered yet.
+    awaited: Awaited,
     timers: Mutex<BinaryHeap<Reverse<Timer>>>,
     pub(super) open: AtomicUsize,
     /// The spool's disk has too little room for new connections.
@@ -108,16 +113,29 @@ impl Ingest {
             limits,
             gate,
             clock,
+            begun: (clock.now(), clock.wall()),
             metrics,
             drops: DropLog::default(),
             spool,
             writer,
             connections: DashMap::new(),
+            awaited: Awaited::default(),
             timers: Mutex::default(),
             open: AtomicUsize::new(0),
             is_disk_low: AtomicBool::new(false),
             is_stopping: AtomicBool::new(false),
         }
+    }
+
+    /// The same, that waits for what the spool holds of an earlier process.
+    #[must_use]
+    pub fn awaiting(self, awaited: Awaited) -> Self {
+        Self { awaited, ..self }
+    }
+
+    /// The group of spool files that is to be recovered next; only one that frames have come for, unless `all` are wanted.
+    pub fn next_awaited(&self, all: bool) -> Option<Group> {
+        self.awaited.next(all)
     }
 
     /// Receives the bytes of one frame that arrived at `now`: one reading of the clock does for all that was read at once.
@@ -167,17 +185,35 @@ impl Ingest {
         if !self.limits.is_recording {
             return Err(DropReason::Disabled);
         }
-        let found = self.connections.get(frame.connection).map(|slot| Arc::clone(&slot));
-        let slot = match found {
+        let slot = match self.find(frame.connection) {
             Some(slot) => slot,
-            None => self.open(&frame, now)?,
+            None => match self.awaited.hold(frame.connection, bytes, now) {
+                Hold::Held => return Ok(None),
+                Hold::Full => return Err(DropReason::SpoolOverflow),
+                Hold::NotAwaited => self.find_or_open(&frame, now)?,
+            },
         };
-        if self.handle(&slot, &frame, now)? {
-            let next = self.reopen(&slot, &frame, now)?;
-            self.handle(&next, &frame, now)?;
+        self.enter(&slot, &frame, now)?;
+        Ok(None)
+    }
+
+    fn find(&self, connection: &str) -> Option<Arc<Slot>> {
+        self.connections.get(connection).map(|slot| Arc::clone(&slot))
+    }
+
+    /// It may have been recovered since it was not found.
+    fn find_or_open(&self, frame: &Frame<'_>, now: Mono) -> Result<Arc<Slot>, DropReason> {
+        self.find(frame.connection).map_or_else(|| self.open(frame, now), Ok)
+    }
+
+    /// Enters a frame into its connection.
+    fn enter(&self, slot: &Arc<Slot>, frame: &Frame<'_>, now: Mono) -> Result<(), DropReason> {
+        if self.handle(slot, frame, now)? {
+            let next = self.reopen(slot, frame, now)?;
+            self.handle(&next, frame, now)?;
         }
         Metrics::add(&self.metrics.frames);
-        Ok(None)
+        Ok(())
     }
 
     /// Handles a frame about a known connection. True if the frame asks for the connection to open again.
@@ -320,23 +356,53 @@ impl Ingest {
         info!(connection = ?slot.id.as_str(), part = slot.part, %path, "connection opened");
     }
 
-    /// Takes up a connection found in the spool: notes the restart in its file, and waits for its gateway.
-    pub fn resume(&self, resumed: Resumed) {
-        let now = self.clock.now();
+    /// Takes up the open connections that were found in a group of spool files, and then lets in the frames that have come for
+    /// them meanwhile.
+    pub fn take_up(&self, group: &Group, found: Vec<Resumed>) {
+        let slots: Vec<_> = found.into_iter().map(|resumed| self.resume(resumed)).collect();
+        let enter = |held: &HeldFrame| {
+            let entered = catch_unwind(AssertUnwindSafe(|| self.enter_held(&slots, held)));
+            if let Err(reason) = entered.unwrap_or(Err(DropReason::InternalError)) {
+                self.drop_frame(reason, &held.bytes);
+            }
+        };
+        self.awaited.release(group, enter, |dropped| {
+            for slot in &slots {
+                let mut state = lock(&slot.state);
+                state.dropped = state.dropped.saturating_add(dropped);
+                drop(state);
+                self.connections.insert(slot.id.clone(), Arc::clone(slot));
+            }
+        });
+        for slot in &slots {
+            let deadline = lock(&slot.state).connection.poll_timeout();
+            self.wake_at(deadline, slot);
+        }
+    }
+
+    /// Goes on with a connection found in the spool: notes the restart in its file, and waits for its gateway.
+    fn resume(&self, resumed: Resumed) -> Arc<Slot> {
         let recorded_us = self.clock.wall().0.saturating_sub(resumed.opened.0);
         let recorded = Duration::from_micros(u64::try_from(recorded_us).unwrap_or(0));
-        let connection = resumed.connection.resume(now, recorded);
-        let deadline = connection.poll_timeout();
+        let connection = resumed.connection.resume(self.clock.now(), recorded);
         let file = Arc::new(SpoolFile::new(resumed.path, Vec::new()));
         let state = SlotState::new(connection, resumed.metadata, resumed.redactions);
         let (part, opened, state) = (resumed.part, resumed.opened, Mutex::new(state));
         let slot = Arc::new(Slot { id: resumed.id, part, opened, file, state });
         self.open.fetch_add(1, Ordering::Relaxed);
         Metrics::add(&self.metrics.resumed);
-        let wall = self.clock.wall().0.to_be_bytes();
-        self.append(&slot, &mut lock(&slot.state), &Record::resumed(now, &wall));
-        self.connections.insert(slot.id.clone(), Arc::clone(&slot));
-        self.wake_at(deadline, &slot);
+        // Of the time when this process began, because frames that were held are older than this moment.
+        let (mono, wall) = self.begun;
+        self.append(&slot, &mut lock(&slot.state), &Record::resumed(mono, &wall.0.to_be_bytes()));
+        slot
+    }
+
+    /// Enters a frame that was held, into one of these connections or into another.
+    fn enter_held(&self, slots: &[Arc<Slot>], held: &HeldFrame) -> Result<(), DropReason> {
+        let frame = frame::parse(&held.bytes)?;
+        let slot = slots.iter().find(|slot| slot.id.as_str() == frame.connection);
+        let slot = slot.map_or_else(|| self.find_or_open(&frame, held.at), |slot| Ok(Arc::clone(slot)))?;
+        self.enter(&slot, &frame, held.at)
     }
 
     /// Appends a record to a connection's buffer. False if the buffer is full because the disk does not take it.

@@ -1,5 +1,6 @@
 //! The shell's hands: sockets, disk, clock and threads. What is decided is decided by the core.
 
+pub mod awaited;
 pub mod backup;
 pub mod capture;
 pub mod clock;

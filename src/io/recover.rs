@@ -1,19 +1,29 @@
 //! What a start finds in the spool: the same steps as ever, taken up where the last process left them.
 
+use std::collections::{HashMap, VecDeque};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::ingest::Resumed;
-use super::spool_dir::{ReadError, SpoolDir, is_own_name, read, set_aside};
+use super::awaited::Group;
+use super::ingest::{Ingest, Resumed};
+use super::rtp_ports::RtpPorts;
+use super::spool_dir::{
+    ReadError, SpoolDir, header_of, is_own_name, is_sealed, read, set_aside, sum_in_name,
+};
 use crate::connection::metadata::Metadata;
 use crate::connection::redaction::Redaction;
 use crate::connection::{Connection, Keep, Rules};
 use crate::frame::{Message, parse_body};
 use crate::id::Scope;
 use crate::packet::parse_rtp;
+use crate::plain::ports_of;
 use crate::spool::scan::{Located, Tail};
 use crate::spool::{Header, Record, RecordKind, SealCause};
 use crate::time::Mono;
@@ -29,26 +39,54 @@ pub struct Found {
     pub foreign: usize,
 }
 
-/// Looks through the spool directory. Torn tails are cut off, so that appending can go on; damaged places stay as they
-/// are; what is no spool file at all is set aside. No file, whatever it is, keeps the others from being found.
+/// The files of the spool directory, those together that may belong to one connection, oldest first. Only names are read,
+/// and of files that have another's name the header.
 ///
 /// # Errors
 /// Where the directory cannot be read.
-pub fn look_through(dir: &SpoolDir, rules: Rules) -> io::Result<Found> {
-    let mut found = Found::default();
+pub fn groups(dir: &SpoolDir) -> io::Result<Vec<Group>> {
+    let mut groups: Vec<Group> = Vec::new();
+    let mut places = HashMap::new();
     for path in dir.list()? {
-        match take_up(&path, rules) {
-            Ok(TakenUp::Sealed) => found.sealed.push(path),
+        let sum = sum_of_id(&path);
+        let place = sum.map(|sum| *places.entry(sum).or_insert(groups.len()));
+        match place.and_then(|place| groups.get_mut(place)) {
+            Some(group) => group.files.push(path),
+            None => groups.push(Group { sum, files: vec![path] }),
+        }
+    }
+    Ok(groups)
+}
+
+/// The checksum of the id of the connection that a file is of.
+fn sum_of_id(path: &Path) -> Option<u32> {
+    if let Some(sum) = sum_in_name(path) {
+        return Some(sum);
+    }
+    // Opening a pipe would wait for ever.
+    let is_file = fs::symlink_metadata(path).is_ok_and(|file| file.is_file());
+    let header = if is_file { header_of(path).ok()? } else { return None };
+    Some(crc32c::crc32c(header.connection.as_str().as_bytes()))
+}
+
+/// Looks at the files of a group. Torn tails are cut off, so that appending can go on; damaged places stay as they
+/// are; what is no spool file at all is set aside. No file, whatever it is, keeps the others from being found.
+#[must_use]
+pub fn look_at(group: &Group, rules: Rules) -> Found {
+    let mut found = Found::default();
+    for path in &group.files {
+        match take_up(path, rules) {
+            Ok(TakenUp::Sealed) => found.sealed.push(path.clone()),
             Ok(TakenUp::Open(resumed)) => found.open.push(*resumed),
             Ok(TakenUp::Nothing) => info!(path = %path.display(), "empty spool file removed"),
             Err(NotTakenUp::Foreign(reason)) => {
                 found.foreign += 1;
-                set_aside_foreign(&path, &reason);
+                set_aside_foreign(path, &reason);
             }
             // The disk's errors pass, and rights can be given: to be finished when it can be read.
             Err(NotTakenUp::Unreadable(error)) => {
                 warn!(path = %path.display(), %error, "spool file cannot be read, give the right to or mend the disk");
-                found.sealed.push(path);
+                found.sealed.push(path.clone());
             }
         }
     }
@@ -66,14 +104,60 @@ pub fn look_through(dir: &SpoolDir, rules: Rules) -> io::Result<Found> {
         }
         found.sealed.push(old.path);
     }
-    info!(
-        path = %dir.path().display(),
-        open = found.open.len(),
-        sealed = found.sealed.len(),
-        foreign = found.foreign,
-        "spool looked through"
-    );
-    Ok(found)
+    found
+}
+
+impl Found {
+    /// Adds what was found elsewhere.
+    pub fn add(&mut self, other: Self) {
+        self.sealed.extend(other.sealed);
+        self.open.extend(other.open);
+        self.foreign += other.foreign;
+    }
+}
+
+/// Recovers what waits in `ingest`, while that receives: what is over goes to `sealed`, what is open goes on, with the `ports`
+/// that it had. Ends when all is
+/// done, or after `stop` when nothing is left that frames have come for; the rest is for the next start then.
+pub fn recover(
+    ingest: &Ingest,
+    ports: Option<&Arc<RtpPorts>>,
+    dir: &Path,
+    rules: Rules,
+    sealed: &mpsc::Sender<PathBuf>,
+    stop: &CancellationToken,
+) {
+    let (mut open, mut over, mut foreign) = (0, 0, 0);
+    // There may be more than the queue holds, and that must not hold up those that are open.
+    let mut waiting = VecDeque::new();
+    while let Some(group) = ingest.next_awaited(!stop.is_cancelled()) {
+        // A bug that one file brings to light must not keep the others from being found. It is finished as it is.
+        let found = catch_unwind(AssertUnwindSafe(|| look_at(&group, rules)));
+        let found = found.unwrap_or_else(|_| Found { sealed: group.files.clone(), ..Found::default() });
+        for resumed in &found.open {
+            info!(connection = ?resumed.id.as_str(), path = %resumed.path.display(), "connection found in the spool, waiting for its gateway");
+        }
+        open += found.open.len();
+        over += found.sealed.len();
+        foreign += found.foreign;
+        let had = |resumed: &Resumed| Some((resumed.id.clone(), ports_of(&resumed.metadata.meta)?));
+        let had: Vec<_> = found.open.iter().filter_map(had).collect();
+        ingest.take_up(&group, found.open);
+        if let Some(ports) = ports {
+            had.into_iter().for_each(|(id, had)| ports.open_again(id, had));
+        }
+        waiting.extend(found.sealed);
+        while let (Some(path), Ok(permit)) = (waiting.front(), sealed.try_reserve()) {
+            permit.send(path.clone());
+            waiting.pop_front();
+        }
+    }
+    info!(path = %dir.display(), open, sealed = over, foreign, "spool looked through");
+    for path in waiting {
+        if sealed.blocking_send(path).is_err() {
+            return;
+        }
+    }
 }
 
 fn set_aside_foreign(path: &Path, reason: &str) {
@@ -178,6 +262,10 @@ fn take_up(path: &Path, rules: Rules) -> Result<TakenUp, NotTakenUp> {
     }
     if file.len() == 0 {
         return Err(NotTakenUp::Foreign("the file is empty".to_owned()));
+    }
+    // That it is over can be seen at its end, without reading all of it: whoever finishes it does.
+    if is_sealed(path).is_ok_and(|is_sealed| is_sealed) && header_of(path).is_ok() {
+        return Ok(TakenUp::Sealed);
     }
     let begin = |header| Replay {
         header,

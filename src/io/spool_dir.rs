@@ -27,6 +27,8 @@ use crate::time::{Mono, Wall};
 
 /// How much of a file is read at once.
 const READ_BYTES: usize = 256 * 1024;
+/// More than a header can have.
+const HEADER_MAX_BYTES: u64 = 4096;
 /// How much of an id a file's name shows. The whole id stands in the header.
 const NAME_ID_CHARS: usize = 40;
 
@@ -242,6 +244,16 @@ pub fn read<T>(
     }
 }
 
+/// Reads the header of a spool file alone.
+///
+/// # Errors
+/// [`ReadError`] where the disk is bad, or this is no spool file.
+pub fn header_of(path: &Path) -> Result<Header, ReadError> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(HEADER_MAX_BYTES).read_to_end(&mut bytes)?;
+    Ok(Header::parse(&bytes)?.0)
+}
+
 /// What the name of a spool file tells of its header, where that is damaged: the time, and as much of the id as
 /// [`SpoolDir::new_file`] puts there, which for most ids is all. The clocks are paired at the first record.
 fn header_from_name(path: &Path, first: Mono) -> Option<Header> {
@@ -261,6 +273,15 @@ fn header_from_name(path: &Path, first: Mono) -> Option<Header> {
 #[must_use]
 pub fn opened_from_name(path: &Path) -> Option<Wall> {
     header_from_name(path, Mono(0)).map(|header| header.opened)
+}
+
+/// The checksum of the connection's id in a name that [`SpoolDir::new_file`] gave.
+#[must_use]
+pub fn sum_in_name(path: &Path) -> Option<u32> {
+    header_from_name(path, Mono(0))?;
+    let stem = path.file_stem()?.to_str()?;
+    let sum = stem.rsplit('-').find(|part| part.len() == 8)?;
+    u32::from_str_radix(sum, 16).ok()
 }
 
 /// Whether a file's name is one that [`SpoolDir::new_file`] gives.

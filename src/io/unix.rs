@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rustix::fs::Mode;
 use socket2::{Domain, SockAddr, Socket, Type};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixDatagram, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -29,7 +29,7 @@ const FRAME_MAX_BYTES: usize = 65_535;
 const BATCH: usize = 256;
 /// Byte streams open at once. A gateway needs one.
 const STREAMS_MAX: usize = 1024;
-/// Read from a byte stream at once.
+/// Read from a byte stream at once, if so much is there.
 const STREAM_BUFFER_BYTES: usize = 256 * 1024;
 /// How long a byte stream may be held up by a disk that is behind.
 const CONGESTION_PATIENCE_MS: u32 = 1000;
@@ -234,43 +234,65 @@ async fn wait_for_room(ingest: &Ingest) {
     }
 }
 
+/// What has been read from a byte stream and not yet been taken as frames.
+struct Unread {
+    space: Vec<u8>,
+    begin: usize,
+    end: usize,
+}
+
+impl Unread {
+    fn new() -> Self {
+        Self { space: vec![0; STREAM_BUFFER_BYTES + 2 + FRAME_MAX_BYTES], begin: 0, end: 0 }
+    }
+
+    /// Takes the next whole frame, where it stands.
+    fn next_frame(&mut self) -> Option<&[u8]> {
+        let (length, rest) = self.space[self.begin..self.end].split_first_chunk::<2>()?;
+        let frame = rest.get(..usize::from(u16::from_be_bytes(*length)))?;
+        self.begin += 2 + frame.len();
+        Some(frame)
+    }
+
+    /// What is left: the beginning of a frame.
+    fn rest(&self) -> &[u8] {
+        &self.space[self.begin..self.end]
+    }
+
+    /// Room behind what is left.
+    fn room(&mut self) -> &mut [u8] {
+        self.space.copy_within(self.begin..self.end, 0);
+        (self.begin, self.end) = (0, self.end - self.begin);
+        &mut self.space[self.end..]
+    }
+}
+
 async fn serve_stream(stream: UnixStream, ingest: &Ingest, stop: &CancellationToken) {
-    let (read, mut write) = stream.into_split();
-    let mut read = BufReader::with_capacity(STREAM_BUFFER_BYTES, read);
-    let mut frame = Vec::new();
+    let (mut read, mut write) = stream.into_split();
+    let mut unread = Unread::new();
     loop {
-        let mut length = [0; 2];
-        let begun = tokio::select! {
+        let length = tokio::select! {
             biased;
-            begun = read.read(&mut length[..1]) => begun,
-            () = stop.cancelled() => return,
+            length = read.read(unread.room()) => length.unwrap_or(0),
+            () = stop.cancelled() => 0,
         };
+        unread.end += length;
         // The end between two frames is the gateway's way to close; inside one, something is missing.
-        match begun {
-            Ok(0) | Err(_) => return,
-            Ok(_) => {}
-        }
-        frame.clear();
-        let whole = async {
-            read.read_exact(&mut length[1..]).await?;
-            frame.resize(usize::from(u16::from_be_bytes(length)), 0);
-            read.read_exact(&mut frame).await
-        };
-        let whole = tokio::select! {
-            biased;
-            whole = whole => whole.is_ok(),
-            () = stop.cancelled() => false,
-        };
-        if !whole {
-            ingest.drop_frame(DropReason::StreamTruncated, &frame);
+        if length == 0 {
+            if !unread.rest().is_empty() {
+                ingest.drop_frame(DropReason::StreamTruncated, unread.rest());
+            }
             return;
         }
-        let answer = ingest.receive(&frame, Via::Unix, ingest.now());
-        wait_for_room(ingest).await;
-        if let Some(answer) = answer {
-            let length = u16::try_from(answer.len()).unwrap_or(u16::MAX).to_be_bytes();
-            if write.write_all(&[&length[..], &answer].concat()).await.is_err() {
-                return;
+        let now = ingest.now();
+        while let Some(frame) = unread.next_frame() {
+            let answer = ingest.receive(frame, Via::Unix, now);
+            wait_for_room(ingest).await;
+            if let Some(answer) = answer {
+                let length = u16::try_from(answer.len()).unwrap_or(u16::MAX).to_be_bytes();
+                if write.write_all(&[&length[..], &answer].concat()).await.is_err() {
+                    return;
+                }
             }
         }
     }
