@@ -84,6 +84,11 @@ impl Awaited {
         Self { is_any, inner: Mutex::new(Inner { waiting, held, ..Inner::default() }) }
     }
 
+    /// Whether all has been recovered.
+    pub(super) fn is_empty(&self) -> bool {
+        !self.is_any.load(Ordering::Acquire)
+    }
+
     /// Holds a frame if its connection may be in a file that nobody has looked at.
     pub(super) fn hold(&self, connection: &str, bytes: &[u8], at: Mono) -> Hold {
         if !self.is_any.load(Ordering::Acquire) {

@@ -71,7 +71,7 @@ pub struct Ingest {
     pub(super) writer: SpoolWriter,
     pub(super) connections: DashMap<ConnectionId, Arc<Slot>>,
     /// Connections of an earlier process, which are not recovered yet.
-    awaited: Awaited,
+    pub(super) awaited: Awaited,
     timers: Mutex<BinaryHeap<Reverse<Timer>>>,
     pub(super) open: AtomicUsize,
     /// The spool's disk has too little room for new connections.

@@ -67,6 +67,12 @@ pub struct LivePage {
 }
 
 impl Ingest {
+    /// Whether all that the spool held of an earlier process is known.
+    #[must_use]
+    pub fn is_recovered(&self) -> bool {
+        self.awaited.is_empty()
+    }
+
     /// Looks at a connection, which may have ended less than a minute ago.
     #[must_use]
     pub fn look(&self, id: &str) -> Option<Live> {

@@ -13,7 +13,7 @@ mod open;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
@@ -41,6 +41,9 @@ use crate::metrics::exposition::MEDIA_TYPE;
 
 /// Spool files read at once. The recorder's threads have work of their own.
 const READERS_MAX: usize = 2;
+/// How long a request waits for the spool to be looked through after a start: a thousand files take a second or two.
+const RECOVERED_WITHIN: Duration = Duration::from_secs(20);
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// How long requests that are being answered may go on when the daemon stops.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -108,6 +111,15 @@ impl Desk {
         Self { ingest, options, token, ports, scrape, refused, permits, looking }
     }
 
+    /// Waits until the calls of an earlier process are known. False if that takes too long.
+    async fn is_recovered(&self) -> bool {
+        let until = Instant::now() + RECOVERED_WITHIN;
+        while !self.ingest.is_recovered() && Instant::now() < until {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        self.ingest.is_recovered()
+    }
+
     /// Waits until a spool file may be read.
     async fn permit(&self) -> Result<SemaphorePermit<'_>, Problem> {
         self.permits.acquire().await.map_err(|_| Problem::stopping())
@@ -167,6 +179,11 @@ async fn authorize(State(desk): State<Arc<Desk>>, request: Request, next: Next) 
         return Problem::new(StatusCode::FORBIDDEN, detail).into_response();
     }
     if is_let_in {
+        let is_about_calls = request.uri().path().starts_with("/v1/");
+        if is_about_calls && !desk.is_recovered().await {
+            let detail = "the spool is still being read after the start";
+            return Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).into_response();
+        }
         return next.run(request).await;
     }
     if let Some(count) = desk.refused.count() {
