@@ -112,8 +112,13 @@ impl Backlog {
     /// Takes a whole frame into the queue, if there is room.
     pub(super) fn push(&mut self, frame: Vec<u8>) {
         let is_audio = matches!(kind_of(&frame), RTP | RTCP);
-        let reserve = if is_audio { 0 } else { RESERVE_BYTES };
-        if self.counters.held_bytes + frame.len() > self.limit_bytes.saturating_add(reserve) {
+        let limit = self.limit_bytes.saturating_add(if is_audio { 0 } else { RESERVE_BYTES });
+        let is_read = |sent: &Sent| sent.confirmed_at.is_some();
+        // What the daemon has read is kept only as long as there is room.
+        while self.counters.held_bytes + frame.len() > limit && self.window.front().is_some_and(is_read) {
+            self.forget_oldest();
+        }
+        if self.counters.held_bytes + frame.len() > limit {
             self.counters.dropped += 1;
             return;
         }
@@ -186,8 +191,12 @@ impl Backlog {
             sent.confirmed_at.is_some_and(|confirmed| now.saturating_duration_since(confirmed) >= KEEP)
         };
         while self.window.front().is_some_and(is_safe) {
-            self.counters.held_bytes -= self.window.pop_front().map_or(0, |sent| sent.bytes);
+            self.forget_oldest();
         }
+    }
+
+    fn forget_oldest(&mut self) {
+        self.counters.held_bytes -= self.window.pop_front().map_or(0, |sent| sent.bytes);
     }
 
     /// Notes that the link broke: what may not have arrived is sent once more. Returns whether that is news.
@@ -411,6 +420,12 @@ mod tests {
         let counters = backlog.counters();
         assert_eq!((counters.accepted, counters.dropped), (11, 5));
         assert_eq!(counters.held_bytes, 11 * one);
+        let (now, mut half) = (Instant::now(), Backlog::new(10 * one));
+        (0..10).for_each(|number| half.push(rtp(number)));
+        take(&mut half, now);
+        half.confirm(1, now, false);
+        (0..5).for_each(|number| half.push(rtp(number)));
+        assert_eq!(half.counters().dropped, 1, "what the daemon has read makes room: {half:?}");
         for _ in 0..RESERVE_BYTES {
             backlog.push(frame(6, "call", Scope::Whole, 99));
         }

@@ -259,6 +259,7 @@ async fn converse(shared: &Shared, endpoint: &Endpoint, mut link: Link, wait: &m
     let mut is_up = false;
     // When to ask whether somebody is there. Over a stream once is enough: the answer comes, or the link breaks.
     let mut ask_at = Some(Instant::now());
+    let mut heard_at = Instant::now();
     loop {
         if is_up {
             loop {
@@ -271,7 +272,7 @@ async fn converse(shared: &Shared, endpoint: &Endpoint, mut link: Link, wait: &m
                 }
             }
             let since = shared.lock().backlog.unanswered_since();
-            ask_at = since.filter(|_| is_lossy).map(|since| since + SILENCE);
+            ask_at = since.filter(|_| is_lossy).map(|since| since.max(heard_at) + SILENCE);
         }
         let due = async {
             match ask_at {
@@ -283,7 +284,8 @@ async fn converse(shared: &Shared, endpoint: &Endpoint, mut link: Link, wait: &m
             answer = link.pong() => match answer {
                 Ok(number) => {
                     *wait = WAIT_MIN;
-                    shared.lock().backlog.confirm(number, Instant::now(), is_lossy);
+                    heard_at = Instant::now();
+                    shared.lock().backlog.confirm(number, heard_at, is_lossy);
                     shared.confirmed.notify_waiters();
                     if !is_up {
                         is_up = true;

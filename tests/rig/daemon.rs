@@ -145,6 +145,16 @@ impl Daemon {
         wait_for_exit(&mut self.child.0);
     }
 
+    /// Halts it as if its machine stood still, until [`Daemon::go_on`].
+    pub(crate) fn halt(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub(crate) fn go_on(&self) {
+        self.signal(Signal::CONT);
+    }
+
     /// Whether it is still running.
     pub(crate) fn is_running(&mut self) -> bool {
         self.child.0.try_wait().expect("its state can be asked").is_none()

@@ -3,7 +3,8 @@
 //!     cargo run --example gateway -- unix-stream:/run/sidetape/tap.sock call-1 packets.txt
 //!
 //! A line of the file is a packet: `caller` or `ai`, milliseconds since the call began, the packet in hexadecimal digits.
-//! `--faster N` plays it N times as fast, `--queue-bytes N` bounds the queue. `AUDIO_TAP_KEY` is the daemon's key.
+//! `--faster N` plays it N times as fast, `--queue-bytes N` bounds the queue, `--stay-ms N` stays so long when the daemon has
+//! all of it. `AUDIO_TAP_KEY` is the daemon's key.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -39,15 +40,19 @@ impl Tap {
 #[tokio::main]
 async fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
-    let mut next =
-        || arguments.next().ok_or("usage: gateway ENDPOINT CALL FILE [--faster N] [--queue-bytes N]");
+    let mut next = || {
+        arguments
+            .next()
+            .ok_or("usage: gateway ENDPOINT CALL FILE [--faster N] [--queue-bytes N] [--stay-ms N]")
+    };
     let (endpoint, call, file) = (next()?, next()?, next()?);
     let mut options = Options::new(endpoint.parse()?);
     options.key = std::env::var("AUDIO_TAP_KEY").ok().as_deref().map(Secret::new);
-    let mut faster = 1;
+    let (mut faster, mut stay_ms) = (1, 0);
     while let Ok(flag) = next() {
         match flag.as_str() {
             "--faster" => faster = next()?.parse()?,
+            "--stay-ms" => stay_ms = next()?.parse()?,
             "--queue-bytes" => options.queue_bytes = next()?.parse()?,
             _ => return Err(format!("unknown flag {flag}").into()),
         }
@@ -70,6 +75,7 @@ async fn main() -> Result<()> {
     println!("handed over");
 
     let is_settled = sender.settle(Duration::from_secs(60)).await;
+    tokio::time::sleep(Duration::from_millis(stay_ms)).await;
     let counters = sender.counters();
     let told = json!({
         "longest_us": longest.as_micros(), "accepted": counters.accepted, "confirmed": counters.confirmed,

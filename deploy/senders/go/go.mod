@@ -1,0 +1,3 @@
+module sidetape/senders
+
+go 1.19
