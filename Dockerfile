@@ -1,8 +1,9 @@
-# The daemon and nothing else, as a user without rights.
+# The daemon and what it is linked to, as a user without rights: no shell, no package manager, nothing to write to but
+# the two volumes and the sockets.
 #
 #   docker build -t sidetape .
-#   docker run --rm -v tap:/run/sidetape -v spool:/spool -v recordings:/recordings \
-#     -e AUDIO_UNIX_DGRAM=/run/sidetape/tap.sock sidetape
+#   docker run --rm --read-only --cap-drop ALL -v tap:/run/sidetape -v spool:/spool -v recordings:/recordings \
+#     -e AUDIO_UNIX_STREAM=/run/sidetape/tap.sock sidetape
 #
 # UDP listens on the container's own loopback by default, where only a container that shares its network
 # reaches it. The Unix sockets in /run/sidetape are for those that share the volume instead.
@@ -10,11 +11,11 @@
 FROM rust:1-bookworm AS build
 # libopus is built from source, with cmake.
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends cmake \
+    && apt-get install -y --no-install-recommends ca-certificates cmake \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
-# Optional parts of the program, as `cargo build --features` takes them.
-ARG FEATURES=""
+# Words more for cargo, such as "--no-default-features --features s3".
+ARG CARGO_FLAGS=""
 
 COPY . .
 # The caches keep the built dependencies for the next build on this machine (BuildKit, Docker 23 or later). Cargo
@@ -22,19 +23,27 @@ COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/build/target \
     touch src/main.rs src/lib.rs \
-    && cargo build --release --locked --features "$FEATURES" \
-    && cp target/release/sidetape /usr/local/bin/sidetape
+    && cargo build --release --locked $CARGO_FLAGS \
+    && strip --strip-unneeded -o /usr/local/bin/sidetape target/release/sidetape
 
-FROM debian:bookworm-slim
-# The certificates are for the object stores.
-RUN apt-get update \
-    && apt-get install -y --no-install-recommends ca-certificates \
-    && rm -rf /var/lib/apt/lists/* \
-    && groupadd --gid 10001 sidetape \
-    && useradd --uid 10001 --gid sidetape --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin sidetape \
-    && install -d -o sidetape -g sidetape -m 0750 /spool /recordings /run/sidetape
-COPY --from=build /usr/local/bin/sidetape /usr/local/bin/sidetape
-COPY LICENSE-MIT LICENSE-APACHE fixtures/README.md /usr/share/doc/sidetape/
+# What the image holds: the program, the libraries that it is linked to, the certificates for the object stores, the
+# user, the licences.
+RUN mkdir -p /image/etc/ssl/certs /image/usr/share/doc/sidetape \
+    && for file in /usr/local/bin/sidetape $(ldd /usr/local/bin/sidetape | grep -o '/lib[^ ]*'); do \
+        install -D -m 0755 "$file" "/image$file" || exit 1; \
+    done \
+    && cp /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/ \
+    && cp LICENSE-MIT LICENSE-APACHE fixtures/README.md /image/usr/share/doc/sidetape/ \
+    && install -D /usr/share/doc/libc6/copyright /image/usr/share/doc/libc6/copyright \
+    && install -D /usr/share/doc/libgcc-s1/copyright /image/usr/share/doc/libgcc-s1/copyright \
+    && echo 'sidetape:x:10001:10001::/nonexistent:/nonexistent' >/image/etc/passwd \
+    && echo 'sidetape:x:10001:' >/image/etc/group \
+    && install -d -m 0750 /volumes/spool /volumes/recordings /volumes/run/sidetape \
+    && /usr/local/bin/sidetape --version
+
+FROM scratch
+COPY --from=build /image/ /
+COPY --from=build --chown=10001:10001 /volumes/ /
 
 ENV AUDIO_SPOOL_DIR=/spool \
     AUDIO_STORAGE_PATH=/recordings
@@ -43,5 +52,6 @@ USER 10001:10001
 # Finishes the open calls, or leaves them in the spool for the next start. Give it longer than
 # AUDIO_SHUTDOWN_SECS: `docker stop --time 45`.
 STOPSIGNAL SIGTERM
-ENTRYPOINT ["sidetape"]
+# A health check is `sidetape ready`, where AUDIO_HTTP_LISTEN is set: deploy/compose.yaml has one.
+ENTRYPOINT ["/usr/local/bin/sidetape"]
 CMD ["serve"]

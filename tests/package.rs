@@ -56,10 +56,18 @@ fn the_package_brings_each_file_with_its_rights_and_nothing_else() {
             ("-rw-r--r--", "usr/lib/sysusers.d/sidetape.conf"),
             ("-rw-r--r--", "usr/lib/tmpfiles.d/sidetape.conf"),
             ("-rw-r--r--", "usr/share/bash-completion/completions/sidetape"),
+            ("-rw-r--r--", "usr/share/doc/sidetape/OPERATING.md"),
             ("-rw-r--r--", "usr/share/doc/sidetape/README.fixtures.md"),
             ("-rw-r--r--", "usr/share/doc/sidetape/README.md"),
             ("-rw-r--r--", "usr/share/doc/sidetape/changelog.Debian.gz"),
             ("-rw-r--r--", "usr/share/doc/sidetape/copyright"),
+            ("-rw-r--r--", "usr/share/doc/sidetape/storage/README.md"),
+            ("-rw-r--r--", "usr/share/doc/sidetape/storage/azure-lifecycle.json"),
+            ("-rw-r--r--", "usr/share/doc/sidetape/storage/azure-role.json"),
+            ("-rw-r--r--", "usr/share/doc/sidetape/storage/gcs-lifecycle.json"),
+            ("-rw-r--r--", "usr/share/doc/sidetape/storage/gcs-role.yaml"),
+            ("-rw-r--r--", "usr/share/doc/sidetape/storage/s3-lifecycle.json"),
+            ("-rw-r--r--", "usr/share/doc/sidetape/storage/s3-policy.json"),
             ("-rw-r--r--", "usr/share/fish/vendor_completions.d/sidetape.fish"),
             ("-rw-r--r--", "usr/share/lintian/overrides/sidetape"),
             ("-rw-r--r--", "usr/share/zsh/vendor-completions/_sidetape"),
@@ -121,6 +129,10 @@ fn a_fresh_debian_takes_it_runs_it_and_gives_it_back() {
         return;
     }
     let output = run(Command::new(script).arg(package)).unwrap();
+    if output.status.code() == Some(77) {
+        println!("{}", said(&output));
+        return;
+    }
     assert!(output.status.success(), "{}", said(&output));
     assert!(said(&output).contains("try: all is as it should be"));
 }

@@ -217,3 +217,91 @@ fn every_module_of_the_library_is_on_its_map() {
         assert!(lib.contains(&format!("[`{module}`]")), "lib.rs does not show {module}");
     }
 }
+
+/// The cells of the tables in a document, row by row.
+fn rows(document: &str) -> Vec<Vec<String>> {
+    let text = fs::read_to_string(root().join(document)).unwrap();
+    let cells = |line: &str| line.trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect();
+    text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| ---")).map(cells).collect()
+}
+
+/// The words in a text that stand between quotation marks and have only small letters and underscores.
+fn quoted_words(code: &str) -> Vec<&str> {
+    let is_word = |text: &&str| !text.is_empty() && text.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+    code.split('"').skip(1).step_by(2).filter(is_word).collect()
+}
+
+#[test]
+fn the_readme_says_what_to_do_about_each_reason_of_a_manifest() {
+    let manifest = fs::read_to_string(root().join("src/manifest.rs")).unwrap();
+    let (_, rest) = manifest.split_once("pub fn judge(").unwrap();
+    let (judge, _) = rest.split_once("\n}\n").unwrap();
+    let (whole, of_channels) = judge.split_once("let facts = [").unwrap();
+    let reasons: Vec<String> = quoted_words(whole).into_iter().map(|reason| format!("`{reason}`")).collect();
+    let of_channels =
+        quoted_words(of_channels).into_iter().map(|fact| format!("`caller_{fact}`, `ai_{fact}`"));
+    let rows = rows("README.md");
+    let reasons: Vec<String> = reasons.into_iter().chain(of_channels).collect();
+    assert!(reasons.len() >= 16, "they were not found: {reasons:?}");
+    for reason in reasons {
+        let row = rows.iter().find(|row| row[0] == reason);
+        assert!(row.is_some_and(|row| row.len() == 3), "README.md has no row for {reason}");
+    }
+}
+
+/// The messages of the lines that `warn!` and `error!` write: their last text that is not a field's value.
+fn warnings(code: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for call in ["warn!(", "error!("] {
+        for (at, _) in code.match_indices(call) {
+            let (mut depth, mut before, mut last, mut text) = (1, '(', String::new(), None);
+            let mut rest = code[at + call.len()..].chars();
+            while depth > 0 {
+                let c = rest.next().expect("a call ends");
+                match (&mut text, c) {
+                    (None, '"') => text = Some(String::new()),
+                    (Some(said), '"') => {
+                        if depth == 1 && matches!(before, '(' | ',') {
+                            last.clone_from(said);
+                        }
+                        (text, before) = (None, '"');
+                    }
+                    (Some(said), c) => said.push(c),
+                    (None, c) => {
+                        depth +=
+                            i32::from(matches!(c, '(' | '[' | '{')) - i32::from(matches!(c, ')' | ']' | '}'));
+                        before = if c.is_whitespace() { before } else { c };
+                    }
+                }
+            }
+            assert!(!last.is_empty(), "a line without words: {}", &code[at..code.len().min(at + 120)]);
+            found.push(last);
+        }
+    }
+    found
+}
+
+#[test]
+fn every_warning_and_every_reason_for_a_drop_is_explained_to_those_who_run_it() {
+    let rows = rows("deploy/OPERATING.md");
+    let mut seen = BTreeSet::new();
+    for source in sources() {
+        for message in warnings(&source.code()) {
+            let row = rows.iter().find(|row| row.len() == 4 && row[1] == format!("`{message}`"));
+            assert!(row.is_some(), "deploy/OPERATING.md does not explain {message:?} of {}", source.name());
+            seen.insert(format!("`{message}`"));
+        }
+    }
+    assert!(seen.len() > 30, "the warnings were not found");
+    let is_level = |row: &&Vec<String>| ["warn", "error"].contains(&row[0].as_str());
+    for row in rows.iter().filter(is_level) {
+        assert!(seen.contains(&row[1]), "deploy/OPERATING.md explains {}, which nothing says", row[1]);
+    }
+    for reason in sidetape::metrics::DropReason::ALL {
+        let word = format!("`{}`", reason.name());
+        assert!(
+            rows.iter().any(|row| row.len() == 3 && row[0].split(", ").any(|found| found == word)),
+            "deploy/OPERATING.md does not explain {word}"
+        );
+    }
+}
