@@ -23,6 +23,7 @@
 //!
 //! Packets: 60 bytes of Opus, 20 ms, ids of 36 bytes, so datagrams of 124 bytes.
 #![allow(clippy::unwrap_used, reason = "a benchmark may fail")]
+#![allow(clippy::cast_possible_truncation, reason = "counts of a benchmark are small")]
 
 mod ends;
 mod growth;
@@ -37,7 +38,9 @@ use std::process::ExitCode;
 
 use table::{Row, print_head, print_row};
 
-const ROWS: [(&str, fn() -> Vec<Row>); 5] = [
+type Measure = fn() -> Vec<Row>;
+
+const ROWS: [(&str, Measure); 5] = [
     ("pace", pace::real_time),
     ("crowd", pace::crowd),
     ("memory", pace::memory),

@@ -48,8 +48,9 @@ complete -c sidetape -n "__fish_sidetape_using_subcommand serve" -l tap-key -d '
 complete -c sidetape -n "__fish_sidetape_using_subcommand serve" -l unix-dgram -d 'Unix datagram socket for frames [default: unset]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand serve" -l unix-stream -d 'Unix stream socket for frames, each behind its length as u16 [default: unset]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand serve" -l unix-allow-uids -d 'user ids, separated by commas, whose processes alone may connect to Unix stream sockets [default: unset]' -r
-complete -c sidetape -n "__fish_sidetape_using_subcommand serve" -l http-listen -d 'health and stretches of live calls over HTTP: host:port or unix:/path [default: unset]' -r
+complete -c sidetape -n "__fish_sidetape_using_subcommand serve" -l http-listen -d 'health, metrics, control and stretches of live calls over HTTP: host:port or unix:/path [default: unset]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand serve" -l http-token -d 'secret of at least 16 characters that HTTP clients must show as a bearer token, except for health; better set by the variable [default: unset]' -r
+complete -c sidetape -n "__fish_sidetape_using_subcommand serve" -l rtp-ports -d 'UDP ports for plain RTP, which HTTP opens, four for a call: low-high or host:low-high [default: unset]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand serve" -l format -d 'lossless (received Opus is kept as it is) or compat (one coupled stereo encoding) [default: lossless]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand serve" -l tail-ms -d 'silence after the last audio, in milliseconds [default: 2000]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand serve" -l keep-channels -d 'true: also publish each channel as a file, _left.opus and _right.opus [default: false]' -r
@@ -94,8 +95,9 @@ complete -c sidetape -n "__fish_sidetape_using_subcommand recover" -l tap-key -d
 complete -c sidetape -n "__fish_sidetape_using_subcommand recover" -l unix-dgram -d 'Unix datagram socket for frames [default: unset]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand recover" -l unix-stream -d 'Unix stream socket for frames, each behind its length as u16 [default: unset]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand recover" -l unix-allow-uids -d 'user ids, separated by commas, whose processes alone may connect to Unix stream sockets [default: unset]' -r
-complete -c sidetape -n "__fish_sidetape_using_subcommand recover" -l http-listen -d 'health and stretches of live calls over HTTP: host:port or unix:/path [default: unset]' -r
+complete -c sidetape -n "__fish_sidetape_using_subcommand recover" -l http-listen -d 'health, metrics, control and stretches of live calls over HTTP: host:port or unix:/path [default: unset]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand recover" -l http-token -d 'secret of at least 16 characters that HTTP clients must show as a bearer token, except for health; better set by the variable [default: unset]' -r
+complete -c sidetape -n "__fish_sidetape_using_subcommand recover" -l rtp-ports -d 'UDP ports for plain RTP, which HTTP opens, four for a call: low-high or host:low-high [default: unset]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand recover" -l format -d 'lossless (received Opus is kept as it is) or compat (one coupled stereo encoding) [default: lossless]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand recover" -l tail-ms -d 'silence after the last audio, in milliseconds [default: 2000]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand recover" -l keep-channels -d 'true: also publish each channel as a file, _left.opus and _right.opus [default: false]' -r
@@ -142,8 +144,9 @@ complete -c sidetape -n "__fish_sidetape_using_subcommand check" -l tap-key -d '
 complete -c sidetape -n "__fish_sidetape_using_subcommand check" -l unix-dgram -d 'Unix datagram socket for frames [default: unset]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand check" -l unix-stream -d 'Unix stream socket for frames, each behind its length as u16 [default: unset]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand check" -l unix-allow-uids -d 'user ids, separated by commas, whose processes alone may connect to Unix stream sockets [default: unset]' -r
-complete -c sidetape -n "__fish_sidetape_using_subcommand check" -l http-listen -d 'health and stretches of live calls over HTTP: host:port or unix:/path [default: unset]' -r
+complete -c sidetape -n "__fish_sidetape_using_subcommand check" -l http-listen -d 'health, metrics, control and stretches of live calls over HTTP: host:port or unix:/path [default: unset]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand check" -l http-token -d 'secret of at least 16 characters that HTTP clients must show as a bearer token, except for health; better set by the variable [default: unset]' -r
+complete -c sidetape -n "__fish_sidetape_using_subcommand check" -l rtp-ports -d 'UDP ports for plain RTP, which HTTP opens, four for a call: low-high or host:low-high [default: unset]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand check" -l format -d 'lossless (received Opus is kept as it is) or compat (one coupled stereo encoding) [default: lossless]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand check" -l tail-ms -d 'silence after the last audio, in milliseconds [default: 2000]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand check" -l keep-channels -d 'true: also publish each channel as a file, _left.opus and _right.opus [default: false]' -r
