@@ -1,5 +1,5 @@
 //! The patient sender: it waits where sending on would risk that frames are lost. For programs that have all of a call
-//! at hand, such as `replay`, `demo` and `load`, and for tests; a gateway takes [`super::sender`].
+//! at hand, such as `replay`, `demo` and `load`, and for tests; a gateway takes the sender beside it.
 //!
 //! A call in real time needs no flow control, one that is sent faster does: a datagram socket whose receiver falls
 //! behind drops what does not fit. So after every few datagrams a PING is sent and its answer awaited, which the
