@@ -153,8 +153,8 @@ impl Daemon {
             max_packets: PACKETS_MAX,
         };
         let gate = Gate::new(config.tap_key.as_ref());
-        let ingest =
-            Arc::new(Ingest::new(limits, gate, clock, Arc::clone(&metrics), Arc::clone(&spool), writer));
+        let ingest = Ingest::new(limits, gate, clock, Arc::clone(&metrics), Arc::clone(&spool), writer);
+        let ingest = Arc::new(ingest.watching(config.silence_alert));
 
         let found = look_through(&spool, limits.rules)
             .with_context(|| format!("looking through the spool {}", spool.path().display()))?;

@@ -72,6 +72,8 @@ pub struct Ingest {
     /// The spool's disk has too little room for new connections.
     is_disk_low: AtomicBool,
     is_stopping: AtomicBool,
+    /// For how long one channel may talk without the other being heard, if that is watched.
+    silence_alert: Option<Duration>,
 }
 
 /// A connection found in the spool after a restart, ready to go on.
@@ -117,7 +119,14 @@ impl Ingest {
             open: AtomicUsize::new(0),
             is_disk_low: AtomicBool::new(false),
             is_stopping: AtomicBool::new(false),
+            silence_alert: None,
         }
+    }
+
+    /// The same, reporting a channel that is not heard while the other one talks for so long, unless that is zero.
+    #[must_use]
+    pub fn watching(self, silence_alert: Duration) -> Self {
+        Self { silence_alert: Some(silence_alert).filter(|patience| !patience.is_zero()), ..self }
     }
 
     /// Receives the bytes of one frame. Returns the answer to send back if it was a PING.
@@ -214,12 +223,16 @@ impl Ingest {
         let kept = self.append(slot, &mut state, &record);
         let is_full = state.packets >= self.limits.max_packets && matches!(frame.message, Message::Rtp);
         let full = is_full.then(|| state.connection.fill(now));
+        let noticed = self.silence_alert.and_then(|patience| state.listen(frame, now, patience));
         drop(state);
         if let Some(full) = full {
             self.settle(slot, full, now);
         }
         for channel in Channel::BOTH.into_iter().filter(|channel| step.released[channel.index()]) {
             info!(connection = ?slot.id.as_str(), %channel, "reference released");
+        }
+        if let Some(noticed) = noticed {
+            self.report(slot, noticed);
         }
         if let Some(at) = step.wake_at {
             self.wake_at(at, slot);
