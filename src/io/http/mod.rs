@@ -1,5 +1,5 @@
-//! The HTTP port: health, readiness, metrics, live connections ([`live`]), control of them ([`control`]), and stretches of
-//! their audio ([`audio`]). Errors are `application/problem+json` (RFC 9457).
+//! The HTTP port: health, readiness, metrics, live connections (`live`), control of them (`control`), and stretches of
+//! their audio (`audio`). Errors are `application/problem+json` (RFC 9457).
 //!
 //! Where a token is set, everything but health and readiness needs it. The port has a bound on its own work: two spool
 //! files are read at a time, on threads of their own, and more requests wait. A client that reads slowly holds up
