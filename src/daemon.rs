@@ -162,7 +162,8 @@ impl Daemon {
         let found =
             groups(&spool).with_context(|| format!("listing the spool {}", spool.path().display()))?;
         let ingest = Ingest::new(limits, gate, clock, Arc::clone(&metrics), Arc::clone(&spool), writer);
-        let ingest = Arc::new(ingest.awaiting(Awaited::new(found)));
+        let ingest = ingest.awaiting(Awaited::new(found)).watching(config.silence_alert);
+        let ingest = Arc::new(ingest);
         ingest.watch_disk(config.min_free_bytes);
         let (sockets, bound) = Sockets::bind(&config).await?;
 

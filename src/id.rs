@@ -95,6 +95,15 @@ impl Channel {
         }
     }
 
+    /// The one that it talks with.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::Caller => Self::Ai,
+            Self::Ai => Self::Caller,
+        }
+    }
+
     /// The word for it in logs and manifests.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -24,7 +24,7 @@
 //! | [`packet`], [`red`], [`rtpmap`] | likewise RTP, copies in it, payload types |
 //! | [`plain`] | plain RTP on ports of a call's own: whom to believe there, and the answer as SDP |
 //! | [`opus`] | Opus packets as frames, split and joined without touching one |
-//! | [`connection`] | one call's life as a state machine, its metadata, and what a pause keeps out |
+//! | [`connection`] | one call's life as a state machine, its metadata, what a pause keeps out, and whether both sides are heard |
 //! | [`spool`] | the format of the durable log, and how to read around damage |
 //! | [`timeline`] | sequence numbers and timestamps unwrapped, packets placed on one 48 kHz clock |
 //! | [`codec`] | G.711, G.722, L16 to samples; concealment; resampling to 48 kHz |

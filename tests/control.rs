@@ -75,7 +75,7 @@ fn each_word_does_what_its_frame_does() {
     assert_eq!(told["connection_id"], "a/b ü");
     assert_eq!(
         told["channels"],
-        json!({"caller": {"referenced": true, "pause": "silence"}, "ai": {"referenced": true, "pause": null}})
+        json!({"caller": {"referenced": true, "pause": "silence", "missing": null}, "ai": {"referenced": true, "pause": null, "missing": null}})
     );
     gateway.play_both("a/b ü", &caller[50..100], &ai[50..100]);
     gateway.sync();
@@ -112,7 +112,7 @@ fn each_word_does_what_its_frame_does() {
         (&manifest["marks"][1]["name"], &manifest["marks"][1]["channel"]),
         (&json!("now"), &Value::Null)
     );
-    assert!(!place.spool_holds(b"STSP"), "nothing is left");
+    wait_for("the spool to be empty", || (!place.spool_holds(b"STSP")).then_some(()));
     served.daemon.stop();
 }
 
@@ -216,7 +216,7 @@ fn what_cannot_be_is_refused_with_the_reason_that_a_frame_gets() {
         assert_eq!(served.refuses(400, &format!("c/{target}"), body), reason, "{target} {body}");
     }
     let live = &served.get("/v1/connections").json()["connections"][0];
-    let untouched = json!({"referenced": true, "pause": null});
+    let untouched = json!({"referenced": true, "pause": null, "missing": null});
     assert_eq!(live["channels"], json!({"caller": untouched, "ai": untouched}));
     assert_eq!((&live["holds"], &live["state"]), (&json!(0), &json!("open")));
 
@@ -289,7 +289,7 @@ fn a_live_call_is_told_with_the_names_and_figures_of_its_manifest() {
         for (name, value) in live["channels"][channel].as_object().unwrap() {
             match name.as_str() {
                 "referenced" => assert_eq!(*value, channel == "caller"),
-                "pause" => assert!(value.is_null()),
+                "pause" | "missing" => assert!(value.is_null()),
                 // Silence goes on until now.
                 "silence_ms" | "holes" => {}
                 _ => assert_eq!(*value, manifest["channels"][channel][name], "{channel} {name}"),

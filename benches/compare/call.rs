@@ -30,7 +30,8 @@ impl Call {
     pub(crate) fn of(seconds: i64) -> Self {
         let capture = include_bytes!("../../fixtures/demo-call.pcap");
         let streams = rtp_streams(read_capture(capture).unwrap());
-        let begin_us = streams.iter().flat_map(|stream| &stream.packets).map(|packet| packet.at_us).min().unwrap();
+        let begin_us =
+            streams.iter().flat_map(|stream| &stream.packets).map(|packet| packet.at_us).min().unwrap();
         let mut packets = Vec::new();
         for turn in 0..(seconds * 1_000_000).div_ceil(TURN_US) {
             let turns = u32::try_from(turn).unwrap();
@@ -72,7 +73,8 @@ impl Call {
         Header { connection, opened, opened_mono: Mono(0), part: 1 }.append_to(&mut out);
         for packet in &self.packets {
             let (scope, at) = (Scope::Channel(packet.channel), Mono(packet.at_us as u64));
-            Record { kind: RecordKind::Tap(1), scope, at, gateway: None, body: &packet.rtp }.append_to(&mut out);
+            Record { kind: RecordKind::Tap(1), scope, at, gateway: None, body: &packet.rtp }
+                .append_to(&mut out);
         }
         Record::append_seal(Mono(0), SealCause::Released, &mut out);
         fs::write(path, out).unwrap();

@@ -137,7 +137,10 @@ fn compare() {
         move || {
             let mut command = Command::new("ffmpeg");
             command.args(["-v", "error", "-nostdin", "-y", "-i"]).arg(&left).arg("-i").arg(&right);
-            command.args(["-filter_complex", FILTER, "-map", "[aout]", "-c:a", "libopus"]).args(more).arg(&out);
+            command
+                .args(["-filter_complex", FILTER, "-map", "[aout]", "-c:a", "libopus"])
+                .args(more)
+                .arg(&out);
             run(&mut command)
         }
     };
@@ -193,7 +196,10 @@ fn compare() {
         Peer {
             name: "FFmpeg, 64 kb/s, complexity 9",
             outputs: vec![joined_64.clone()],
-            run: Box::new(ffmpeg(&["-b:a", "64k", "-compression_level", "9", "-application", "audio"], joined_64.clone())),
+            run: Box::new(ffmpeg(
+                &["-b:a", "64k", "-compression_level", "9", "-application", "audio"],
+                joined_64.clone(),
+            )),
         },
         Peer {
             name: "libopus alone",
@@ -204,7 +210,8 @@ fn compare() {
             name: "opus-tools",
             outputs: vec![at("tools.opus")],
             run: Box::new(|| {
-                let decoded = each(&|name| opusdec(&at(&format!("{name}.opus")), &at(&format!("{name}.wav"))))?;
+                let decoded =
+                    each(&|name| opusdec(&at(&format!("{name}.opus")), &at(&format!("{name}.wav"))))?;
                 let mut encode = Command::new("opusenc");
                 encode.args(["--quiet", "--bitrate", "64", "--comp", "9"]).arg(&woven).arg(at("tools.opus"));
                 Some(decoded.then(has_tools.then(|| run(&mut encode))??))
@@ -233,16 +240,28 @@ fn compare() {
         }
         let used = Used::median(runs);
         let bytes = if *bytes == 0 { String::new() } else { bytes.to_string() };
-        println!("| {} | {:.3} s | {:.2} s | {:.0} MiB | {bytes} |", peer.name, used.cpu_s, used.wall_s, used.peak_mib);
+        println!(
+            "| {} | {:.3} s | {:.2} s | {:.0} MiB | {bytes} |",
+            peer.name, used.cpu_s, used.wall_s, used.peak_mib
+        );
         medians.push(used.cpu_s);
     }
     let opus_bytes = call.opus_bytes();
     println!("\n| goal | | wanted |\n| --- | --- | --- |");
     println!("| `lossless`, FFmpeg's time over ours | {:.0} | at least 1,000 |", medians[1] / medians[0]);
-    println!("| its size over that of FFmpeg's file | {:.2} | at most 0.5 |", lossless_bytes as f64 / bytes[1] as f64);
-    println!("| its size over that of the received Opus | {:.3} | at most 1.02 |", lossless_bytes as f64 / opus_bytes as f64);
+    println!(
+        "| its size over that of FFmpeg's file | {:.2} | at most 0.5 |",
+        lossless_bytes as f64 / bytes[1] as f64
+    );
+    println!(
+        "| its size over that of the received Opus | {:.3} | at most 1.02 |",
+        lossless_bytes as f64 / opus_bytes as f64
+    );
     println!("| `compat`, FFmpeg's time over ours | {:.2} | at least 1.3 |", medians[5] / medians[4]);
-    println!("| `compat`, our time over that of libopus alone | {:.3} | at most 1.05 |", medians[4] / medians[6]);
+    println!(
+        "| `compat`, our time over that of libopus alone | {:.3} | at most 1.05 |",
+        medians[4] / medians[6]
+    );
 }
 
 fn opusdec(from: &Path, to: &Path) -> Command {
@@ -260,7 +279,8 @@ fn weave(left: &Path, right: &Path, dir: &Path, to: &Path) -> bool {
         Some(fs::read(path).unwrap().split_off(44))
     };
     let (Some(left), Some(right)) = (pcm(left, "l.wav"), pcm(right, "r.wav")) else { return false };
-    let samples: Vec<u8> = left.chunks_exact(2).zip(right.chunks_exact(2)).flat_map(|(l, r)| [l, r].concat()).collect();
+    let samples: Vec<u8> =
+        left.chunks_exact(2).zip(right.chunks_exact(2)).flat_map(|(l, r)| [l, r].concat()).collect();
     let mut wav = b"RIFF".to_vec();
     wav.extend((36 + samples.len() as u32).to_le_bytes());
     wav.extend(b"WAVEfmt \x10\0\0\0\x01\0\x02\0");
@@ -280,7 +300,9 @@ fn size(path: &Path) -> u64 {
 fn growth() {
     let dir = tempfile::tempdir().unwrap();
     print_head(&Call::of(1));
-    println!("| length | packets | `lossless` | a second of call | memory |\n| --- | --- | --- | --- | --- |");
+    println!(
+        "| length | packets | `lossless` | a second of call | memory |\n| --- | --- | --- | --- | --- |"
+    );
     for seconds in LENGTHS_S {
         let (call, spool) = (Call::of(seconds), dir.path().join("call.spool"));
         call.write_spool(&spool);
@@ -301,11 +323,13 @@ fn print_head(call: &Call) {
     let begun = Instant::now();
     let said = |program: &str, arguments: &[&str]| {
         let output = Command::new(program).args(arguments).output().ok()?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        let text =
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
         Some(text.lines().next().unwrap_or_default().trim().to_owned())
     };
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("an unknown processor");
+    let model =
+        cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("an unknown processor");
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let date = said("date", &["+%Y-%m-%d"]).unwrap_or_default();
     println!("{date}, {cores} cores of {}", model.trim_start_matches(['\t', ':', ' ']));

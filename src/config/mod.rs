@@ -162,6 +162,8 @@ pub struct Config {
     pub resume: Duration,
     /// Time between two syncs of the spool.
     pub spool_fsync: Duration,
+    /// For how long one channel may talk without the other being heard; zero if that is not watched.
+    pub silence_alert: Duration,
     /// How many connections may be open at once.
     pub max_connections: usize,
     /// How long one recording may get.
@@ -241,6 +243,7 @@ pub fn resolve(settings: &Settings) -> Result<Config, Faults> {
         linger: reader.millis("AUDIO_LINGER_MS", 0..=60_000),
         resume: reader.secs("AUDIO_RESUME_SECS", 0..=3_600),
         spool_fsync: reader.millis("AUDIO_SPOOL_FSYNC_MS", 1..=60_000),
+        silence_alert: reader.secs("AUDIO_SILENCE_ALERT_SECS", 0..=3_600),
         max_connections: reader.whole("AUDIO_MAX_CONNECTIONS", "a whole number", 1..=1_000_000),
         max_duration: reader.secs("AUDIO_MAX_DURATION_SECS", 1..=7 * 86_400),
         min_free_bytes: reader.whole("AUDIO_MIN_FREE_BYTES", "whole bytes", 0..=u64::MAX),

@@ -120,6 +120,8 @@ settings! {
         "seconds that an unfinished connection waits for its gateway after a restart"
     spool_fsync_ms "AUDIO_SPOOL_FSYNC_MS" "spool-fsync-ms" "MS" "1000"
         "milliseconds between two syncs of the spool to disk"
+    silence_alert_secs "AUDIO_SILENCE_ALERT_SECS" "silence-alert-secs" "SECS" "60"
+        "a channel that is not heard while the other one talks for so many seconds is reported; 0: none is"
     max_connections "AUDIO_MAX_CONNECTIONS" "max-connections" "COUNT" "20000"
         "beyond so many open connections new ones are refused"
     max_duration_secs "AUDIO_MAX_DURATION_SECS" "max-duration-secs" "SECS" "14400"

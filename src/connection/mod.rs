@@ -18,12 +18,14 @@
 
 pub mod metadata;
 pub mod redaction;
+pub mod vigil;
 
 use std::time::Duration;
 
 use crate::frame::{Message, PauseMode};
 use crate::id::{Channel, Scope};
 use crate::time::Mono;
+use vigil::{Noticed, Silence, Vigil};
 
 /// How long the frames of a finished connection are recognised as late, and do not open it anew.
 pub const TOMBSTONE: Duration = Duration::from_secs(60);
@@ -119,6 +121,8 @@ pub struct View {
     pub holds: u32,
     /// The pauses of caller and ai.
     pub pauses: [Option<PauseMode>; 2],
+    /// How caller and ai are not heard while the other one talks.
+    pub missing: [Option<Silence>; 2],
     /// When its last frame came, or when it was taken up after a restart.
     pub last_frame: Mono,
 }
@@ -135,6 +139,7 @@ pub struct Connection {
     references: [bool; 2],
     holds: u32,
     pauses: [Option<PauseMode>; 2],
+    vigil: Vigil,
 }
 
 impl Connection {
@@ -150,6 +155,7 @@ impl Connection {
             references: [true; 2],
             holds: 0,
             pauses: [None; 2],
+            vigil: Vigil::default(),
         }
     }
 
@@ -193,7 +199,27 @@ impl Connection {
             State::Sealed { .. } => "ended",
         };
         let (references, holds, pauses) = (self.references, self.holds, self.pauses);
-        View { state, references, holds, pauses, last_frame: self.last_frame }
+        let missing = Channel::BOTH.map(|channel| self.vigil.missing(channel));
+        View { state, references, holds, pauses, missing, last_frame: self.last_frame }
+    }
+
+    /// Counts a packet of a channel. True if it is to be listened to, one in some.
+    pub fn is_next_sampled(&mut self, channel: Channel) -> bool {
+        self.vigil.is_next_sampled(channel)
+    }
+
+    /// Handles what is heard in such a packet, as [`Vigil::hear`]. The other one is waited for while it has its
+    /// reference and no pause.
+    pub fn hear(
+        &mut self,
+        now: Mono,
+        channel: Channel,
+        sound: Option<Duration>,
+        patience: Duration,
+    ) -> Option<Noticed> {
+        let other = channel.other();
+        let is_awaited = self.references[other.index()] && !self.is_paused(other);
+        self.vigil.hear(now, channel, sound, is_awaited, patience)
     }
 
     /// Whether frames are still kept.
@@ -385,6 +411,24 @@ mod tests {
         assert_eq!(call.handle_frame(at(2), AI, &Message::Rtp).keep, Keep::Whole);
         call.handle_frame(at(3), Scope::Whole, &Message::Resume);
         assert_eq!(call.handle_frame(at(4), CALLER, &Message::Rtp).keep, Keep::Whole);
+    }
+
+    #[test]
+    fn a_channel_that_has_ended_or_is_paused_is_not_missed() {
+        let (patience, sound) = (Duration::from_secs(1), Some(Duration::from_millis(20)));
+        let talk = |call: &mut Connection, from_ms: u64| {
+            let mut packets = (0..100).map(|n| call.hear(at(from_ms + n * 80), Channel::Ai, sound, patience));
+            packets.find_map(|noticed| noticed)
+        };
+        let mut call = Connection::open(at(0), rules());
+        call.handle_frame(at(1), CALLER, &Message::Pause(PauseMode::Silence));
+        assert_eq!(talk(&mut call, 0), None);
+        call.handle_frame(at(2), CALLER, &Message::Resume);
+        assert_eq!(talk(&mut call, 8000), Some(Noticed::Missing(Channel::Caller, Silence::Absent)));
+        assert_eq!(call.view().missing, [Some(Silence::Absent), None]);
+        let mut call = Connection::open(at(0), rules());
+        call.handle_frame(at(1), CALLER, &END);
+        assert_eq!(talk(&mut call, 0), None);
     }
 
     #[test]

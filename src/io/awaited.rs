@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::ingest::Ingest;
 use super::spool_writer::{BUFFER_MAX_BYTES, BUFFERS_MAX_BYTES, lock};
 use crate::time::Mono;
 
@@ -144,6 +145,25 @@ impl Awaited {
             drop(guard);
             frames.iter().for_each(&mut handle);
         }
+    }
+}
+
+impl Ingest {
+    /// The same, that waits for what the spool holds of an earlier process.
+    #[must_use]
+    pub fn awaiting(self, awaited: Awaited) -> Self {
+        Self { awaited, ..self }
+    }
+
+    /// The group of spool files that is to be recovered next; only one that frames have come for, unless `all` are wanted.
+    pub fn next_awaited(&self, all: bool) -> Option<Group> {
+        self.awaited.next(all)
+    }
+
+    /// Whether all that the spool held of an earlier process is known.
+    #[must_use]
+    pub fn is_recovered(&self) -> bool {
+        self.awaited.is_empty()
     }
 }
 

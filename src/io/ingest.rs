@@ -77,6 +77,8 @@ pub struct Ingest {
     /// The spool's disk has too little room for new connections.
     is_disk_low: AtomicBool,
     is_stopping: AtomicBool,
+    /// For how long one channel may talk without the other being heard, if that is watched.
+    pub(super) silence_alert: Option<Duration>,
 }
 
 /// A connection found in the spool after a restart, ready to go on.
@@ -124,18 +126,8 @@ impl Ingest {
             open: AtomicUsize::new(0),
             is_disk_low: AtomicBool::new(false),
             is_stopping: AtomicBool::new(false),
+            silence_alert: None,
         }
-    }
-
-    /// The same, that waits for what the spool holds of an earlier process.
-    #[must_use]
-    pub fn awaiting(self, awaited: Awaited) -> Self {
-        Self { awaited, ..self }
-    }
-
-    /// The group of spool files that is to be recovered next; only one that frames have come for, unless `all` are wanted.
-    pub fn next_awaited(&self, all: bool) -> Option<Group> {
-        self.awaited.next(all)
     }
 
     /// Receives the bytes of one frame that arrived at `now`: one reading of the clock does for all that was read at once.
@@ -254,12 +246,16 @@ impl Ingest {
         let kept = self.append(slot, &mut state, &record);
         let is_full = state.packets >= self.limits.max_packets && matches!(frame.message, Message::Rtp);
         let full = is_full.then(|| state.connection.fill(now));
+        let noticed = self.silence_alert.and_then(|patience| state.listen(frame, now, patience));
         drop(state);
         if let Some(full) = full {
             self.settle(slot, full, now);
         }
         for channel in Channel::BOTH.into_iter().filter(|channel| step.released[channel.index()]) {
             info!(connection = ?slot.id.as_str(), %channel, "reference released");
+        }
+        if let Some(noticed) = noticed {
+            self.report(slot, noticed);
         }
         if let Some(at) = step.wake_at {
             self.wake_at(at, slot);

@@ -9,12 +9,14 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
+use tracing::{debug, warn};
 
 use super::ingest::Ingest;
 use super::render::{Options, read_ledger};
 use super::slot::Slot;
 use super::spool_dir::ReadError;
 use super::spool_writer::lock;
+use crate::connection::vigil::{Noticed, Silence};
 use crate::id::Channel;
 use crate::manifest;
 use crate::recording::arrange;
@@ -55,6 +57,7 @@ pub struct LiveChannels {
 pub struct LiveChannel {
     pub referenced: bool,
     pub pause: Option<&'static str>,
+    pub missing: Option<&'static str>,
 }
 
 /// Some of the live connections, in the order of their ids.
@@ -67,10 +70,23 @@ pub struct LivePage {
 }
 
 impl Ingest {
-    /// Whether all that the spool held of an earlier process is known.
+    /// The same, reporting a channel that is not heard while the other one talks for so long, unless that is zero.
     #[must_use]
-    pub fn is_recovered(&self) -> bool {
-        self.awaited.is_empty()
+    pub fn watching(self, silence_alert: Duration) -> Self {
+        Self { silence_alert: Some(silence_alert).filter(|patience| !patience.is_zero()), ..self }
+    }
+
+    /// Reports that a channel is not heard, or is again.
+    pub(super) fn report(&self, slot: &Slot, noticed: Noticed) {
+        let connection = slot.id.as_str();
+        match noticed {
+            Noticed::Missing(channel, silence) => {
+                self.metrics().missing[channel.index()].add(silence);
+                let reason = silence.name();
+                warn!(?connection, %channel, reason, "channel is not heard while the other one talks");
+            }
+            Noticed::Back(channel) => debug!(?connection, %channel, "channel is heard again"),
+        }
     }
 
     /// Looks at a connection, which may have ended less than a minute ago.
@@ -112,6 +128,7 @@ fn look(slot: &Slot, now: Mono) -> Live {
     let channel = |channel: Channel| LiveChannel {
         referenced: view.references[channel.index()],
         pause: view.pauses[channel.index()].map(|mode| mode.name()),
+        missing: view.missing[channel.index()].map(Silence::name),
     };
     Live {
         connection_id: slot.id.to_string(),

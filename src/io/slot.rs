@@ -1,11 +1,13 @@
 //! What ingest knows of one live connection, and its deadlines.
 
 use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
 
 use super::spool_writer::SpoolFile;
 use crate::connection::Connection;
 use crate::connection::metadata::Metadata;
 use crate::connection::redaction::{Redacted, Redaction};
+use crate::connection::vigil::{Noticed, sound};
 use crate::frame::{Frame, Message};
 use crate::id::{ConnectionId, Scope};
 use crate::metrics::DropReason;
@@ -76,6 +78,18 @@ impl SlotState {
             }
             _ => Redacted::Whole,
         }
+    }
+
+    /// Listens to a packet: whether a channel is not heard while the other one talks for as long as `patience`.
+    pub(super) fn listen(&mut self, frame: &Frame<'_>, now: Mono, patience: Duration) -> Option<Noticed> {
+        let (Message::Rtp, Scope::Channel(channel)) = (&frame.message, frame.scope) else { return None };
+        if !self.connection.is_live() || !self.connection.is_next_sampled(channel) {
+            return None;
+        }
+        let packet = packet::parse_rtp(frame.body).ok()?;
+        let metadata = &self.metadata;
+        let sound = sound(&packet, |payload_type| metadata.rtpmap(channel, payload_type));
+        self.connection.hear(now, channel, sound, patience)
     }
 
     /// Notes a packet that came in a PAUSE.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::histogram::{BOUNDS_MS, Histogram};
 use super::{DropReason, Loss, Metrics, RetryCause, Split, SpoolFigures, SpoolState, Upload, Word};
+use crate::connection::vigil::Silence;
 use crate::id::Channel;
 use crate::manifest::Outcome;
 use crate::time::{Wall, micros};
@@ -108,6 +109,16 @@ fn of_connections(page: &mut Page, metrics: &Metrics, gauges: &Gauges) {
     page.sample("", &[], load(&metrics.opened));
     page.counter("sidetape_resumed_connections_total", "Connections found open in the spool at the start.");
     page.sample("", &[], load(&metrics.resumed));
+    page.counter(
+        "sidetape_missing_channels_total",
+        "How often a channel was not heard for AUDIO_SILENCE_ALERT_SECS while the other one talked.",
+    );
+    for channel in Channel::BOTH {
+        for kind in Silence::ALL {
+            let labels = [("channel", channel.name()), ("kind", kind.name())];
+            page.sample("", &labels, metrics.missing[channel.index()].of(kind));
+        }
+    }
     page.counter(
         "sidetape_finished_connections_total",
         "Connections whose manifest is published, by outcome.",

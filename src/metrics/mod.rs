@@ -11,6 +11,7 @@ use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::connection::Refusal;
+use crate::connection::vigil::Silence;
 use crate::frame::FrameError;
 use crate::id::{Channel, IdError};
 use crate::manifest::{Manifest, Outcome};
@@ -38,6 +39,14 @@ impl Word for Outcome {
 
 impl Word for Channel {
     const ALL: &[Self] = &Self::BOTH;
+
+    fn word(self) -> &'static str {
+        self.name()
+    }
+}
+
+impl Word for Silence {
+    const ALL: &[Self] = &Self::ALL;
 
     fn word(self) -> &'static str {
         self.name()
@@ -305,6 +314,8 @@ pub struct Metrics {
     pub opened: AtomicU64,
     /// Connections found open in the spool at the start.
     pub resumed: AtomicU64,
+    /// Channels that were not heard while the other one talked: caller, ai.
+    pub missing: [Split<Silence>; 2],
     /// Recordings that could not be made at an attempt.
     pub failed_renders: AtomicU64,
     /// How long making a recording took.

@@ -3,6 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use sidetape::connection::redaction::{Redacted, Redaction};
+use sidetape::connection::vigil::sound;
 use sidetape::packet::{check_rtcp, header_only, parse_rtp, sender_reports};
 use sidetape::red::blocks;
 use sidetape::rtpmap::Rtpmap;
@@ -20,6 +21,10 @@ fuzz_target!(|bytes: &[u8]| {
     let kept = parse_rtp(&header).expect("a header alone is a packet");
     assert_eq!((kept.ssrc, kept.sequence, kept.timestamp), (packet.ssrc, packet.sequence, packet.timestamp));
     let red = Rtpmap::parse("red/48000/2").expect("a valid rtpmap");
+    for payload_type in [packet.payload_type, 0, 8, 10, 111] {
+        let heard = sound(&packet, |known| if known == 63 { red } else { Rtpmap::default_for(payload_type) });
+        assert!(heard.is_none_or(|heard| heard.as_micros() <= bytes.len() as u128 * 125_000));
+    }
     for rtpmap in [red, Rtpmap::default_for(111)] {
         let mut redaction = Redaction::default();
         let mut paused = header;
