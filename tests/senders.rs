@@ -8,8 +8,8 @@ use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader};
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::OnceLock;
+use std::process::{Child, Command, Stdio};
+use std::sync::{OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -128,22 +128,23 @@ impl Call {
 struct Peer {
     id: String,
     child: Child,
-    said: BufReader<ChildStdout>,
+    said: mpsc::Receiver<String>,
 }
 
 impl Peer {
     fn start(mut command: Command, endpoint: &str, id: &str, file: &Path, flags: &[&str]) -> Self {
         command.args([endpoint, id]).arg(file).args(flags).env("AUDIO_TAP_KEY", KEY);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
-        let said = BufReader::new(child.stdout.take().unwrap());
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let (sink, said) = mpsc::channel();
+        std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sink.send(line)));
         Self { id: id.to_owned(), child, said }
     }
 
     /// What it says next.
     fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.said.read_line(&mut line).unwrap();
-        line.trim_end().to_owned()
+        let said = self.said.recv_timeout(rig::PATIENCE);
+        said.unwrap_or_else(|error| panic!("{} says nothing: {error}", self.id))
     }
 
     /// Waits until the media thread has handed over all of the call.
@@ -264,6 +265,35 @@ fn a_daemon_that_is_killed_in_mid_call_costs_no_packet() {
         println!("{id}: {counted}");
     }
     assert!(daemon.stop().contains("dropped=\"none\""));
+}
+
+#[test]
+fn a_daemon_that_is_stopped_in_mid_call_and_started_again_costs_no_packet() {
+    let (place, udp) = place_with_a_port();
+    let call = Call::of(SPEECH, 250);
+    let daemon = Daemon::start(&place);
+    let peers = start_all(&place, &udp, &call, &[]);
+    wait_for_spool(&place, &peers, &call.sent[0][60]);
+    daemon.stop();
+    let _daemon = Daemon::start(&place);
+    for mut peer in peers {
+        let id = peer.id.clone();
+        peer.hand_over();
+        let counted = peer.end();
+        assert_eq!(counted["dropped"], 0, "{id}: {counted}");
+        place.nth_manifest(&id, 2);
+        // Which of the two is the first, its name does not say: a number is put behind that of the second.
+        let mut manifests = place.manifests_of(&id);
+        manifests.sort_by_key(|manifest| manifest["started_at"].to_string());
+        let [before, after] = [&manifests[0], &manifests[1]].map(|manifest| place.recording_of(manifest));
+        for channel in 0..2 {
+            let said = sounds_in(&call.payloads[channel]);
+            let (before, after) = (before.sounds(channel), after.sounds(channel));
+            let overlap = (before.len() + after.len()).checked_sub(said.len()).expect("nothing is missing");
+            assert!(overlap <= 40, "{id}: {overlap} packets are in both");
+            assert!(said.starts_with(&before) && said.ends_with(&after), "{id}");
+        }
+    }
 }
 
 #[test]
