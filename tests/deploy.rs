@@ -78,7 +78,7 @@ fn systemd_finds_no_fault_with_the_unit() {
 
 #[test]
 fn kubernetes_knows_each_field_of_the_manifests() {
-    for version in ["1.29.0", "1.37.0"] {
+    for version in ["1.30.0", "1.37.0"] {
         let mut command = Command::new("kubernetes-validate");
         command.args(["--strict", "-k", version]).arg(root().join("deploy/kubernetes/sidecar.yaml"));
         let Some(output) = run(&mut command) else { return };
