@@ -151,8 +151,9 @@ impl Awaited {
 impl Ingest {
     /// The same, that waits for what the spool holds of an earlier process.
     #[must_use]
-    pub fn awaiting(self, awaited: Awaited) -> Self {
-        Self { awaited, ..self }
+    pub fn awaiting(mut self, awaited: Awaited) -> Self {
+        self.awaited = awaited;
+        self
     }
 
     /// The group of spool files that is to be recovered next; only one that frames have come for, unless `all` are wanted.

@@ -72,8 +72,9 @@ pub struct LivePage {
 impl Ingest {
     /// The same, reporting a channel that is not heard while the other one talks for so long, unless that is zero.
     #[must_use]
-    pub fn watching(self, silence_alert: Duration) -> Self {
-        Self { silence_alert: Some(silence_alert).filter(|patience| !patience.is_zero()), ..self }
+    pub fn watching(mut self, silence_alert: Duration) -> Self {
+        self.silence_alert = Some(silence_alert).filter(|patience| !patience.is_zero());
+        self
     }
 
     /// Reports that a channel is not heard, or is again.
