@@ -39,6 +39,9 @@ pub enum PacketError {
     Rtcp,
 }
 
+/// The shortest RTP packet: a header without sources, extension or payload.
+pub const HEADER_BYTES: usize = 12;
+
 /// Parses one RTP packet.
 ///
 /// # Errors
@@ -62,8 +65,8 @@ pub fn parse_rtp(bytes: &[u8]) -> Result<Rtp<'_>, PacketError> {
 /// Returns the fixed header of an RTP packet that [`parse_rtp`] accepted, as a packet without payload: what is
 /// kept of a packet that came during a PAUSE, so that the timeline stays whole.
 #[must_use]
-pub fn header_only(bytes: &[u8]) -> [u8; 12] {
-    let mut header = [0; 12];
+pub fn header_only(bytes: &[u8]) -> [u8; HEADER_BYTES] {
+    let mut header = [0; HEADER_BYTES];
     for (to, from) in header.iter_mut().zip(bytes) {
         *to = *from;
     }

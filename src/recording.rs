@@ -135,8 +135,8 @@ pub fn arrange(ledger: &Ledger, ai_offset_ms: i64, longest: Duration) -> Arrange
     let cuts = common_cuts(&stretches, start);
     let mut end = Samples48k(0);
     let last = zero.0.saturating_add(Samples48k::from_duration(longest + SLACK).0);
-    let channels = Channel::BOTH.map(|channel| {
-        let placement = &placements[channel.index()];
+    let [caller, ai] = placements;
+    let channels = [(Channel::Caller, caller), (Channel::Ai, ai)].map(|(channel, placement)| {
         let (kept, beyond) =
             placement.packets.split_at(placement.packets.partition_point(|p| p.at.0 <= last));
         let ChannelLedger { payloads, rx, .. } = &ledger.channels[channel.index()];

@@ -33,7 +33,7 @@ impl Call {
         let begin_us =
             streams.iter().flat_map(|stream| &stream.packets).map(|packet| packet.at_us).min().unwrap();
         let mut packets = Vec::new();
-        for turn in 0..(seconds * 1_000_000).div_ceil(TURN_US) {
+        for turn in 0..=(seconds * 1_000_000 - 1) / TURN_US {
             let turns = u32::try_from(turn).unwrap();
             for (channel, stream) in Channel::BOTH.into_iter().zip(&streams) {
                 let number = |rtp: &[u8]| u16::from_be_bytes(rtp[2..4].try_into().unwrap());

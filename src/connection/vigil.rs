@@ -21,7 +21,7 @@
 use std::time::Duration;
 
 use crate::id::Channel;
-use crate::opus::packet::{is_speech, shape};
+use crate::opus::packet::parse;
 use crate::packet::Rtp;
 use crate::red;
 use crate::rtpmap::{Codec, Rtpmap};
@@ -193,9 +193,10 @@ fn of_payload(payload: &[u8], map: Rtpmap) -> Option<Duration> {
 }
 
 fn of_opus(payload: &[u8]) -> Option<Duration> {
-    let shape = shape(payload).ok()?;
+    let packet = parse(payload).ok()?;
+    let shape = packet.shape();
     let is_long = payload.len() > SILENT_FRAME_BYTES.saturating_mul(usize::from(shape.frames));
-    let is_sound = is_long && is_speech(payload).unwrap_or(true);
+    let is_sound = is_long && packet.is_speech().unwrap_or(true);
     is_sound.then(|| Duration::from_micros(u64::from(shape.samples()).saturating_mul(1000).div_euclid(48)))
 }
 

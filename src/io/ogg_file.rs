@@ -1,39 +1,24 @@
 //! An Ogg Opus file on disk in the making: pages written as they are finished, checksums known when the last one is.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 
 use sha2::{Digest, Sha256};
 
 use crate::mux::ogg::{Layout, Pages, head, tags};
 use crate::time::Samples48k;
 
-/// Written to disk at once.
+/// Pages are summed and written to disk when there are so many bytes of them: a minute of a call.
 const WRITE_BYTES: usize = 64 * 1024;
 /// The encoder that the tags name.
 pub(super) const ENCODER: &str = concat!("sidetape ", env!("CARGO_PKG_VERSION"));
 
-/// What of a timeline a file holds.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Extent {
-    /// Samples that players drop at the beginning.
-    pub(super) pre_skip: u16,
-    /// How long the file plays.
-    pub(super) duration: Samples48k,
-}
-
-impl Extent {
-    /// Samples in all packets, the dropped ones among them.
-    pub(super) fn samples(self) -> i64 {
-        self.duration.0 + i64::from(self.pre_skip)
-    }
-}
-
 /// An Ogg Opus file in the making.
 pub(super) struct OggFile {
-    out: BufWriter<File>,
+    file: File,
     pages: Pages,
-    extent: Extent,
+    /// Samples that players drop at the beginning.
+    pre_skip: u16,
     sha256: Sha256,
     crc32c: u32,
     bytes: u64,
@@ -56,43 +41,49 @@ impl OggFile {
         layout: Layout,
         serial: u32,
         comments: &[(&str, String)],
-        extent: Extent,
+        pre_skip: u16,
     ) -> Self {
         Self {
-            out: BufWriter::with_capacity(WRITE_BYTES, file),
-            pages: Pages::new(serial, head(layout, extent.pre_skip), tags(ENCODER, comments)),
-            extent,
+            file,
+            pages: Pages::new(serial, &head(layout, pre_skip), &tags(ENCODER, comments)),
+            pre_skip,
             sha256: Sha256::new(),
             crc32c: 0,
             bytes: 0,
         }
     }
 
-    /// What the file is to hold.
-    pub(super) fn extent(&self) -> Extent {
-        self.extent
+    /// How many samples all packets together must have for the file to play so long: those that players drop, too.
+    pub(super) fn samples(&self, duration: Samples48k) -> i64 {
+        duration.0 + i64::from(self.pre_skip)
     }
 
-    /// Adds a packet of `samples` at 48 kHz.
-    pub(super) fn push(&mut self, packet: Vec<u8>, samples: i64) -> io::Result<()> {
-        self.pages.push(packet, u64::try_from(samples).unwrap_or(0));
-        self.write_pages()
+    /// Where to append the bytes of the next packet, before [`OggFile::push`].
+    pub(super) fn packet(&mut self) -> &mut Vec<u8> {
+        self.pages.packet()
     }
 
-    /// Ends the stream where its extent ends.
-    pub(super) fn finish(mut self) -> io::Result<Written> {
-        self.pages.finish(u64::try_from(self.extent.samples()).unwrap_or(0));
+    /// Adds the packet that was appended to [`OggFile::packet`], of `samples` at 48 kHz.
+    pub(super) fn push(&mut self, samples: i64) -> io::Result<()> {
+        self.pages.push(u64::try_from(samples).unwrap_or(0));
+        if self.pages.bytes().len() >= WRITE_BYTES { self.write_pages() } else { Ok(()) }
+    }
+
+    /// Ends the stream, which plays so long.
+    pub(super) fn finish(mut self, duration: Samples48k) -> io::Result<Written> {
+        self.pages.finish(u64::try_from(self.samples(duration)).unwrap_or(0));
         self.write_pages()?;
-        let file = self.out.into_inner().map_err(io::IntoInnerError::into_error)?;
         let sha256 = self.sha256.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Written { file, bytes: self.bytes, sha256, crc32c: self.crc32c })
+        Ok(Written { file: self.file, bytes: self.bytes, sha256, crc32c: self.crc32c })
     }
 
     fn write_pages(&mut self) -> io::Result<()> {
-        let bytes = self.pages.take_bytes();
-        self.sha256.update(&bytes);
-        self.crc32c = crc32c::crc32c_append(self.crc32c, &bytes);
+        let bytes = self.pages.bytes();
+        self.sha256.update(bytes);
+        self.crc32c = crc32c::crc32c_append(self.crc32c, bytes);
         self.bytes += u64::try_from(bytes.len()).map_err(io::Error::other)?;
-        self.out.write_all(&bytes)
+        self.file.write_all(bytes)?;
+        self.pages.clear();
+        Ok(())
     }
 }

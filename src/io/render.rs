@@ -5,14 +5,14 @@
 //! metadata only, the second fetches payloads in the order of the recording. Memory: some 220 bytes a
 //! packet, measured: 123 MB for four hours of the demo's call, which are 586,320 packets, in either format.
 
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::ogg_file::{ENCODER, Extent, OggFile, Written};
-use super::sources::{Received, Sources, write_compat};
+use super::ogg_file::{ENCODER, OggFile, Written};
+use super::sources::{Received, Until, write_compat, write_lossless};
 use super::spool_dir::{ReadError, beside, read};
 use crate::config::RecordingFormat;
 use crate::id::Channel;
@@ -134,7 +134,13 @@ impl RenderError {
 /// # Errors
 /// Where the disk or the file's header is bad.
 pub fn read_ledger(spool: &Path, longest: Duration) -> Result<(Ledger, Tail), ReadError> {
-    let (mut ledger, tail) = read(spool, Ledger::new, Ledger::record)?;
+    let file_bytes = fs::metadata(spool)?.len();
+    let begin = |header| {
+        let mut ledger = Ledger::new(header);
+        ledger.expect(file_bytes);
+        ledger
+    };
+    let (mut ledger, tail) = read(spool, begin, Ledger::record)?;
     ledger.close(longest);
     Ok((ledger, tail))
 }
@@ -149,41 +155,43 @@ pub fn render(spool: &Path, options: &Options) -> Result<Rendered, RenderError> 
     let keep = why_kept(&ledger, &tail);
     let start = call.start;
     let format = options.format.name();
+    // What the file itself says of the call does not depend on how it was written.
+    let outline = manifest::describe(&ledger, &tail, &call, &Default::default(), Samples48k::default());
     if call.channels.iter().all(|channel| channel.packets.is_empty()) {
-        let manifest = manifest::describe(&ledger, &tail, &call, &Default::default(), Samples48k::default());
-        return Ok(Rendered { manifest, files: Vec::new(), keep, start, format });
+        return Ok(Rendered { manifest: outline, files: Vec::new(), keep, start, format });
     }
     let channels = Channel::BOTH.map(|channel| Received::of(&ledger, &call, channel));
-    let sides: &[Option<Channel>] = match options.keep_channels {
-        true => &[None, Some(Channel::Caller), Some(Channel::Ai)],
-        false => &[None],
-    };
+    let beside: &[Channel] = if options.keep_channels { &Channel::BOTH } else { &[] };
+    let silence = Samples48k::from_duration(options.tail);
     let mut files = Vec::new();
     let mut manifest;
     match options.format {
         RecordingFormat::Lossless => {
-            let (sources, (muxed, end)) = Sources::of(spool, &ledger.header.connection, &channels)?;
-            let extent = extent_of_call(end, options);
-            manifest = manifest::describe(&ledger, &tail, &call, &muxed, extent.duration);
-            for side in sides {
-                let mut file = create(spool, *side, Layout::TwoMonoStreams, &ledger, &manifest, extent)?;
-                sources.write(spool, *side, &mut file.ogg)?;
-                files.push(file.finish()?);
+            let begin = |only| begin(spool, only, Layout::TwoMonoStreams, &ledger, &outline);
+            let (id, until) = (&ledger.header.connection, Until::BehindAudio(silence));
+            let (sources, file, measured) =
+                write_lossless(spool, id, &channels, None, until, || begin(None))?;
+            files.push(finish(file, spool, None, measured.duration)?);
+            manifest = manifest::describe(&ledger, &tail, &call, &measured.muxed, measured.duration);
+            for channel in beside {
+                let mut file = begin(Some(*channel))?;
+                sources.write(spool, Some(*channel), until, &mut file)?;
+                files.push(finish(file, spool, Some(*channel), measured.duration)?);
             }
         }
         RecordingFormat::Compat => {
             let end = channels.iter().map(Received::end).max().unwrap_or_default();
-            let extent = extent_of_call(end, options);
+            let duration = Samples48k(end.0 + silence.0);
             let muxed = Muxed { is_transcoded: true, ..Muxed::default() };
-            manifest = manifest::describe(&ledger, &tail, &call, &[muxed; 2], extent.duration);
-            for side in sides {
-                let mut file = create(spool, *side, Layout::Stereo, &ledger, &manifest, extent)?;
-                let heard = write_compat(spool, *side, &channels, options.gains_db, &mut file.ogg)?;
-                if side.is_none() {
+            manifest = manifest::describe(&ledger, &tail, &call, &[muxed; 2], duration);
+            for only in [None].into_iter().chain(beside.iter().copied().map(Some)) {
+                let mut file = begin(spool, only, Layout::Stereo, &ledger, &outline)?;
+                let heard = write_compat(spool, only, &channels, options.gains_db, duration, &mut file)?;
+                if only.is_none() {
                     manifest.channels.caller.enter(&heard[0], &call.channels[0]);
                     manifest.channels.ai.enter(&heard[1], &call.channels[1]);
                 }
-                files.push(file.finish()?);
+                files.push(finish(file, spool, only, duration)?);
             }
         }
     }
@@ -211,45 +219,41 @@ pub fn describe_failure(spool: &Path, options: &Options, reason: &str) -> Result
     Ok(Rendered { manifest, files: Vec::new(), keep: None, start: call.start, format: "" })
 }
 
-/// The whole call, and the tail behind it.
-fn extent_of_call(end: Samples48k, options: &Options) -> Extent {
-    let duration = Samples48k(end.0 + Samples48k::from_duration(options.tail).0);
-    Extent { pre_skip: PRE_SKIP, duration }
+/// The word for a file of a recording, what its name ends in.
+fn names(only: Option<Channel>) -> (Option<&'static str>, &'static str) {
+    match only {
+        None => (None, ".opus"),
+        Some(Channel::Caller) => (Some("left"), ".left"),
+        Some(Channel::Ai) => (Some("right"), ".right"),
+    }
 }
 
-/// A file of a recording in the making, and where it is.
-struct RecordingFile {
-    ogg: OggFile,
-    path: PathBuf,
-    side: Option<&'static str>,
-}
-
-fn create(
+/// Begins a file of a recording. What an earlier attempt left there is written over.
+fn begin(
     spool: &Path,
     only: Option<Channel>,
     stereo: Layout,
     ledger: &Ledger,
     manifest: &Manifest,
-    extent: Extent,
-) -> io::Result<RecordingFile> {
-    let (side, suffix, layout) = match only {
-        None => (None, ".opus", stereo),
-        Some(Channel::Caller) => (Some("left"), ".left", Layout::Mono),
-        Some(Channel::Ai) => (Some("right"), ".right", Layout::Mono),
-    };
-    let path = beside(spool, suffix);
+) -> io::Result<OggFile> {
+    let (_, suffix) = names(only);
+    let layout = if only.is_some() { Layout::Mono } else { stereo };
     // As private as the spool.
-    let file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&path)?;
-    let ogg = OggFile::begin(file, layout, serial(&ledger.header, suffix), &comments(manifest), extent);
-    Ok(RecordingFile { ogg, path, side })
+    let file =
+        OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(beside(spool, suffix))?;
+    Ok(OggFile::begin(file, layout, serial(&ledger.header, suffix), &comments(manifest), PRE_SKIP))
 }
 
-impl RecordingFile {
-    fn finish(self) -> io::Result<RenderedFile> {
-        let Written { file, bytes, sha256, crc32c } = self.ogg.finish()?;
-        file.sync_all()?;
-        Ok(RenderedFile { side: self.side, path: self.path, bytes, sha256, crc32c })
-    }
+fn finish(
+    file: OggFile,
+    spool: &Path,
+    only: Option<Channel>,
+    duration: Samples48k,
+) -> io::Result<RenderedFile> {
+    let (side, suffix) = names(only);
+    let Written { file, bytes, sha256, crc32c } = file.finish(duration)?;
+    file.sync_all()?;
+    Ok(RenderedFile { side, path: beside(spool, suffix), bytes, sha256, crc32c })
 }
 
 /// A serial number that is different for each file, and the same whenever a file is made again.

@@ -1,7 +1,7 @@
 //! Both channels of a call between its spool file and an Ogg file: which packets go in, and where they are read.
 //!
-//! [`Received`] is a channel as it came. For the format `lossless`, [`Sources`] brings both to pieces for the grid, what
-//! is no Opus encoded on the way into a file without a name, and writes them into an [`OggFile`]; for `compat`,
+//! [`Received`] is a channel as it came. For the format `lossless`, [`write_lossless`] brings both to pieces for the grid,
+//! what is no Opus encoded on the way into a file without a name, and writes them into an [`OggFile`]; for `compat`,
 //! [`write_compat`] decodes both and encodes them together.
 
 use std::fs::File;
@@ -11,66 +11,67 @@ use std::path::Path;
 use tracing::warn;
 
 use super::ogg_file::OggFile;
-use super::payloads::{Place, Window};
+use super::payloads::{Place, Windows};
 use super::render::RenderError;
 use super::spool_dir::nameless_beside;
 use crate::id::{Channel, ConnectionId};
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, Payload};
 use crate::manifest::Muxed;
 use crate::mux::anew::{Anew, BLOCK, spans};
 use crate::mux::cells::{NoCommonGrid, Planner};
 use crate::mux::compat::Compat;
 use crate::mux::lane::{Lane, Piece, UNIT};
 use crate::mux::lossless::Assembler;
-use crate::recording::Arrangement;
+use crate::recording::{ArrangedChannel, Arrangement};
 use crate::sound::{Audio, Format, Sound, end_of};
 use crate::time::Samples48k;
+use crate::timeline;
 
 /// A channel's packets as they were received, and where their payloads are.
-pub(super) struct Received {
-    packets: Vec<Audio>,
-    places: Vec<Place>,
+pub(super) struct Received<'a> {
+    packets: &'a [Audio],
+    /// Which of `payloads` each of them has.
+    sources: &'a [u32],
+    payloads: &'a [Payload],
 }
 
-impl Received {
-    pub(super) fn of(ledger: &Ledger, call: &Arrangement, channel: Channel) -> Self {
-        let arranged = &call.channels[channel.index()];
-        let payloads = &ledger.channels[channel.index()].payloads;
-        let place = |rx: &u32| {
-            let payload = &payloads[crate::timeline::index(*rx)];
-            Place { offset: payload.offset, length: payload.length, is_encoded: false }
-        };
-        Self { packets: arranged.packets.clone(), places: arranged.sources.iter().map(place).collect() }
+impl<'a> Received<'a> {
+    pub(super) fn of(ledger: &'a Ledger, call: &'a Arrangement, channel: Channel) -> Self {
+        let ArrangedChannel { packets, sources, .. } = &call.channels[channel.index()];
+        Self { packets, sources, payloads: &ledger.channels[channel.index()].payloads }
+    }
+
+    fn place(&self, packet: usize) -> Place {
+        let Payload { offset, length, .. } = self.payloads[timeline::index(self.sources[packet])];
+        Place { offset, length, is_encoded: false }
     }
 
     /// Where the last packet ends.
     pub(super) fn end(&self) -> Samples48k {
-        end_of(&self.packets)
+        end_of(self.packets)
     }
 
     /// The packets as pieces for the grid: those of Opus as they are, the others, or with `is_all` all of them,
     /// encoded.
-    fn to_source(&self, spool: &Path, is_all: bool) -> Result<Source, RenderError> {
-        let spans = spans(&self.packets, is_all);
-        let mut source = Source {
-            pieces: Vec::with_capacity(self.packets.len()),
-            places: Vec::with_capacity(self.packets.len()),
-            encoded: None,
-            is_anew: is_all,
-        };
+    fn to_source(&self, spool: &Path, is_all: bool) -> Result<Source<'_>, RenderError> {
+        let spans = spans(self.packets, is_all);
+        let pieces = Vec::with_capacity(self.packets.len());
+        let mut source = Source { received: self, pieces, encoded: None, is_anew: is_all };
         let mut next = 0;
         if !spans.is_empty() {
             let mut out = BufWriter::new(nameless_beside(spool)?);
-            let mut window = Window::open(spool)?;
+            let mut windows = Windows::open(spool)?;
             let mut anew = Anew::new()?;
+            let mut places = Vec::with_capacity(self.packets.len());
             let mut offset = 0;
             for span in spans {
-                source.keep(self, next..span.packets.start);
+                let kept = next..span.packets.start;
+                places.extend(kept.clone().map(|packet| self.place(packet)));
+                source.keep(kept);
                 next = span.packets.end;
-                let places = &self.places[span.packets.clone()];
-                let fetch = |packet: usize, payload: &mut Vec<u8>| window.read(places[packet], payload);
+                let first = span.packets.start;
+                let fetch = |packet, payload: &mut Vec<u8>| windows.read(self.place(first + packet), payload);
                 let mut sound = Sound::new(&self.packets[span.packets.clone()], span.from, fetch)?;
-                let places = &mut source.places;
                 let store = |packet: &[u8]| {
                     let length = u16::try_from(packet.len()).map_err(io::Error::other)?;
                     places.push(Place { offset, length, is_encoded: true });
@@ -79,27 +80,41 @@ impl Received {
                 };
                 anew.encode(&span, &mut sound, store, &mut source.pieces)?;
             }
-            source.encoded = Some(out.into_inner().map_err(io::IntoInnerError::into_error)?);
+            places.extend((next..self.packets.len()).map(|packet| self.place(packet)));
+            let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
+            source.encoded = Some(Encoded { file, places });
         }
-        source.keep(self, next..self.packets.len());
+        source.keep(next..self.packets.len());
         Ok(source)
     }
 }
 
 /// One channel's pieces for the grid, and where their payloads are.
-struct Source {
+struct Source<'a> {
+    received: &'a Received<'a>,
     pieces: Vec<Piece>,
-    places: Vec<Place>,
-    /// The file of those that were encoded.
-    encoded: Option<File>,
+    encoded: Option<Encoded>,
     is_anew: bool,
 }
 
-impl Source {
+/// What of a channel was encoded.
+struct Encoded {
+    file: File,
+    /// Where the payload of each of the channel's pieces is, there or in the spool.
+    places: Vec<Place>,
+}
+
+impl Source<'_> {
+    fn place(&self, piece: usize) -> Place {
+        match &self.encoded {
+            Some(encoded) => encoded.places[piece],
+            None => self.received.place(piece),
+        }
+    }
+
     /// Takes Opus packets over as they are.
-    fn keep(&mut self, received: &Received, packets: std::ops::Range<usize>) {
-        self.places.extend_from_slice(&received.places[packets.clone()]);
-        self.pieces.extend(received.packets[packets].iter().filter_map(|packet| match packet.format {
+    fn keep(&mut self, packets: std::ops::Range<usize>) {
+        self.pieces.extend(self.received.packets[packets].iter().filter_map(|packet| match packet.format {
             Format::Opus(shape) => {
                 Some(Piece { at: packet.at, shape, gap: packet.gap, is_quiet: packet.is_quiet })
             }
@@ -108,68 +123,73 @@ impl Source {
     }
 }
 
-/// What was measured of both channels, and where the conversation ends.
-pub(super) type Measured = ([Muxed; 2], Samples48k);
-
-/// Both channels' pieces.
-pub(super) struct Sources {
-    channels: [Source; 2],
+/// How far a file reaches.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Until {
+    /// So far behind the last audio.
+    BehindAudio(Samples48k),
+    /// Up to here.
+    At(Samples48k),
 }
 
-impl Sources {
-    /// Takes both channels as they were received, what is no Opus encoded; where they share no grid, one of them
-    /// encoded anew: the one with less audio if that helps, else the other, else both.
-    pub(super) fn of(
-        spool: &Path,
-        connection: &ConnectionId,
-        received: &[Received; 2],
-    ) -> Result<(Self, Measured), RenderError> {
-        let of = |anew: &[Channel]| -> Result<Self, RenderError> {
-            let [caller, ai] = Channel::BOTH
-                .map(|channel| received[channel.index()].to_source(spool, anew.contains(&channel)));
-            Ok(Self { channels: [caller?, ai?] })
-        };
-        let sources = of(&[])?;
-        let no_grid = match sources.measure() {
-            Ok(measured) => return Ok((sources, measured)),
-            Err(no_grid) => no_grid,
-        };
-        let audio = |channel: &Channel| -> i64 {
-            received[channel.index()].packets.iter().map(|packet| i64::from(packet.samples)).sum()
-        };
-        let mut order = Channel::BOTH;
-        order.sort_by_key(audio);
-        let [less, more] = order;
-        for anew in [&[less][..], &[more], &[less, more]] {
-            let sources = of(anew)?;
-            if let Ok(measured) = sources.measure() {
-                warn!(
-                    connection = ?connection.as_str(),
-                    channel = anew.iter().map(|channel| channel.name()).collect::<Vec<_>>().join(" and "),
-                    at_ms = no_grid.at_ms,
-                    "channel encoded anew, the two share no frame grid"
-                );
-                return Ok((sources, measured));
-            }
-        }
-        Err(no_grid.into())
-    }
+/// What was measured of both channels while they were written.
+pub(super) struct Measured {
+    pub(super) muxed: [Muxed; 2],
+    /// How long the file plays.
+    pub(super) duration: Samples48k,
+}
 
-    /// Cuts the whole call into cells without writing any, which tells where it ends and whether it can be done.
-    fn measure(&self) -> Result<Measured, NoCommonGrid> {
-        let mut planner = self.planner();
-        while planner.end().is_none_or(|end| planner.position() < end) {
-            planner.next_cell()?;
-        }
-        let end = planner.end().unwrap_or(0) * UNIT;
-        let muxed = [0, 1].map(|lane: usize| Muxed {
-            recovered: 0,
-            largest_move: planner.lanes()[lane].largest_move(),
-            slips: planner.lanes()[lane].slips(),
-            is_transcoded: self.channels[lane].encoded.is_some(),
-            is_anew: self.channels[lane].is_anew,
-        });
-        Ok((muxed, Samples48k(end)))
+/// Writes both channels, or one alone, into the file that `begin` makes: as they were received, what is no Opus encoded;
+/// where they share no grid, into another file with one of them encoded anew: the one with less audio if that helps,
+/// else the other, else both. Returns the pieces, too, of which other files can be written.
+pub(super) fn write_lossless<'a>(
+    spool: &Path,
+    connection: &ConnectionId,
+    received: &'a [Received<'a>; 2],
+    only: Option<Channel>,
+    until: Until,
+    mut begin: impl FnMut() -> io::Result<OggFile>,
+) -> Result<(Sources<'a>, OggFile, Measured), RenderError> {
+    let audio = |channel: &Channel| -> i64 {
+        received[channel.index()].packets.iter().map(|packet| i64::from(packet.samples)).sum()
+    };
+    let mut order = Channel::BOTH;
+    order.sort_by_key(audio);
+    let [less, more] = order;
+    let mut first_no_grid = None;
+    for anew in [&[][..], &[less], &[more], &[less, more]] {
+        let sources = Sources::of(spool, received, anew)?;
+        let mut file = begin()?;
+        let no_grid = match sources.write(spool, only, until, &mut file) {
+            Err(RenderError::Grid(no_grid)) => no_grid,
+            measured => {
+                if let Some(NoCommonGrid { at_ms }) = first_no_grid {
+                    warn!(
+                        connection = ?connection.as_str(),
+                        channel = anew.iter().map(|channel| channel.name()).collect::<Vec<_>>().join(" and "),
+                        at_ms,
+                        "channel encoded anew, the two share no frame grid"
+                    );
+                }
+                return Ok((sources, file, measured?));
+            }
+        };
+        first_no_grid.get_or_insert(no_grid);
+    }
+    Err(first_no_grid.expect("each attempt returned or was noted").into())
+}
+
+/// Both channels' pieces.
+pub(super) struct Sources<'a> {
+    channels: [Source<'a>; 2],
+}
+
+impl<'a> Sources<'a> {
+    /// Takes both channels as they were received, what is no Opus encoded, and all of those in `anew`.
+    fn of(spool: &Path, received: &'a [Received<'a>; 2], anew: &[Channel]) -> Result<Self, RenderError> {
+        let [caller, ai] =
+            Channel::BOTH.map(|channel| received[channel.index()].to_source(spool, anew.contains(&channel)));
+        Ok(Self { channels: [caller?, ai?] })
     }
 
     fn planner(&self) -> Planner<'_> {
@@ -177,67 +197,82 @@ impl Sources {
         Planner::new([Lane::new(&caller.pieces), Lane::new(&ai.pieces)])
     }
 
-    /// Writes both channels, or one alone, as far as the file's extent goes.
+    /// Writes both channels, or one alone.
     pub(super) fn write(
         &self,
         spool: &Path,
         only: Option<Channel>,
+        until: Until,
         file: &mut OggFile,
-    ) -> Result<(), RenderError> {
-        let mut windows = [Window::open(spool)?, Window::open(spool)?];
-        let encoded = |source: &Source| -> io::Result<Option<Window>> {
-            source.encoded.as_ref().map(|file| Ok(Window::on(file.try_clone()?))).transpose()
+    ) -> Result<Measured, RenderError> {
+        let mut windows = Windows::open(spool)?;
+        let encoded = |source: &Source<'_>| -> io::Result<Option<Windows>> {
+            source.encoded.as_ref().map(|encoded| Ok(Windows::on(encoded.file.try_clone()?))).transpose()
         };
         let mut encoded = [encoded(&self.channels[0])?, encoded(&self.channels[1])?];
         let mut fetch = |channel: usize, piece: usize, payload: &mut Vec<u8>| {
-            let place = self.channels[channel].places[piece];
+            let place = self.channels[channel].place(piece);
             match &mut encoded[channel] {
                 Some(encoded) if place.is_encoded => encoded.read(place, payload),
-                _ => windows[channel].read(place, payload),
+                _ => windows.read(place, payload),
             }
         };
         let mut planner = self.planner();
         let mut assembler = Assembler::default();
-        while planner.position() * UNIT < file.extent().samples() {
+        // Where the audio ends is known when all of it has been brought to the grid.
+        let duration = |planner: &Planner<'_>| match until {
+            Until::At(end) => Some(end),
+            Until::BehindAudio(tail) => planner.end().map(|end| Samples48k(end * UNIT + tail.0)),
+        };
+        while duration(&planner).is_none_or(|end| planner.position() * UNIT < file.samples(end)) {
             let cell = planner.next_cell()?;
-            let mut packet = Vec::with_capacity(512);
+            let packet = file.packet();
             match only {
-                None => assembler.stereo_packet(&cell, &mut fetch, &mut packet)?,
-                Some(channel) => assembler.mono_packet(channel.index(), &cell, &mut fetch, &mut packet)?,
+                None => assembler.stereo_packet(cell, &mut fetch, packet)?,
+                Some(channel) => assembler.mono_packet(channel.index(), cell, &mut fetch, packet)?,
             }
-            file.push(packet, cell.units * UNIT)?;
+            file.push(cell.units * UNIT)?;
         }
-        Ok(())
+        let muxed = [0, 1].map(|lane: usize| Muxed {
+            recovered: 0,
+            largest_move: planner.lanes()[lane].largest_move(),
+            slips: planner.lanes()[lane].slips(),
+            is_transcoded: self.channels[lane].encoded.is_some(),
+            is_anew: self.channels[lane].is_anew,
+        });
+        Ok(Measured { muxed, duration: duration(&planner).unwrap_or_default() })
     }
 }
 
-/// Decodes both channels, or one alone, and encodes them as one stream, as far as the file's extent goes. Returns what
-/// was measured on the way.
+/// Decodes both channels, or one alone, and encodes them as one stream that plays so long. Returns what was measured on
+/// the way.
 pub(super) fn write_compat(
     spool: &Path,
     only: Option<Channel>,
-    received: &[Received; 2],
+    received: &[Received<'_>; 2],
     gains_db: [f32; 2],
+    duration: Samples48k,
     file: &mut OggFile,
 ) -> Result<[Muxed; 2], RenderError> {
     let channels: Vec<usize> = only.map_or(vec![0, 1], |only| vec![only.index()]);
     let mut sounds = Vec::new();
     for channel in &channels {
-        let mut window = Window::open(spool)?;
-        let Received { packets, places } = &received[*channel];
-        let fetch = move |packet: usize, payload: &mut Vec<u8>| window.read(places[packet], payload);
-        sounds.push(Sound::new(packets, Samples48k(0), fetch)?);
+        let mut windows = Windows::open(spool)?;
+        let received = &received[*channel];
+        let fetch = move |packet, payload: &mut Vec<u8>| windows.read(received.place(packet), payload);
+        sounds.push(Sound::new(received.packets, Samples48k(0), fetch)?);
     }
     let gains: Vec<f32> = channels.iter().map(|channel| gains_db[*channel]).collect();
     let mut encoder = Compat::new(&gains)?;
     let mut blocks = vec![[0.0; BLOCK]; channels.len()];
     let block = i64::try_from(BLOCK).map_err(io::Error::other)?;
     let mut at = 0;
-    while at < file.extent().samples() {
+    while at < file.samples(duration) {
         for (sound, block) in sounds.iter_mut().zip(&mut blocks) {
             sound.read(block)?;
         }
-        file.push(encoder.encode(&blocks)?, block)?;
+        encoder.encode(&blocks, file.packet())?;
+        file.push(block)?;
         at += block;
     }
     let mut muxed = [Muxed { is_transcoded: true, ..Muxed::default() }; 2];

@@ -10,9 +10,9 @@ use std::fs::File;
 use std::io::{self, Seek};
 use std::path::Path;
 
-use super::ogg_file::{ENCODER, Extent, OggFile};
+use super::ogg_file::{ENCODER, OggFile};
 use super::render::{Options, RenderError, read_ledger, serial};
-use super::sources::{Received, Sources, write_compat};
+use super::sources::{Received, Until, write_compat, write_lossless};
 use super::spool_dir::{ReadError, nameless_beside};
 use crate::config::RecordingFormat;
 use crate::id::Channel;
@@ -115,7 +115,7 @@ pub fn stretch(
         call.channels[other.index()] = ArrangedChannel::default();
     }
     let pre_skip = u16::try_from(lead.0).expect("less than a second") + PRE_SKIP;
-    let extent = Extent { pre_skip, duration: Samples48k(ends.0 - begins.0) };
+    let duration = Samples48k(ends.0 - begins.0);
     let received = Channel::BOTH.map(|channel| Received::of(&ledger, &call, channel));
     let layout = match (channel, options.format) {
         (Some(_), _) => Layout::Mono,
@@ -124,17 +124,19 @@ pub fn stretch(
     };
     let serial = serial(&ledger.header, &format!("{}-{}", from.0, to.0));
     let comments = comments(&ledger, channel, from);
-    let mut file = OggFile::begin(nameless_beside(spool)?, layout, serial, &comments, extent);
-    match options.format {
+    let begin = || Ok(OggFile::begin(nameless_beside(spool)?, layout, serial, &comments, pre_skip));
+    let file = match options.format {
         RecordingFormat::Lossless => {
-            let (sources, _) = Sources::of(spool, &ledger.header.connection, &received)?;
-            sources.write(spool, channel, &mut file)?;
+            let (id, until) = (&ledger.header.connection, Until::At(duration));
+            write_lossless(spool, id, &received, channel, until, begin)?.1
         }
         RecordingFormat::Compat => {
-            write_compat(spool, channel, &received, options.gains_db, &mut file)?;
+            let mut file = begin()?;
+            write_compat(spool, channel, &received, options.gains_db, duration, &mut file)?;
+            file
         }
-    }
-    let written = file.finish()?;
+    };
+    let written = file.finish(duration)?;
     let mut file = written.file;
     file.rewind()?;
     Ok(Stretch { file, bytes: written.bytes, from, to })

@@ -17,12 +17,12 @@ use crate::connection::metadata::Metadata;
 use crate::frame::{Message, PauseMode, parse_body};
 use crate::id::{Channel, Scope};
 use crate::opus::packet::{self, Shape};
-use crate::packet::{Rtp, SenderReport, parse_rtp, sender_reports};
+use crate::packet::{HEADER_BYTES, Rtp, SenderReport, parse_rtp, sender_reports};
 use crate::red::{self, Block};
 use crate::rtpmap::{Codec, Rtpmap};
 use crate::sound::Format;
 use crate::spool::scan::Located;
-use crate::spool::{Header, RecordKind, SealCause};
+use crate::spool::{BODY_OFFSET, Header, RecordKind, SealCause};
 use crate::time::{Mono, Wall};
 use crate::timeline::{Report, Rx, RxKind};
 
@@ -186,6 +186,16 @@ impl Ledger {
         }
     }
 
+    /// Makes room for the packets of a spool file of so many bytes, half of what it may hold on each channel. Lists
+    /// that grow are copied, which takes longer than to fill them; room that is not used takes no memory.
+    pub fn expect(&mut self, file_bytes: u64) {
+        let packets = usize::try_from(file_bytes).unwrap_or(0) / (BODY_OFFSET + HEADER_BYTES) / 2;
+        for ledger in &mut self.channels {
+            ledger.rx.reserve(packets);
+            ledger.payloads.reserve(packets);
+        }
+    }
+
     /// Enters the next record.
     pub fn record(&mut self, located: &Located<'_>) {
         let record = &located.record;
@@ -254,10 +264,10 @@ impl Ledger {
         let carried = self.metadata.rtpmap(channel, packet.payload_type);
         let before_payload = packet.payload.as_ptr().addr() - record.body.as_ptr().addr();
         let payload_at = located.body_offset + u64::try_from(before_payload).unwrap_or(0);
-        let blocks = (carried.codec == Codec::Red).then(|| red::blocks(packet.payload)).flatten();
-        let blocks = blocks.unwrap_or_else(|| {
-            vec![Block { payload_type: packet.payload_type, age: 0, older_ticks: 0, payload: packet.payload }]
-        });
+        let redundant = (carried.codec == Codec::Red).then(|| red::blocks(packet.payload)).flatten();
+        let own =
+            Block { payload_type: packet.payload_type, age: 0, older_ticks: 0, payload: packet.payload };
+        let blocks = redundant.as_deref().unwrap_or(std::slice::from_ref(&own));
         let metadata = &self.metadata;
         let ledger = &mut self.channels[channel.index()];
         ledger.packets += 1;
@@ -271,7 +281,7 @@ impl Ledger {
             let before_block = block.payload.as_ptr().addr() - packet.payload.as_ptr().addr();
             let offset = payload_at + u64::try_from(before_block).unwrap_or(0);
             let times = (arrival, received, record.gateway.is_some());
-            let (rx, payload) = enter_block(&packet, &block, rtpmap, offset, times, is_withheld);
+            let (rx, payload) = enter_block(&packet, block, rtpmap, offset, times, is_withheld);
             if block.age > 0 {
                 if !block.payload.is_empty() && !is_withheld {
                     ledger.copies.push(Copy { carrier: ledger.rx.len(), rx, payload });
@@ -374,12 +384,13 @@ fn enter_block(
 ) -> (Rx, Payload) {
     let bytes = u16::try_from(block.payload.len()).unwrap_or(u16::MAX);
     let is_loud = |format| energy_dbov(format, block.payload).map(|level| level > SPEECH_DBOV);
+    let opus = packet::parse(block.payload).ok();
     let payload = Payload {
         offset,
         length: bytes,
         payload_type: block.payload_type,
-        shape: packet::shape(block.payload).ok(),
-        is_speech: PcmFormat::of(rtpmap).map_or_else(|| packet::is_speech(block.payload), is_loud),
+        shape: opus.as_ref().map(packet::Packet::shape),
+        is_speech: PcmFormat::of(rtpmap).map_or_else(|| opus.as_ref()?.is_speech(), is_loud),
         noise: None,
         is_copy: block.age > 0,
         received,

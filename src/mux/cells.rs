@@ -71,6 +71,8 @@ pub struct Planner<'a> {
     lanes: [Lane<'a>; 2],
     holes: [Hole; 2],
     at: i64,
+    /// The cell cut last: its room is used again.
+    cell: Cell,
 }
 
 /// What a lane's time without frames is.
@@ -92,7 +94,8 @@ impl<'a> Planner<'a> {
             configuration: lanes[lane].first_configuration().unwrap_or(Configuration::CELT_FULL_BAND_20_MS),
             has_begun: false,
         });
-        Self { lanes, holes, at: 0 }
+        let side = || Side { configuration: Configuration::CELT_FULL_BAND_20_MS, slots: Vec::new() };
+        Self { lanes, holes, at: 0, cell: Cell { units: 0, sides: [side(), side()] } }
     }
 
     /// How far cells have been cut, in units.
@@ -118,17 +121,22 @@ impl<'a> Planner<'a> {
     ///
     /// # Errors
     /// [`NoCommonGrid`] where no cut will do.
-    pub fn next_cell(&mut self) -> Result<Cell, NoCommonGrid> {
+    pub fn next_cell(&mut self) -> Result<&Cell, NoCommonGrid> {
         let horizon = self.at + CELL_MAX_UNITS;
         self.lanes.iter_mut().for_each(|lane| lane.fill_to(horizon));
         let cut = match nearest_cut(&self.lanes, self.at) {
             Some(cut) => cut,
             None => self.move_a_run().ok_or(NoCommonGrid { at_ms: self.at * 5 / 2 })?,
         };
-        let units = cut - self.at;
-        let sides = [self.take_side(0, cut), self.take_side(1, cut)];
+        self.cell.units = cut - self.at;
+        for lane in 0..2 {
+            let mut slots = std::mem::take(&mut self.cell.sides[lane].slots);
+            slots.clear();
+            let configuration = self.take_side(lane, cut, &mut slots);
+            self.cell.sides[lane] = Side { configuration, slots };
+        }
         self.at = cut;
-        Ok(Cell { units, sides })
+        Ok(&self.cell)
     }
 
     /// Moves the run that begins in the window of one of the lanes by the smallest step with which a cut is found.
@@ -150,29 +158,29 @@ impl<'a> Planner<'a> {
         None
     }
 
-    fn take_side(&mut self, lane: usize, cut: i64) -> Side {
+    /// Takes the lane's frames of a cell, with what fills the time between them, and returns their configuration.
+    fn take_side(&mut self, lane: usize, cut: i64, slots: &mut Vec<Slot>) -> Configuration {
         let at = self.at;
         let first = self.lanes[lane].window().front().filter(|atom| atom.start < cut).copied();
         let Some(first) = first else {
-            return self.fill_side(lane, cut);
+            return self.fill_side(lane, cut, slots);
         };
         let configuration = first.configuration;
-        let mut slots = Vec::new();
         let mut filled = at;
         while let Some(atom) = self.lanes[lane].window().front().filter(|atom| atom.start < cut).copied() {
-            self.fill_hole(lane, filled, atom.start, atom, &mut slots);
+            self.fill_hole(lane, filled, atom.start, atom, slots);
             slots.push(Slot::Frame(atom.piece, atom.frame));
             filled = atom.end();
             self.holes[lane] = Hole { from: filled, configuration, has_begun: true };
             self.lanes[lane].take();
         }
         let like_last = Atom { gap: self.gap_ahead(lane), ..first };
-        self.fill_hole(lane, filled, cut, like_last, &mut slots);
-        Side { configuration, slots }
+        self.fill_hole(lane, filled, cut, like_last, slots);
+        configuration
     }
 
     /// Fills a cell in which the lane has no frame.
-    fn fill_side(&mut self, lane: usize, cut: i64) -> Side {
+    fn fill_side(&mut self, lane: usize, cut: i64, slots: &mut Vec<Slot>) -> Configuration {
         let length = cut - self.at;
         let gap = self.gap_ahead(lane);
         let hole = self.holes[lane];
@@ -183,7 +191,8 @@ impl<'a> Planner<'a> {
             _ => hole.configuration.dividing(samples),
         };
         let count = samples / configuration.frame_samples();
-        Side { configuration, slots: (0..count).map(|_| slot).collect() }
+        slots.extend((0..count).map(|_| slot));
+        configuration
     }
 
     /// Fills a hole beside frames in their own configuration.
@@ -218,10 +227,10 @@ fn filler(gap: Gap, since: i64, has_begun: bool) -> Slot {
 
 /// The nearest cut behind `at`: on the 20 ms grid if there is one within 120 ms, else anywhere.
 fn nearest_cut(lanes: &[Lane<'_>; 2], at: i64) -> Option<i64> {
-    let on_grid = |cut: &i64| cut.rem_euclid(STEP_UNITS) == 0;
-    let all = (at + 1)..=(at + CELL_MAX_UNITS);
     let fits = |cut: &i64| lanes.iter().all(|lane| can_fill(lane, at, *cut));
-    all.clone().filter(on_grid).find(fits).or_else(|| all.clone().filter(|cut| !on_grid(cut)).find(fits))
+    let mut on_grid = (1..=CELL_MAX_UNITS / STEP_UNITS).map(|step| (at / STEP_UNITS + step) * STEP_UNITS);
+    let off_grid = || (at + 1..=at + CELL_MAX_UNITS).filter(|cut| cut % STEP_UNITS != 0);
+    on_grid.find(fits).or_else(|| off_grid().find(fits))
 }
 
 /// Whether the lane can fill the time between two cuts with one Opus packet.
@@ -274,7 +283,7 @@ mod tests {
         let mut cells = Vec::new();
         let mut seen = [Vec::new(), Vec::new()];
         while planner.end().is_none_or(|end| planner.position() < end) {
-            let cell = planner.next_cell()?;
+            let cell = planner.next_cell()?.clone();
             assert!((1..=48).contains(&cell.units));
             for (side, seen) in cell.sides.iter().zip(&mut seen) {
                 let samples = side.configuration.frame_samples() * u32::try_from(side.slots.len()).unwrap();

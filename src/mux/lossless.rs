@@ -69,18 +69,18 @@ impl Assembler {
         fetch: &mut impl FnMut(usize, usize, &mut Vec<u8>) -> Result<(), E>,
         out: &mut Vec<u8>,
     ) -> Result<(), AssembleError<E>> {
+        // Nearly every side is a single frame, which needs no gathering.
+        if let [slot] = side.slots[..] {
+            let frame = self.loaded[channel].frame(channel, slot, fetch)?;
+            join(side.configuration, &[frame], framing, out);
+            return Ok(());
+        }
         let mut bytes = Vec::new();
         let mut lengths = Vec::with_capacity(side.slots.len());
         for slot in &side.slots {
-            let start = bytes.len();
-            match *slot {
-                Slot::Empty => {}
-                Slot::Silence => bytes.extend_from_slice(&CELT_SILENCE),
-                Slot::Frame(piece, frame) => {
-                    self.loaded[channel].append_frame(channel, piece, frame, fetch, &mut bytes)?;
-                }
-            }
-            lengths.push(bytes.len() - start);
+            let frame = self.loaded[channel].frame(channel, *slot, fetch)?;
+            bytes.extend_from_slice(frame);
+            lengths.push(frame.len());
         }
         let mut rest = bytes.as_slice();
         let mut frames = Vec::with_capacity(lengths.len());
@@ -95,22 +95,23 @@ impl Assembler {
 }
 
 impl Loaded {
-    fn append_frame<E: std::error::Error + 'static>(
+    fn frame<E: std::error::Error + 'static>(
         &mut self,
         channel: usize,
-        piece: usize,
-        frame: u8,
+        slot: Slot,
         fetch: &mut impl FnMut(usize, usize, &mut Vec<u8>) -> Result<(), E>,
-        out: &mut Vec<u8>,
-    ) -> Result<(), AssembleError<E>> {
+    ) -> Result<&[u8], AssembleError<E>> {
+        let (piece, frame) = match slot {
+            Slot::Empty => return Ok(&[]),
+            Slot::Silence => return Ok(&CELT_SILENCE),
+            Slot::Frame(piece, frame) => (piece, frame),
+        };
         if self.piece != Some(piece) {
             self.payload.clear();
             fetch(channel, piece, &mut self.payload).map_err(AssembleError::Fetch)?;
             self.piece = Some(piece);
         }
-        let packet = parse(&self.payload)?;
-        out.extend_from_slice(packet.frames.get(usize::from(frame)).ok_or(Malformed)?);
-        Ok(())
+        Ok(parse(&self.payload)?.frames.nth(usize::from(frame)).ok_or(Malformed)?)
     }
 }
 
@@ -140,13 +141,14 @@ mod tests {
             is_quiet: false,
         };
         let (caller, ai) = ([piece(silk_20, 3)], [piece(silk_60, 1)]);
-        let cell = Planner::new([Lane::new(&caller), Lane::new(&ai)]).next_cell().unwrap();
+        let mut planner = Planner::new([Lane::new(&caller), Lane::new(&ai)]);
+        let cell = planner.next_cell().unwrap();
         let mut fetch = |channel: usize, _: usize, out: &mut Vec<u8>| -> Result<(), Infallible> {
             out.extend_from_slice(if channel == 0 { &three } else { &long });
             Ok(())
         };
         let mut packet = Vec::new();
-        Assembler::default().stereo_packet(&cell, &mut fetch, &mut packet).unwrap();
+        Assembler::default().stereo_packet(cell, &mut fetch, &mut packet).unwrap();
         assert!(packet.ends_with(&long));
         assert!(packet.windows(13).any(|window| window == b"onethreefive!"));
         let mut decoder = ::opus::MSDecoder::new(48_000, 2, 0, &[0, 1]).unwrap();

@@ -119,23 +119,91 @@ impl Configuration {
     }
 }
 
-/// A packet taken apart. The frames point into the packet's bytes.
+/// A packet taken apart: found to be whole, and no byte of it copied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packet<'a> {
     /// What the frames have in common.
     pub configuration: Configuration,
-    /// The frames, at least one; a frame may be empty.
-    pub frames: Vec<&'a [u8]>,
+    /// The frames, at least one.
+    pub frames: Frames<'a>,
+    bytes: &'a [u8],
 }
 
 impl Packet<'_> {
-    /// The packet's length in samples at 48 kHz.
+    /// All that placement needs to know of it.
     #[must_use]
-    pub fn samples(&self) -> u32 {
-        let count = u32::try_from(self.frames.len()).unwrap_or(u32::MAX);
-        self.configuration.frame_samples().saturating_mul(count)
+    pub fn shape(&self) -> Shape {
+        Shape { configuration: self.configuration, frames: self.frames.left }
+    }
+
+    /// Whether somebody speaks in it, by the voice activity flags of its SILK frames (RFC 6716 section 4.2.3): the
+    /// first bits of each Opus frame, one for each 20 ms. A packet of one or two bytes is comfort noise. `None` where
+    /// the mode has no such flags.
+    #[must_use]
+    pub fn is_speech(&self) -> Option<bool> {
+        if self.bytes.len() <= 2 {
+            return Some(false);
+        }
+        if self.configuration.mode() == Mode::Celt {
+            return None;
+        }
+        let flags = self.configuration.frame_samples().div_ceil(960);
+        let shift = 8u32.saturating_sub(flags);
+        let is_active = |frame: &[u8]| frame.first().is_some_and(|first| u32::from(*first) >> shift != 0);
+        Some(self.frames.clone().any(is_active))
     }
 }
+
+/// The frames of a packet, in order; a frame may be empty. They point into the packet's bytes.
+#[derive(Clone, Debug)]
+pub struct Frames<'a> {
+    left: u8,
+    sizes: Sizes<'a>,
+    bytes: &'a [u8],
+}
+
+/// How long frames are.
+#[derive(Clone, Copy, Debug)]
+enum Sizes<'a> {
+    /// All of one size.
+    Equal(usize),
+    /// The lengths of all but the last, as the packet has them.
+    Listed(&'a [u8]),
+}
+
+impl<'a> Iterator for Frames<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        self.left = self.left.checked_sub(1)?;
+        let size = match self.sizes {
+            Sizes::Equal(size) => size,
+            Sizes::Listed(_) if self.left == 0 => self.bytes.len(),
+            Sizes::Listed(lengths) => {
+                let (size, rest) = read_length(lengths).ok()?;
+                self.sizes = Sizes::Listed(rest);
+                size
+            }
+        };
+        let (frame, rest) = self.bytes.split_at_checked(size)?;
+        self.bytes = rest;
+        Some(frame)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (usize::from(self.left), Some(usize::from(self.left)))
+    }
+}
+
+impl ExactSizeIterator for Frames<'_> {}
+
+impl PartialEq for Frames<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.clone().eq(other.clone())
+    }
+}
+
+impl Eq for Frames<'_> {}
 
 /// The shape of a packet: all that placement needs to know of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,25 +235,18 @@ pub fn parse(bytes: &[u8]) -> Result<Packet<'_>, Malformed> {
     let (toc, rest) = bytes.split_first().ok_or(Malformed)?;
     let configuration = Configuration::of_toc(*toc);
     let frames = match toc & 3 {
-        0 => vec![rest],
-        1 => {
-            if !rest.len().is_multiple_of(2) {
-                return Err(Malformed);
-            }
-            let (first, second) = rest.split_at(rest.len() / 2);
-            vec![first, second]
+        0 => Frames { left: 1, sizes: Sizes::Equal(rest.len()), bytes: rest },
+        1 if rest.len().is_multiple_of(2) => {
+            Frames { left: 2, sizes: Sizes::Equal(rest.len() / 2), bytes: rest }
         }
-        2 => {
-            let (length, rest) = read_length(rest)?;
-            let (first, second) = rest.split_at_checked(length).ok_or(Malformed)?;
-            vec![first, second]
-        }
+        1 => return Err(Malformed),
+        2 => listed(2, rest)?,
         _ => parse_code_3(configuration, rest)?,
     };
-    if frames.iter().any(|frame| frame.len() > FRAME_MAX_BYTES) {
+    if frames.clone().any(|frame| frame.len() > FRAME_MAX_BYTES) {
         return Err(Malformed);
     }
-    Ok(Packet { configuration, frames })
+    Ok(Packet { configuration, frames, bytes })
 }
 
 /// Reads the shape of a packet, checking all of it.
@@ -193,27 +254,7 @@ pub fn parse(bytes: &[u8]) -> Result<Packet<'_>, Malformed> {
 /// # Errors
 /// As [`parse`].
 pub fn shape(bytes: &[u8]) -> Result<Shape, Malformed> {
-    let packet = parse(bytes)?;
-    let frames = u8::try_from(packet.frames.len()).map_err(|_| Malformed)?;
-    Ok(Shape { configuration: packet.configuration, frames })
-}
-
-/// Whether somebody speaks in a packet, by the voice activity flags of its SILK frames (RFC 6716 section 4.2.3): the
-/// first bits of each Opus frame, one for each 20 ms. A packet of one or two bytes is comfort noise. `None` where the
-/// mode has no such flags, or the packet is malformed.
-#[must_use]
-pub fn is_speech(bytes: &[u8]) -> Option<bool> {
-    if bytes.len() <= 2 {
-        return Some(false);
-    }
-    let packet = parse(bytes).ok()?;
-    if packet.configuration.mode() == Mode::Celt {
-        return None;
-    }
-    let flags = packet.configuration.frame_samples().div_ceil(960);
-    let shift = 8u32.saturating_sub(flags);
-    let is_active = |frame: &&[u8]| frame.first().is_some_and(|first| u32::from(*first) >> shift != 0);
-    Some(packet.frames.iter().any(is_active))
+    Ok(parse(bytes)?.shape())
 }
 
 /// Whether a packet's first frame carries a copy of the frame before it, at a lower rate: in-band FEC, by the LBRR
@@ -221,7 +262,7 @@ pub fn is_speech(bytes: &[u8]) -> Option<bool> {
 #[must_use]
 pub fn has_redundancy(bytes: &[u8]) -> bool {
     let Ok(packet) = parse(bytes) else { return false };
-    let Some(first) = packet.frames.first().and_then(|frame| frame.first()) else { return false };
+    let Some(first) = packet.frames.clone().next().and_then(<[u8]>::first) else { return false };
     let is_stereo = packet.configuration.toc() & 4 != 0;
     let flags = packet.configuration.frame_samples().div_ceil(960);
     let bit = |number: u32| first & 0x80u8.checked_shr(number).unwrap_or(0) != 0;
@@ -229,42 +270,36 @@ pub fn has_redundancy(bytes: &[u8]) -> bool {
         && (bit(flags) || (is_stereo && bit(flags.saturating_mul(2).saturating_add(1))))
 }
 
-fn parse_code_3(configuration: Configuration, rest: &[u8]) -> Result<Vec<&[u8]>, Malformed> {
+fn parse_code_3(configuration: Configuration, rest: &[u8]) -> Result<Frames<'_>, Malformed> {
     let (header, mut rest) = rest.split_first().ok_or(Malformed)?;
-    let count = usize::from(header & 0x3f);
-    let samples = configuration.frame_samples().saturating_mul(u32::from(header & 0x3f));
-    if count == 0 || samples > PACKET_MAX_SAMPLES {
+    let count = header & 0x3f;
+    if count == 0 || configuration.frame_samples().saturating_mul(u32::from(count)) > PACKET_MAX_SAMPLES {
         return Err(Malformed);
     }
     if header & 0x40 != 0 {
         rest = strip_padding(rest)?;
     }
-    let mut frames = Vec::with_capacity(count);
-    if header & 0x80 == 0 {
-        if !rest.len().is_multiple_of(count) {
-            return Err(Malformed);
-        }
-        let size = rest.len().checked_div(count).ok_or(Malformed)?;
-        for _ in 0..count {
-            let (frame, after) = rest.split_at_checked(size).ok_or(Malformed)?;
-            frames.push(frame);
-            rest = after;
-        }
-        return Ok(frames);
+    if header & 0x80 != 0 {
+        return listed(count, rest);
     }
-    let mut lengths = Vec::with_capacity(count);
+    if !rest.len().is_multiple_of(usize::from(count)) {
+        return Err(Malformed);
+    }
+    let size = rest.len().checked_div(usize::from(count)).ok_or(Malformed)?;
+    Ok(Frames { left: count, sizes: Sizes::Equal(size), bytes: rest })
+}
+
+/// Frames behind the lengths of all but the last.
+fn listed(count: u8, bytes: &[u8]) -> Result<Frames<'_>, Malformed> {
+    let (mut rest, mut sum) = (bytes, 0usize);
     for _ in 1..count {
-        let (length, after) = read_length(rest)?;
-        lengths.push(length);
-        rest = after;
+        let (length, behind) = read_length(rest)?;
+        (rest, sum) = (behind, sum.saturating_add(length));
     }
-    for length in lengths {
-        let (frame, after) = rest.split_at_checked(length).ok_or(Malformed)?;
-        frames.push(frame);
-        rest = after;
+    if sum > rest.len() {
+        return Err(Malformed);
     }
-    frames.push(rest);
-    Ok(frames)
+    Ok(Frames { left: count, sizes: Sizes::Listed(bytes), bytes: rest })
 }
 
 fn strip_padding(bytes: &[u8]) -> Result<&[u8], Malformed> {
@@ -396,7 +431,7 @@ mod tests {
             let theirs = ::opus::packet::parse(&bytes);
             prop_assert_eq!(ours.is_ok(), theirs.is_ok(), "{:?}", bytes);
             if let (Ok(ours), Ok(theirs)) = (ours, theirs) {
-                prop_assert_eq!(ours.frames, theirs.frames);
+                prop_assert_eq!(ours.frames.collect::<Vec<_>>(), theirs.frames);
                 let samples = ::opus::packet::get_samples_per_frame(&bytes, 48_000).unwrap();
                 prop_assert_eq!(usize::try_from(ours.configuration.frame_samples()).unwrap(), samples);
             }
@@ -418,12 +453,14 @@ mod tests {
             let mut plain = Vec::new();
             join(configuration, &slices, Framing::Plain, &mut plain);
             let parsed = parse(&plain).unwrap();
-            prop_assert_eq!(&parsed.frames, &slices);
+            prop_assert_eq!(parsed.frames.len(), slices.len());
+            let parsed_frames: Vec<&[u8]> = parsed.frames.collect();
+            prop_assert_eq!(&parsed_frames, &slices);
             prop_assert_eq!(parsed.configuration, configuration);
             prop_assert_eq!(::opus::packet::parse(&plain).unwrap().frames, slices);
 
             let mut delimited = Vec::new();
-            join(configuration, &parsed.frames, Framing::SelfDelimited, &mut delimited);
+            join(configuration, &parsed_frames, Framing::SelfDelimited, &mut delimited);
             delimited.extend_from_slice(b"next");
             let (read, back, rest) = split_self_delimited(&delimited);
             prop_assert_eq!((read, back, rest), (configuration, frames, &b"next"[..]));
@@ -438,7 +475,7 @@ mod tests {
         let length = packet.len();
         packet.resize(700, 0);
         ::opus::packet::pad(&mut packet, length).unwrap();
-        assert_eq!(parse(&packet).unwrap().frames, frames);
+        assert!(parse(&packet).unwrap().frames.eq(frames));
     }
 
     #[test]

@@ -8,7 +8,7 @@
     deny(clippy::indexing_slicing, clippy::as_conversions, clippy::arithmetic_side_effects)
 )]
 
-use super::{BODY_OFFSET, Header, HeaderError, Parsed, Record, RecordKind};
+use super::{BODY_OFFSET, Header, HeaderError, PREFIX_BYTES, Parsed, Record, RecordKind};
 
 /// A reader of one spool file.
 #[derive(Debug, Default)]
@@ -102,7 +102,9 @@ impl Scanner {
             let body_offset = self.position().saturating_add(widen(BODY_OFFSET));
             self.take(length);
             self.valid_end = self.position();
-            let Parsed::Record(record, _) = Record::parse(self.buffer.get(start..)?) else { return None };
+            // Again from the buffer that is kept, and not summed a second time.
+            let record =
+                Record::parse_content(self.buffer.get(start.saturating_add(PREFIX_BYTES)..self.used)?)?;
             self.is_sealed |= record.kind == RecordKind::Seal;
             return Some(Located { record, body_offset });
         }

@@ -20,6 +20,8 @@
 //!
 //! The thresholds were found on 36 simulated scenarios with known truth; `tests/placement.rs` runs them.
 
+use std::borrow::Cow;
+
 use super::reports::{Bounds, Knot, bounds};
 use super::stretch::Member;
 
@@ -78,12 +80,10 @@ pub enum Mode {
 /// The delays of a stretch, and what follows from them alone.
 #[derive(Clone, Debug, Default)]
 pub struct Delays {
-    /// Arrival, where a reordered packet counts as arriving no later than its successors.
-    arrival: Vec<f64>,
     delay: Vec<f64>,
     is_barrier: Vec<bool>,
     envelope: Vec<f64>,
-    /// What sender reports say of each packet's level.
+    /// What sender reports say of each packet's level. Empty if there are none.
     bounds: Vec<Bounds>,
     /// Whether the packet begins a chunk: it comes later than its predecessor by more than 60 ms.
     begins_chunk: Vec<bool>,
@@ -103,11 +103,7 @@ pub struct Levels {
 impl Levels {
     fn with_room_for(members: &[Member]) -> Self {
         let count = members.len();
-        Self {
-            level: Vec::with_capacity(count),
-            is_step: vec![false; count],
-            error: vec![BURST_ERROR_S; count],
-        }
+        Self { level: Vec::with_capacity(count), is_step: vec![false; count], error: Vec::new() }
     }
 
     /// How long a stretch is, in seconds of media time, and how fast its sender's clock runs: the fall of the level
@@ -128,17 +124,12 @@ impl Delays {
     /// Measures the delays of a stretch.
     #[must_use]
     pub fn of(members: &[Member]) -> Self {
-        let mut arrival: Vec<f64> = members.iter().map(|member| member.arrival).collect();
-        for at in (1..arrival.len()).rev() {
-            arrival[at - 1] = arrival[at - 1].min(arrival[at]);
-        }
-        let delay = delays(members, &arrival);
+        let delay = delays(members);
         let begins_chunk =
             (0..delay.len()).map(|at| at == 0 || delay[at] - delay[at - 1] > CHUNK_S).collect();
         let is_barrier = barriers(members, &delay);
         let envelope = envelope(members, &delay, &is_barrier);
-        let bounds = vec![Bounds::NONE; members.len()];
-        Self { arrival, delay, is_barrier, envelope, bounds, begins_chunk }
+        Self { delay, is_barrier, envelope, bounds: Vec::new(), begins_chunk }
     }
 
     /// Takes in what the sender's reports say.
@@ -168,10 +159,10 @@ impl Delays {
 
     /// The levels of a stretch whose sender delivers in this mode.
     #[must_use]
-    pub fn levels(&self, members: &[Member], mode: Mode) -> Levels {
+    pub fn levels(self, members: &[Member], mode: Mode) -> Levels {
         match mode {
-            Mode::Paced => paced(members, self),
-            Mode::Burst => burst(members, self),
+            Mode::Paced => paced(members, &self),
+            Mode::Burst => burst(members, &self),
         }
     }
 }
@@ -207,19 +198,19 @@ impl Nearness {
     }
 }
 
-fn delays(members: &[Member], arrival: &[f64]) -> Vec<f64> {
-    let raw: Vec<f64> =
-        members.iter().zip(arrival).map(|(member, arrival)| arrival - member.media_end()).collect();
-    let neighbour = |at: usize, by: usize| {
-        let before = at.checked_sub(by).map(|at| raw[at]);
-        (before, raw.get(at + by).copied())
-    };
-    let smooth = |at: usize| match neighbour(at, 1) {
-        (Some(before), Some(after)) => raw[at].max(before.min(after)),
-        (Some(only), None) | (None, Some(only)) => raw[at].max(only),
-        (None, None) => raw[at],
-    };
-    (0..raw.len()).map(smooth).collect()
+fn delays(members: &[Member]) -> Vec<f64> {
+    let mut delay: Vec<f64> = members.iter().map(|member| member.arrival - member.media_end()).collect();
+    let mut before = None;
+    for at in 0..delay.len() {
+        let own = delay[at];
+        delay[at] = match (before, delay.get(at + 1).copied()) {
+            (Some(before), Some(after)) => own.max(f64::min(before, after)),
+            (Some(only), None) | (None, Some(only)) => own.max(only),
+            (None, None) => own,
+        };
+        before = Some(own);
+    }
+    delay
 }
 
 /// The timestamp gap in front of a packet.
@@ -296,7 +287,7 @@ fn chunks(members: &[Member], delays: &Delays) -> Vec<Chunk> {
     let ends = starts.iter().skip(1).copied().chain([members.len()]);
     let chunk = |(start, end): (usize, usize)| {
         let in_time =
-            |at: &usize| delays.arrival[*at] - delays.arrival[*at - 1] >= 0.5 * members[*at - 1].duration;
+            |at: &usize| members[*at].arrival - members[*at - 1].arrival >= 0.5 * members[*at - 1].duration;
         let duration = |at: usize| members[at].duration;
         let paced: f64 = (start + 1..end).filter(in_time).map(duration).sum();
         let all: f64 = (start + 1..end).map(duration).sum();
@@ -325,10 +316,9 @@ fn paced(members: &[Member], delays: &Delays) -> Levels {
                 (level, jumped) = (envelope[at], 0.0);
                 levels.is_step[at] = true;
             } else if ahead > STEP_S {
-                let to = if delays.bounds[at].are_closed() {
-                    known_step(delays, &chunks[chunk], at, level, envelope[at])
-                } else {
-                    may_step(members, &chunks[chunk], at, ahead, jumped).then_some(envelope[at])
+                let to = match delays.bounds.get(at).filter(|known| known.are_closed()) {
+                    Some(known) => known_step(delays, known, &chunks[chunk], at, level, envelope[at]),
+                    None => may_step(members, &chunks[chunk], at, ahead, jumped).then_some(envelope[at]),
                 };
                 if let Some(to) = to {
                     (level, jumped) = (to, 0.0);
@@ -382,19 +372,40 @@ fn errors(delays: &Delays, envelope: &[f64], level: &[f64]) -> Vec<f64> {
     let above: Vec<f64> =
         delays.delay.iter().zip(envelope).map(|(delay, least)| (delay - least).max(0.0)).collect();
     let count = above.len();
-    let mut sorted = above.clone();
-    let middle = *sorted.select_nth_unstable_by(count / 2, f64::total_cmp).1;
+    let mut error = above.clone();
+    let middle = *error.select_nth_unstable_by(count / 2, f64::total_cmp).1;
     let few = FEW_ERROR_S / f64::from(u32::try_from(count).unwrap_or(u32::MAX));
-    let error = |at: usize| {
-        let around = &above[at.saturating_sub(QUEUE_PACKETS)..count.min(at + QUEUE_PACKETS + 1)];
-        let queue = around.iter().copied().fold(f64::INFINITY, f64::min);
-        LEAST_ERROR_S + few + JITTER_SHARE * middle + QUEUE_SHARE * queue + (envelope[at] - level[at]).abs()
-    };
-    (0..count).map(error).collect()
+    let queue = least_around(above);
+    for (at, error) in error.iter_mut().enumerate() {
+        let unfollowed = (envelope[at] - level[at]).abs();
+        *error = LEAST_ERROR_S + few + JITTER_SHARE * middle + QUEUE_SHARE * queue[at] + unfollowed;
+    }
+    error
+}
+
+/// The least among each value and its neighbours, [`QUEUE_PACKETS`] on each side.
+fn least_around(mut values: Vec<f64>) -> Vec<f64> {
+    let (count, window) = (values.len(), 2 * QUEUE_PACKETS + 1);
+    values.splice(..0, [f64::INFINITY; QUEUE_PACKETS]);
+    values.extend([f64::INFINITY; QUEUE_PACKETS]);
+    // The least of a window is that of two shorter ones that together make it.
+    let mut width = 1;
+    while width < window {
+        let step = width.min(window - width);
+        for at in 0..values.len() - step {
+            values[at] = values[at].min(values[at + step]);
+        }
+        width += step;
+    }
+    values.truncate(count);
+    values
 }
 
 /// The envelope as far as sender reports allow it. Jitter is left to the envelope, which knows more of it.
-fn bounded(delays: &Delays) -> Vec<f64> {
+fn bounded(delays: &Delays) -> Cow<'_, [f64]> {
+    if delays.bounds.is_empty() {
+        return Cow::Borrowed(&delays.envelope);
+    }
     let bound = |(envelope, known): (&f64, &Bounds)| {
         if *envelope > known.high + BOUND_JITTER_S {
             known.high
@@ -404,13 +415,19 @@ fn bounded(delays: &Delays) -> Vec<f64> {
             *envelope
         }
     };
-    delays.envelope.iter().zip(&delays.bounds).map(bound).collect()
+    Cow::Owned(delays.envelope.iter().zip(&delays.bounds).map(bound).collect())
 }
 
 /// Where a level steps to that reports bound on both sides: to the upper bound, if the envelope reaches it. Below it
 /// there may be a pause, with another to come, or the end of an utterance that a stall held up.
-fn known_step(delays: &Delays, chunk: &Chunk, at: usize, level: f64, envelope: f64) -> Option<f64> {
-    let known = &delays.bounds[at];
+fn known_step(
+    delays: &Delays,
+    known: &Bounds,
+    chunk: &Chunk,
+    at: usize,
+    level: f64,
+    envelope: f64,
+) -> Option<f64> {
     if known.high - level <= STEP_S {
         return None;
     }
@@ -460,6 +477,7 @@ fn add_lead(members: &[Member], delays: &Delays, levels: &mut Levels) {
 fn burst(members: &[Member], delays: &Delays) -> Levels {
     let delay = &delays.delay;
     let mut levels = Levels::with_room_for(members);
+    levels.error = vec![BURST_ERROR_S; members.len()];
     let Some(mut level) = delay.first().copied() else { return levels };
     let candidates: Vec<usize> =
         (0..members.len()).filter(|at| delays.begins_chunk[*at] || gap_before(members, *at) > 0.1).collect();
@@ -473,7 +491,7 @@ fn burst(members: &[Member], delays: &Delays) -> Levels {
             let following = following.filter(|next| gap_before(members, **next) > 0.1);
             let following: Vec<f64> = following.take(3).map(|next| delay[*next] - level).collect();
             let played_to = members[at - 1].media_end() + level;
-            let has_run_empty = delays.arrival[at] - members[at].duration >= played_to - 0.02;
+            let has_run_empty = members[at].arrival - members[at].duration >= played_to - 0.02;
             let ahead = delay[at] - level;
             if ahead > CHUNK_S {
                 let returns = comes_back(members, delay, at, level);

@@ -143,20 +143,20 @@ pub fn place(packets: &[Rx], origin: Wall, clears: &[Wall], reports: &[Report]) 
     let mut counts = unwrapped.counts;
     let mut stretches = Vec::new();
     let mut reports = Reports::of(reports, origin);
-    for (epoch_number, epoch) in unwrapped.epochs.iter().enumerate() {
+    for (epoch_number, epoch) in (0u32..).zip(unwrapped.epochs) {
         counts.lost += epoch.lost;
         let tick_hz = tick_rate(&epoch.packets, epoch.clock_hz, packets);
-        for (piece_number, piece) in split_at_clears(epoch, packets, &clears).into_iter().enumerate() {
-            let members = gather(piece, tick_hz, packets, origin);
-            if !members.is_empty() {
-                let mut delays = Delays::of(&members);
-                if let Some(hz) = tick_hz {
-                    let knots = reports.knots(&members, hz, packets);
-                    delays.bound(&knots);
-                }
-                let is_behind_clear = piece_number > 0;
-                stretches.push(Stretch { epoch_number, is_behind_clear, members, delays });
+        let pieces = split_at_clears(&epoch, packets, &clears).into_iter();
+        let pieces: Vec<Vec<Member>> = pieces.map(|piece| gather(piece, tick_hz, packets, origin)).collect();
+        drop(epoch);
+        for (piece_number, members) in pieces.into_iter().enumerate().filter(|(_, piece)| !piece.is_empty()) {
+            let mut delays = Delays::of(&members);
+            if let Some(hz) = tick_hz {
+                let knots = reports.knots(&members, hz, packets);
+                delays.bound(&knots);
             }
+            let is_behind_clear = piece_number > 0;
+            stretches.push(Stretch { epoch_number, is_behind_clear, members, delays });
         }
     }
     // A sender delivers in one way for the whole call; a short stretch alone could not tell.
@@ -168,15 +168,16 @@ pub fn place(packets: &[Rx], origin: Wall, clears: &[Wall], reports: &[Report]) 
     let context = Context { packets, origin, clears: &clears };
     let mut end = None;
     let (mut longest, mut drift_ppm) = (DRIFT_SPAN_MIN_S, 0.0);
-    let mut errors: Vec<f64> = Vec::with_capacity(packets.len());
-    for stretch in &stretches {
-        let levels = stretch.delays.levels(&stretch.members, mode);
-        let (span, drift) = levels.drift(&stretch.members);
+    let mut errors = Vec::new();
+    for Stretch { epoch_number, is_behind_clear, members, delays } in stretches {
+        let mut levels = delays.levels(&members, mode);
+        let (span, drift) = levels.drift(&members);
         if mode == Mode::Paced && span >= longest {
             (longest, drift_ppm) = (span, drift * 1e6);
         }
-        errors.extend(&levels.error);
-        end = Some(place_stretch(stretch, &levels, end, &context, &mut placed, &mut counts));
+        errors.append(&mut levels.error);
+        let before = end.filter(|_| !is_behind_clear);
+        end = Some(place_stretch(&members, epoch_number, levels, before, &context, &mut placed, &mut counts));
     }
     // Epochs follow each other, with an overlap at most where a sender changed over: a stable sort keeps the order
     // of sequence numbers wherever positions are equal.
@@ -195,14 +196,13 @@ fn nineteen_of_twenty_us(mut errors: Vec<f64>) -> i64 {
 }
 
 struct Candidate {
-    epoch: usize,
-    samples: i64,
+    epoch: u32,
     placed: Placed,
 }
 
 /// A piece of an epoch between two flushes of the sender's queue.
 struct Stretch {
-    epoch_number: usize,
+    epoch_number: u32,
     /// Whether the sender's queue was flushed in front of it: then it has nothing to do with the end of what was.
     is_behind_clear: bool,
     members: Vec<Member>,
@@ -234,18 +234,19 @@ fn split_at_clears<'e>(epoch: &'e Epoch, packets: &[Rx], clears: &[Wall]) -> Vec
     pieces
 }
 
-/// Gives each packet of a stretch its position. Returns where the stretch ends, in seconds.
+/// Gives each packet of a stretch its position; `before` is where the audio that it goes on from ends. Returns where the
+/// stretch ends. In seconds.
 fn place_stretch(
-    stretch: &Stretch,
-    levels: &Levels,
+    members: &[Member],
+    epoch: u32,
+    levels: Levels,
     before: Option<f64>,
     context: &Context<'_>,
     placed: &mut Vec<Candidate>,
     counts: &mut Counts,
 ) -> f64 {
-    let members = &stretch.members;
-    let mut positions: Vec<f64> =
-        members.iter().zip(&levels.level).map(|(m, level)| m.media + level).collect();
+    let mut positions = levels.level;
+    positions.iter_mut().zip(members).for_each(|(position, member)| *position += member.media);
     settle(members, &mut positions);
     for at in (1..members.len()).filter(|at| levels.is_step[*at]) {
         // Timestamps jumped, the audio did not: no seam is to be heard.
@@ -254,7 +255,7 @@ fn place_stretch(
             join(&members[at..], &mut positions[at..], end);
         }
     }
-    if let Some(before) = before.filter(|_| !stretch.is_behind_clear) {
+    if let Some(before) = before {
         join(members, &mut positions, before);
     }
     for (at, member) in members.iter().enumerate() {
@@ -273,12 +274,7 @@ fn place_stretch(
             Some(_) if member.is_behind_pause || levels.is_step[at] => Gap::Pause,
             Some(before) => gap_between(&members[before], member, positions[at] - positions[before]),
         };
-        let placed_packet = Placed { rx: member.rx, at: position, gap };
-        placed.push(Candidate {
-            epoch: stretch.epoch_number,
-            samples: i64::from(rx.samples),
-            placed: placed_packet,
-        });
+        placed.push(Candidate { epoch, placed: Placed { rx: member.rx, at: position, gap } });
     }
     let last = members.len() - 1;
     positions[last] + members[last].duration
@@ -323,7 +319,7 @@ fn join(members: &[Member], positions: &mut [f64], before: f64) {
 
 fn gap_between(before: &Member, after: &Member, distance: f64) -> Gap {
     let length = to_samples(distance - before.duration).0;
-    if after.sequence - before.sequence - after.beside > 1 {
+    if after.is_behind_loss {
         Gap::Loss
     } else if length <= 0 {
         Gap::None
@@ -341,29 +337,28 @@ fn to_samples(seconds: f64) -> Samples48k {
 
 /// Drops packets of another epoch that fall into time already taken, by more than half of themselves. Within an
 /// epoch nothing is dropped: the mux puts such packets one behind the other.
-fn drop_overlaps(placed: Vec<Candidate>, packets: &[Rx], counts: &mut Counts) -> Vec<Placed> {
-    let mut kept: Vec<Placed> = Vec::with_capacity(placed.len());
-    let mut last: Option<(usize, i64)> = None;
-    for candidate in placed {
-        let mut placed = candidate.placed;
+fn drop_overlaps(mut candidates: Vec<Candidate>, packets: &[Rx], counts: &mut Counts) -> Vec<Placed> {
+    // The epoch of the last one kept, its packet, and where it ends.
+    let mut last: Option<(u32, &Rx, i64)> = None;
+    candidates.retain_mut(|Candidate { epoch, placed }| {
+        let packet = &packets[index(placed.rx)];
+        let samples = i64::from(packet.samples);
         match last {
             None => placed.gap = Gap::Start,
-            Some((epoch, end)) if epoch != candidate.epoch => {
-                if end - placed.at.0 > candidate.samples / 2 {
-                    counts.overlapping += 1;
-                    continue;
-                }
-                let is_same_source = kept
-                    .last()
-                    .is_some_and(|before| packets[index(before.rx)].ssrc == packets[index(placed.rx)].ssrc);
-                placed.gap = if is_same_source && placed.gap != Gap::Loss { placed.gap } else { Gap::Pause };
+            Some((before, _, end)) if before != *epoch && end - placed.at.0 > samples / 2 => {
+                counts.overlapping += 1;
+                return false;
+            }
+            Some((before, kept, _)) if before != *epoch => {
+                let goes_on = kept.ssrc == packet.ssrc && placed.gap != Gap::Loss;
+                placed.gap = if goes_on { placed.gap } else { Gap::Pause };
             }
             Some(_) => {}
         }
-        last = Some((candidate.epoch, placed.at.0 + candidate.samples));
-        kept.push(placed);
-    }
-    kept
+        last = Some((*epoch, packet, placed.at.0 + samples));
+        true
+    });
+    candidates.into_iter().map(|candidate| candidate.placed).collect()
 }
 
 /// An index out of the 32-bit form in which it is stored.

@@ -126,19 +126,15 @@ impl Reports {
         if (tick_hz - f64::from(packet.clock_hz)).abs() > 1.0 {
             return Vec::new();
         }
-        let mut arrivals: Vec<f64> = members.iter().map(|member| member.arrival).collect();
-        for at in (1..arrivals.len()).rev() {
-            arrivals[at - 1] = arrivals[at - 1].min(arrivals[at]);
-        }
         let (mut knots, mut unfit, mut captured) = (Vec::new(), 0, 0);
         let end = last.arrival + BEHIND_S;
         while let Some(heard) = source.heard.get(source.next).filter(|heard| heard.arrival <= end) {
             source.next += 1;
-            let at = arrivals.partition_point(|arrival| *arrival <= heard.arrival);
+            let at = members.partition_point(|member| member.arrival <= heard.arrival);
             let Some(before) = at.checked_sub(1).map(|before| &members[before]) else { continue };
             let ticks = heard.timestamp.wrapping_sub(packets[index(before.rx)].timestamp).cast_signed();
             let media = before.media + f64::from(ticks) / tick_hz;
-            let apart = (media - before.media) - (heard.arrival - arrivals[at - 1]);
+            let apart = (media - before.media) - (heard.arrival - before.arrival);
             // One that repeats the last packet's timestamp, whenever that was, says nothing of the moment.
             if ticks != 0 && (-APART_S..before.duration + APART_S).contains(&apart) {
                 let (base, delay) = (heard.ntp - media, heard.arrival - heard.ntp);
@@ -190,10 +186,13 @@ impl Bounds {
     }
 }
 
-/// The bounds of each packet's level, by the envelope of their delays. Where timestamps fell back (`is_barrier`), the
-/// level may do what it likes.
+/// The bounds of each packet's level, by the envelope of their delays; none at all where there are no knots. Where
+/// timestamps fell back (`is_barrier`), the level may do what it likes.
 #[must_use]
 pub fn bounds(knots: &[Knot], envelope: &[f64], is_barrier: &[bool]) -> Vec<Bounds> {
+    if knots.is_empty() {
+        return Vec::new();
+    }
     let mut bounds = vec![Bounds::NONE; envelope.len()];
     let is_cut: Vec<bool> = (0..knots.len()).map(|at| is_cut_before(knots, at, is_barrier)).collect();
     let mut start = 0;

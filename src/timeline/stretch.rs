@@ -32,7 +32,7 @@ pub struct Member {
     pub sequence: i64,
     /// Media time at which it begins.
     pub media: f64,
-    /// When it arrived.
+    /// When it arrived. A reordered one counts as arriving no later than its successors.
     pub arrival: f64,
     /// How long it lasts.
     pub duration: f64,
@@ -40,8 +40,8 @@ pub struct Member {
     pub is_speech: Option<bool>,
     /// Whether packets were withheld directly in front of it.
     pub is_behind_pause: bool,
-    /// Packets without audio directly in front of it: their sequence numbers are accounted for.
-    pub beside: i64,
+    /// Whether sequence numbers are missing directly in front of it. Those of packets without audio are not.
+    pub is_behind_loss: bool,
 }
 
 impl Member {
@@ -57,6 +57,7 @@ impl Member {
 pub fn gather(piece: &[Unwrapped], tick_hz: Option<f64>, packets: &[Rx], origin: Wall) -> Vec<Member> {
     let mut members: Vec<Member> = Vec::with_capacity(piece.len());
     let first_ticks = piece.first().map_or(0, |first| first.ticks);
+    // Since the last audio.
     let (mut is_behind_pause, mut beside) = (false, 0);
     for unwrapped in piece {
         let rx = &packets[index(unwrapped.rx)];
@@ -79,6 +80,9 @@ pub fn gather(piece: &[Unwrapped], tick_hz: Option<f64>, packets: &[Rx], origin:
             }
             (None, None) => 0.0,
         };
+        let is_behind_loss =
+            members.last().is_some_and(|last| unwrapped.sequence - last.sequence - beside > 1);
+        beside = 0;
         members.push(Member {
             rx: unwrapped.rx,
             sequence: unwrapped.sequence,
@@ -87,10 +91,13 @@ pub fn gather(piece: &[Unwrapped], tick_hz: Option<f64>, packets: &[Rx], origin:
             duration: f64::from(rx.samples) / 48_000.0,
             is_speech: rx.is_speech,
             is_behind_pause: std::mem::take(&mut is_behind_pause),
-            beside: std::mem::take(&mut beside),
+            is_behind_loss,
         });
     }
     mend_stale_onsets(&mut members, packets);
+    for at in (1..members.len()).rev() {
+        members[at - 1].arrival = members[at - 1].arrival.min(members[at].arrival);
+    }
     members
 }
 
@@ -100,6 +107,8 @@ pub fn gather(piece: &[Unwrapped], tick_hz: Option<f64>, packets: &[Rx], origin:
 pub fn tick_rate(epoch: &[Unwrapped], declared_hz: u32, packets: &[Rx]) -> Option<f64> {
     let mut votes = [0usize; RATES_HZ.len()];
     let (mut pairs, mut still) = (0usize, 0usize);
+    // What the pair before was and voted for: most are alike.
+    let mut last = ((0, 0), None);
     for pair in epoch.windows(2) {
         let (from, to) = (&packets[index(pair[0].rx)], &packets[index(pair[1].rx)]);
         let is_pair = pair[1].sequence == pair[0].sequence + 1
@@ -110,11 +119,14 @@ pub fn tick_rate(epoch: &[Unwrapped], declared_hz: u32, packets: &[Rx]) -> Optio
             continue;
         }
         pairs += 1;
-        let ticks = seconds(pair[1].ticks - pair[0].ticks);
-        still += usize::from(ticks == 0.0);
-        let rate = ticks * 48_000.0 / f64::from(from.samples);
-        let named = RATES_HZ.iter().position(|hz| (rate - hz).abs() <= RATE_TOLERANCE * hz);
-        if let Some(named) = named {
+        let ticks = pair[1].ticks - pair[0].ticks;
+        still += usize::from(ticks == 0);
+        if last.0 != (ticks, from.samples) {
+            let rate = seconds(ticks) * 48_000.0 / f64::from(from.samples);
+            let named = RATES_HZ.iter().position(|hz| (rate - hz).abs() <= RATE_TOLERANCE * hz);
+            last = ((ticks, from.samples), named);
+        }
+        if let Some(named) = last.1 {
             votes[named] += 1;
         }
     }
@@ -133,13 +145,15 @@ pub fn tick_rate(epoch: &[Unwrapped], declared_hz: u32, packets: &[Rx]) -> Optio
 /// time of the last one's end (pion's packetizer; rtpproxy 61).
 fn mend_stale_onsets(members: &mut [Member], packets: &[Rx]) {
     for at in 1..members.len().saturating_sub(1) {
-        let (before, own, after) = (members[at - 1], members[at], members[at + 1]);
-        let gap = after.media - own.media_end();
+        let (before, own, after) = (&members[at - 1], &members[at], &members[at + 1]);
         let late = (own.arrival - own.media) - (before.arrival - before.media);
+        if late <= STALE_S {
+            continue;
+        }
+        let gap = after.media - own.media_end();
         let apart = after.arrival - own.arrival;
         let is_audio = [own, after].iter().all(|m| packets[index(m.rx)].bytes > COMFORT_BYTES);
-        let is_stale = late > STALE_S
-            && after.sequence == own.sequence + 1
+        let is_stale = after.sequence == own.sequence + 1
             && gap > 0.2
             && (gap - late).abs() < STALE_AGREE_S
             && (0.002..3.0 * own.duration + 0.02).contains(&apart)

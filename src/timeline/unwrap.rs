@@ -4,8 +4,6 @@
 //! is a stray (the next packets go on as before), the far side of a long outage (its timestamp went on with the
 //! clock), or the first of a new epoch (the sender began anew). Memory: 24 bytes a packet.
 
-use std::collections::HashMap;
-
 use super::{Counts, Rx, RxKind, index};
 
 /// A greater step forward of the sequence number is a restart, unless time says otherwise (RFC 3550 MAX_DROPOUT).
@@ -53,13 +51,13 @@ pub struct AllEpochs {
 /// Unwraps the packets of one channel, given in the order of their receipt.
 #[must_use]
 pub fn unwrap(packets: &[Rx]) -> AllEpochs {
-    let mut sources: HashMap<u32, Vec<u32>> = HashMap::new();
-    for (rx, packet) in (0u32..).zip(packets) {
-        sources.entry(packet.ssrc).or_default().push(rx);
-    }
+    let ssrc = |rx: &u32| packets[index(*rx)].ssrc;
+    // By source, and each source's in the order of their receipt.
+    let mut order: Vec<u32> = (0u32..).zip(packets).map(|(rx, _)| rx).collect();
+    order.sort_by_key(ssrc);
     let mut all = AllEpochs::default();
     let mut epochs: Vec<(u32, Epoch)> = Vec::new();
-    for source in sources.values() {
+    for source in order.chunk_by(|one, other| ssrc(one) == ssrc(other)) {
         unwrap_source(source, packets, &mut epochs, &mut all.counts);
     }
     epochs.sort_by_key(|(first_rx, _)| *first_rx);
