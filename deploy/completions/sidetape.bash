@@ -61,7 +61,7 @@ _sidetape() {
             return 0
             ;;
         sidetape__subcmd__check)
-            opts="-h --cache-enabled --storage-type --storage-path --backup-storage-type --backup-storage-path --backup-after-secs --object-key --spool-dir --udp-listen --allow-remote --tap-key --unix-dgram --unix-stream --unix-allow-uids --http-listen --http-token --rtp-ports --format --tail-ms --keep-channels --left-gain-db --right-gain-db --ai-offset-ms --retention-secs --sweep-interval-secs --linger-ms --resume-secs --spool-fsync-ms --max-connections --max-duration-secs --min-free-bytes --shutdown-secs --log --log-format --help"
+            opts="-h --cache-enabled --storage-type --storage-path --backup-storage-type --backup-storage-path --backup-after-secs --object-key --spool-dir --udp-listen --allow-remote --tap-key --unix-dgram --unix-stream --unix-allow-uids --http-listen --http-token --rtp-ports --format --tail-ms --keep-channels --left-gain-db --right-gain-db --ai-offset-ms --retention-secs --sweep-interval-secs --linger-ms --resume-secs --spool-fsync-ms --silence-alert-secs --max-connections --max-duration-secs --min-free-bytes --shutdown-secs --log --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -176,6 +176,10 @@ _sidetape() {
                     return 0
                     ;;
                 --spool-fsync-ms)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --silence-alert-secs)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -307,7 +311,7 @@ _sidetape() {
             return 0
             ;;
         sidetape__subcmd__recover)
-            opts="-h --cache-enabled --storage-type --storage-path --backup-storage-type --backup-storage-path --backup-after-secs --object-key --spool-dir --udp-listen --allow-remote --tap-key --unix-dgram --unix-stream --unix-allow-uids --http-listen --http-token --rtp-ports --format --tail-ms --keep-channels --left-gain-db --right-gain-db --ai-offset-ms --retention-secs --sweep-interval-secs --linger-ms --resume-secs --spool-fsync-ms --max-connections --max-duration-secs --min-free-bytes --shutdown-secs --log --log-format --help"
+            opts="-h --cache-enabled --storage-type --storage-path --backup-storage-type --backup-storage-path --backup-after-secs --object-key --spool-dir --udp-listen --allow-remote --tap-key --unix-dgram --unix-stream --unix-allow-uids --http-listen --http-token --rtp-ports --format --tail-ms --keep-channels --left-gain-db --right-gain-db --ai-offset-ms --retention-secs --sweep-interval-secs --linger-ms --resume-secs --spool-fsync-ms --silence-alert-secs --max-connections --max-duration-secs --min-free-bytes --shutdown-secs --log --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -422,6 +426,10 @@ _sidetape() {
                     return 0
                     ;;
                 --spool-fsync-ms)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --silence-alert-secs)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -495,7 +503,7 @@ _sidetape() {
             return 0
             ;;
         sidetape__subcmd__serve)
-            opts="-h --cache-enabled --storage-type --storage-path --backup-storage-type --backup-storage-path --backup-after-secs --object-key --spool-dir --udp-listen --allow-remote --tap-key --unix-dgram --unix-stream --unix-allow-uids --http-listen --http-token --rtp-ports --format --tail-ms --keep-channels --left-gain-db --right-gain-db --ai-offset-ms --retention-secs --sweep-interval-secs --linger-ms --resume-secs --spool-fsync-ms --max-connections --max-duration-secs --min-free-bytes --shutdown-secs --log --log-format --help"
+            opts="-h --cache-enabled --storage-type --storage-path --backup-storage-type --backup-storage-path --backup-after-secs --object-key --spool-dir --udp-listen --allow-remote --tap-key --unix-dgram --unix-stream --unix-allow-uids --http-listen --http-token --rtp-ports --format --tail-ms --keep-channels --left-gain-db --right-gain-db --ai-offset-ms --retention-secs --sweep-interval-secs --linger-ms --resume-secs --spool-fsync-ms --silence-alert-secs --max-connections --max-duration-secs --min-free-bytes --shutdown-secs --log --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -610,6 +618,10 @@ _sidetape() {
                     return 0
                     ;;
                 --spool-fsync-ms)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --silence-alert-secs)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

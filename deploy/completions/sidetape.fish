@@ -62,6 +62,7 @@ complete -c sidetape -n "__fish_sidetape_using_subcommand serve" -l sweep-interv
 complete -c sidetape -n "__fish_sidetape_using_subcommand serve" -l linger-ms -d 'wait for stragglers after the last reference is released, in milliseconds [default: 500]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand serve" -l resume-secs -d 'seconds that an unfinished connection waits for its gateway after a restart [default: 15]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand serve" -l spool-fsync-ms -d 'milliseconds between two syncs of the spool to disk [default: 1000]' -r
+complete -c sidetape -n "__fish_sidetape_using_subcommand serve" -l silence-alert-secs -d 'a channel that is not heard while the other one talks for so many seconds is reported; 0: none is [default: 60]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand serve" -l max-connections -d 'beyond so many open connections new ones are refused [default: 20000]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand serve" -l max-duration-secs -d 'a recording longer than so many seconds is closed and goes on as a second part [default: 14400]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand serve" -l min-free-bytes -d 'below so much free space on the spool\'s disk new connections are refused [default: 1073741824]' -r
@@ -109,6 +110,7 @@ complete -c sidetape -n "__fish_sidetape_using_subcommand recover" -l sweep-inte
 complete -c sidetape -n "__fish_sidetape_using_subcommand recover" -l linger-ms -d 'wait for stragglers after the last reference is released, in milliseconds [default: 500]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand recover" -l resume-secs -d 'seconds that an unfinished connection waits for its gateway after a restart [default: 15]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand recover" -l spool-fsync-ms -d 'milliseconds between two syncs of the spool to disk [default: 1000]' -r
+complete -c sidetape -n "__fish_sidetape_using_subcommand recover" -l silence-alert-secs -d 'a channel that is not heard while the other one talks for so many seconds is reported; 0: none is [default: 60]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand recover" -l max-connections -d 'beyond so many open connections new ones are refused [default: 20000]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand recover" -l max-duration-secs -d 'a recording longer than so many seconds is closed and goes on as a second part [default: 14400]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand recover" -l min-free-bytes -d 'below so much free space on the spool\'s disk new connections are refused [default: 1073741824]' -r
@@ -158,6 +160,7 @@ complete -c sidetape -n "__fish_sidetape_using_subcommand check" -l sweep-interv
 complete -c sidetape -n "__fish_sidetape_using_subcommand check" -l linger-ms -d 'wait for stragglers after the last reference is released, in milliseconds [default: 500]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand check" -l resume-secs -d 'seconds that an unfinished connection waits for its gateway after a restart [default: 15]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand check" -l spool-fsync-ms -d 'milliseconds between two syncs of the spool to disk [default: 1000]' -r
+complete -c sidetape -n "__fish_sidetape_using_subcommand check" -l silence-alert-secs -d 'a channel that is not heard while the other one talks for so many seconds is reported; 0: none is [default: 60]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand check" -l max-connections -d 'beyond so many open connections new ones are refused [default: 20000]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand check" -l max-duration-secs -d 'a recording longer than so many seconds is closed and goes on as a second part [default: 14400]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand check" -l min-free-bytes -d 'below so much free space on the spool\'s disk new connections are refused [default: 1073741824]' -r
