@@ -13,7 +13,7 @@
 //! | GStreamer | a capture of each channel | pcapparse, rtpjitterbuffer, oggmux: two mono files, not placed |
 //! | janus-pp-rec | an MJR file of each channel | two mono files, not placed |
 //!
-//! `cargo bench --bench compare -- growth` says how the cost grows with the length of the call.
+//! `-- once` takes one round, in some three minutes. `cargo bench --bench compare -- growth` says how the cost grows with the length of the call.
 #![allow(clippy::unwrap_used, reason = "a benchmark may fail")]
 #![allow(clippy::cast_possible_truncation, reason = "counts of a benchmark are small")]
 
@@ -52,9 +52,10 @@ fn main() {
         // These are the processes that are measured.
         ["render", format, spool] => drop(rendered(Path::new(spool), format == "compat", false)),
         ["libopus", left, right] => transcode(Path::new(left), Path::new(right)),
-        [] => compare(),
+        [] => compare(ROUNDS),
+        ["once"] => compare(1),
         ["growth"] => growth(),
-        _ => panic!("nothing, or growth"),
+        _ => panic!("nothing, once, or growth"),
     }
 }
 
@@ -114,7 +115,7 @@ struct Peer<'p> {
     run: Box<dyn Fn() -> Option<Used> + 'p>,
 }
 
-fn compare() {
+fn compare(rounds: usize) {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
     let call = Call::of(HOUR_S);
@@ -221,7 +222,7 @@ fn compare() {
 
     let mut runs: Vec<Vec<Used>> = peers.iter().map(|_| Vec::new()).collect();
     let mut bytes = vec![0; peers.len()];
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds {
         for (n, peer) in peers.iter().enumerate() {
             if let Some(used) = (peer.run)() {
                 runs[n].push(used);
