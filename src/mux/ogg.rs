@@ -3,7 +3,7 @@
 //! A page ends after a second of audio, or when its segment table is full. It is finished only when the next packet
 //! comes, because the last page must carry both audio and the end-of-stream flag: validators complain about an
 //! empty last page. A page's granule position is the number of samples in all packets that end on or before it; the
-//! last one is cut back to where the recording ends. Nothing is written here: [`Pages::take_bytes`] hands out what is
+//! last one is cut back to where the recording ends. Nothing is written here: [`Pages::bytes`] hands out what is
 //! finished, so memory holds a page or two.
 //!
 //! | page | size | field |
