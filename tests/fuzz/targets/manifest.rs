@@ -9,12 +9,13 @@ use sidetape::mux::ogg::{Layout, PRE_SKIP, Pages, head, tags};
 
 /// A little silence.
 static RECORDING: LazyLock<Vec<u8>> = LazyLock::new(|| {
-    let mut pages = Pages::new(1, head(Layout::Stereo, PRE_SKIP), tags("fuzz", &[]));
+    let mut pages = Pages::new(1, &head(Layout::Stereo, PRE_SKIP), &tags("fuzz", &[]));
     for _ in 0..3 {
-        pages.push(vec![0xfc, 0xff, 0xfe], 960);
+        pages.packet().extend_from_slice(&[0xfc, 0xff, 0xfe]);
+        pages.push(960);
     }
     pages.finish(2500);
-    pages.take_bytes()
+    pages.bytes().to_vec()
 });
 
 fuzz_target!(|bytes: &[u8]| {
