@@ -17,8 +17,9 @@ use bytes::Bytes;
 
 use crate::frame::HEADER_BYTES;
 
-/// How much longer than until it is confirmed a frame is kept. The daemon promises its spool within 100 ms.
-pub(super) const KEEP: Duration = Duration::from_millis(250);
+/// How much longer than until it is confirmed a frame is kept. The daemon promises its spool within 100 ms; a busy
+/// machine may take its time.
+pub(super) const KEEP: Duration = Duration::from_millis(500);
 /// What frames other than audio may take beyond the limit.
 const RESERVE_BYTES: usize = 1024 * 1024;
 
@@ -55,6 +56,9 @@ pub(super) struct Pace {
     pub(super) batch_bytes: usize,
     pub(super) unconfirmed_frames: usize,
     pub(super) unconfirmed_bytes: usize,
+    /// How long after the last PING the next is sent, although there is nothing to say, as long as frames are kept.
+    /// Datagrams need it: nothing else tells there that the daemon was killed and started again in a pause of the audio.
+    pub(super) beat: Option<Duration>,
 }
 
 /// Frames to be sent with the PING of this number behind them.
@@ -138,7 +142,7 @@ impl Backlog {
         self.number
     }
 
-    /// Moves frames from the queue to the window, as many as `pace` lets go out now.
+    /// Moves frames from the queue to the window, as many as `pace` lets go out now. None at all if only a PING is due.
     pub(super) fn next_batch(&mut self, pace: Pace, now: Instant) -> Option<Batch> {
         if self.unconfirmed_frames >= pace.unconfirmed_frames
             || self.unconfirmed_bytes >= pace.unconfirmed_bytes
@@ -151,7 +155,7 @@ impl Backlog {
             bytes += next.frame.len();
             frames.push(next);
         }
-        if frames.is_empty() {
+        if frames.is_empty() && !self.is_beat_due(pace, now) {
             return None;
         }
         self.unconfirmed_frames += frames.len();
@@ -162,11 +166,17 @@ impl Backlog {
         Some(batch)
     }
 
+    fn is_beat_due(&self, pace: Pace, now: Instant) -> bool {
+        let is_kept = self.window.iter().any(|sent| !sent.frames.is_empty());
+        let last = self.window.back().map(|sent| sent.at);
+        is_kept && last.zip(pace.beat).is_some_and(|(at, beat)| now.saturating_duration_since(at) >= beat)
+    }
+
     /// Notes the answer to a PING: what was sent before it has been read. Of datagrams that is only known of those right
     /// before it; if a PING before it has no answer, its datagrams are taken for lost, as by a daemon that was
     /// restarted meanwhile.
     pub(super) fn confirm(&mut self, number: u64, now: Instant, is_lossy: bool) {
-        let mut is_one_lost = false;
+        let (mut is_one_lost, mut asked_at) = (false, None);
         for sent in self.window.iter_mut().take_while(|sent| sent.number <= number) {
             if sent.confirmed_at.is_some() {
                 continue;
@@ -176,6 +186,7 @@ impl Backlog {
                 continue;
             }
             sent.confirmed_at = Some(now);
+            asked_at = Some(sent.at);
             self.unconfirmed_frames -= sent.frames.len();
             self.unconfirmed_bytes -= sent.bytes;
             for waiting in &mut sent.frames {
@@ -186,9 +197,12 @@ impl Backlog {
         if is_one_lost {
             self.give_back(number);
         }
-        // Asked only here, because a daemon that answers is one whose disk has had that time, too.
-        let is_safe = |sent: &Sent| {
-            sent.confirmed_at.is_some_and(|confirmed| now.saturating_duration_since(confirmed) >= KEEP)
+        // A daemon that answers what was asked so much later was still there to write. When the answer is looked at
+        // says nothing: it may have been under way while the daemon was killed.
+        let is_safe = |sent: &Sent| match (sent.confirmed_at, asked_at) {
+            (Some(_), _) if sent.frames.is_empty() => true,
+            (Some(confirmed_at), Some(asked_at)) => asked_at.saturating_duration_since(confirmed_at) >= KEEP,
+            _ => false,
         };
         while self.window.front().is_some_and(is_safe) {
             self.forget_oldest();
@@ -287,8 +301,13 @@ mod tests {
     use crate::frame::encode;
     use crate::id::{Channel, ConnectionId, Scope};
 
-    const PACE: Pace =
-        Pace { batch_frames: 4, batch_bytes: 10_000, unconfirmed_frames: 8, unconfirmed_bytes: 100_000 };
+    const PACE: Pace = Pace {
+        batch_frames: 4,
+        batch_bytes: 10_000,
+        unconfirmed_frames: 8,
+        unconfirmed_bytes: 100_000,
+        beat: None,
+    };
 
     fn frame(kind: u8, call: &str, scope: Scope, number: u8) -> Vec<u8> {
         encode(kind, scope, None, &ConnectionId::new(call).unwrap(), &[number])
@@ -333,7 +352,7 @@ mod tests {
         take(&mut backlog, start);
         backlog.confirm(1, start, false);
         (4..8).for_each(|number| backlog.push(rtp(number)));
-        take(&mut backlog, start);
+        take(&mut backlog, start + KEEP);
         backlog.confirm(2, start + KEEP, false);
         (8..12).for_each(|number| backlog.push(rtp(number)));
         take(&mut backlog, start + KEEP);
@@ -350,18 +369,21 @@ mod tests {
         backlog.confirm(6, start + KEEP, false);
         let counters = backlog.counters();
         assert_eq!((counters.accepted, counters.confirmed), (13, 13), "a repeat is not counted twice");
+        backlog.push(rtp(13));
+        take(&mut backlog, start + 2 * KEEP);
         backlog.confirm(7, start + 2 * KEEP, false);
-        assert_eq!(backlog.counters().held_bytes, 0);
+        assert_eq!(backlog.counters().held_bytes, rtp(13).len());
     }
 
     #[test]
-    fn time_in_which_the_daemon_said_nothing_makes_nothing_safe() {
-        let (mut backlog, start) = (filled(4), Instant::now());
+    fn only_a_daemon_that_answers_what_was_asked_later_makes_anything_safe() {
+        let (mut backlog, start) = (filled(8), Instant::now());
         take(&mut backlog, start);
         backlog.confirm(1, start, false);
-        // Stopped, its threads wrote nothing.
+        // The answer was there long ago, but looked at only now; the daemon may have been killed right after it.
+        backlog.confirm(2, start + 10 * KEEP, false);
         backlog.break_off();
-        assert_eq!(take(&mut backlog, start + 10 * KEEP).0, [0, 1, 2, 3]);
+        assert_eq!(take(&mut backlog, start + 10 * KEEP).0, (0..8).collect::<Vec<_>>());
     }
 
     #[test]
@@ -383,6 +405,32 @@ mod tests {
         backlog.confirm(probe + 1, now, true);
         backlog.confirm(probe + 2, now, true);
         assert_eq!(backlog.counters().confirmed, 8);
+    }
+
+    #[test]
+    fn a_daemon_that_was_restarted_in_a_pause_is_noticed_as_long_as_it_matters() {
+        let pace = Pace { beat: Some(KEEP / 5), ..PACE };
+        let (mut backlog, start) = (filled(4), Instant::now());
+        backlog.next_batch(pace, start).unwrap();
+        backlog.confirm(1, start, true);
+        assert!(backlog.next_batch(pace, start).is_none());
+        let beat = backlog.next_batch(pace, start + KEEP / 5).unwrap();
+        assert!(beat.frames.is_empty());
+        // That one went to nobody.
+        let next = backlog.next_batch(pace, start + KEEP / 2).unwrap();
+        backlog.confirm(next.number, start + KEEP / 2, true);
+        assert_eq!(take(&mut backlog, start + KEEP / 2).0, [0, 1, 2, 3]);
+
+        backlog.confirm(4, start + KEEP, true);
+        let mut beats = 0;
+        for fifth in 6..100 {
+            let now = start + KEEP / 5 * fifth;
+            if let Some(beat) = backlog.next_batch(pace, now) {
+                backlog.confirm(beat.number, now, true);
+                beats += 1;
+            }
+        }
+        assert_eq!((beats, backlog.counters().held_bytes), (5, 0), "it ends when nothing is kept");
     }
 
     #[test]

@@ -25,8 +25,8 @@ use crate::id::{CONNECTION_ID_MAX_BYTES, ConnectionId, Scope};
 use crate::io::clock::Clock;
 use crate::tap_key::{Signer, TapKey};
 
-/// The longest frame that can be sent: a length of 16 bits announces it, and leaves room for a trailer.
-pub(super) const FRAME_MAX_BYTES: usize = 65_535 - TRAILER_BYTES;
+/// The longest frame that can be sent over any of the sockets: a UDP datagram holds 65,507 bytes, the trailer among them.
+pub(super) const FRAME_MAX_BYTES: usize = 65_507 - TRAILER_BYTES;
 /// The connection id of PINGs. They open no connection, so it may be the same for each client.
 const PING_ID: &str = "tap-client";
 /// The longest answer: a PONG is as long as the PING.

@@ -34,16 +34,24 @@ const WAIT_MIN: Duration = Duration::from_millis(50);
 const WAIT_MAX: Duration = Duration::from_secs(1);
 /// How long a PING over datagrams may have no answer: longer than a daemon waits for a slow disk.
 const SILENCE: Duration = Duration::from_secs(2);
+/// How often datagrams are asked for, while a restart in between would cost some.
+const BEAT: Duration = Duration::from_millis(100);
 /// Over a byte stream the kernel holds some 200 kB; more on its way would only wait there.
 const STREAM: Pace = Pace {
     batch_frames: usize::MAX,
     batch_bytes: 64 * 1024,
     unconfirmed_frames: usize::MAX,
     unconfirmed_bytes: 256 * 1024,
+    beat: None,
 };
 /// Datagrams beyond what the smallest receive buffer holds would be lost: see [`super::tap_client`].
-const DATAGRAMS: Pace =
-    Pace { batch_frames: 16, batch_bytes: usize::MAX, unconfirmed_frames: 48, unconfirmed_bytes: usize::MAX };
+const DATAGRAMS: Pace = Pace {
+    batch_frames: 16,
+    batch_bytes: usize::MAX,
+    unconfirmed_frames: 48,
+    unconfirmed_bytes: usize::MAX,
+    beat: Some(BEAT),
+};
 
 /// How to reach a daemon, and what may be kept for it.
 #[derive(Clone, Debug)]
@@ -260,6 +268,8 @@ async fn converse(shared: &Shared, endpoint: &Endpoint, mut link: Link, wait: &m
     // When to ask whether somebody is there. Over a stream once is enough: the answer comes, or the link breaks.
     let mut ask_at = Some(Instant::now());
     let mut heard_at = Instant::now();
+    let mut beat = tokio::time::interval(BEAT);
+    beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         if is_up {
             loop {
@@ -296,6 +306,8 @@ async fn converse(shared: &Shared, endpoint: &Endpoint, mut link: Link, wait: &m
                 Err(error) => return error,
             },
             () = shared.wake.notified(), if is_up => tokio::time::sleep(GATHER).await,
+            // The next round of the loop looks whether one is due.
+            _ = beat.tick(), if is_up && is_lossy => {}
             () = due => {
                 if is_up {
                     is_up = false;

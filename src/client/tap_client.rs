@@ -35,7 +35,7 @@ pub enum TapError {
     /// Something may be there, but it does not answer.
     #[error("no answer to PING from {0}: is sidetape running there?")]
     Silent(Endpoint),
-    /// A stream socket's length field has 16 bits.
+    /// No socket takes it.
     #[error("frame of {0} bytes is longer than {FRAME_MAX_BYTES}")]
     TooLong(usize),
 }
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_frame_that_no_length_field_can_announce_is_refused() {
+    async fn a_frame_that_is_longer_than_a_datagram_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let (endpoint, daemon) = unix_stream_daemon(folder.path().join("stream"));
         let mut client = TapClient::connect(&endpoint, None).await.unwrap();

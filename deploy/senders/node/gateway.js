@@ -1,12 +1,13 @@
 // Plays a call to sidetape, as a gateway would hand it over.
 //
-//     node gateway.js unix-stream:/run/sidetape/tap.sock call-1 packets.txt [--faster N] [--queue-bytes N] [--stay-ms N]
+//     node gateway.js unix-stream:/run/sidetape/tap.sock call-1 packets.txt [--faster N] [--queue-bytes N] [--stay]
 //
 // A line of the file is a packet: `caller` or `ai`, milliseconds since the call began, the packet in hexadecimal digits.
-// AUDIO_TAP_KEY is the daemon's key. --stay-ms: how long to stay when the daemon has all of it.
+// AUDIO_TAP_KEY is the daemon's key. --stay: to wait for the end of the input before leaving.
 'use strict';
 
 const { readFileSync } = require('node:fs');
+const { text } = require('node:stream/consumers');
 const { setTimeout: sleep } = require('node:timers/promises');
 const { parseArgs } = require('node:util');
 
@@ -16,7 +17,7 @@ async function main() {
   const { positionals, values } = parseArgs({
     allowPositionals: true,
     options: {
-      'stay-ms': { type: 'string', default: '0' },
+      stay: { type: 'boolean', default: false },
       faster: { type: 'string', default: '1' },
       'queue-bytes': { type: 'string', default: String(64 * 1024 * 1024) },
     },
@@ -39,9 +40,11 @@ async function main() {
   sender.end(call);
   console.log('handed over');
 
-  const isSettled = await sender.settle(60000);
-  await sleep(Number(values['stay-ms']));
-  await sender.close(0);
+  if (values.stay) {
+    await sender.settle(60000);
+    await text(process.stdin);
+  }
+  const isSettled = await sender.close(60000);
   console.log(JSON.stringify({ longest_us: Math.round(longest * 1000), ...sender.counters() }));
   if (!isSettled) {
     console.error('the daemon has not confirmed all of it');

@@ -21,19 +21,20 @@ const WHOLE = 255;
 const RTP = 1, END = 2, META = 3, PAUSE = 6, RESUME = 7, MARK = 8, CLEAR = 9, RTCP = 10, PING = 11, PONG = 12;
 const HEADER_BYTES = 16;
 const TRAILER_BYTES = 28;
-const FRAME_MAX_BYTES = 65535 - TRAILER_BYTES;
+const FRAME_MAX_BYTES = 65507 - TRAILER_BYTES; // what a UDP datagram holds
 const PING_ID = 'tap-client';
 
 const GATHER_MS = 10; // frames of so long go out in one piece
 const WAIT_MIN_MS = 50; // before a link is opened again
 const WAIT_MAX_MS = 1000; // a restarted daemon waits 15 s
 const SILENCE_MS = 2000; // a PING over UDP may be unanswered for so long
-const KEEP_MS = 250; // frames are kept so long after they were read: the spool has them within 100 ms
+const KEEP_MS = 500; // frames are kept so long after they were read: the spool should have them within 100 ms
+const BEAT_MS = 100; // over UDP a PING is sent so often while frames are kept, even in a pause: nothing else tells of a restart
 const RESERVE_BYTES = 1 << 20; // beyond the limit, for what is no audio: it may be a PAUSE
 const BATCH_BYTES = 64 * 1024;
 
-const STREAM = { batchFrames: Infinity, frames: Infinity, bytes: 256 * 1024 };
-const DATAGRAMS = { batchFrames: 16, frames: 48, bytes: Infinity };
+const STREAM = { batchFrames: Infinity, frames: Infinity, bytes: 256 * 1024, beatMs: Infinity };
+const DATAGRAMS = { batchFrames: 16, frames: 48, bytes: Infinity, beatMs: BEAT_MS };
 
 /** Queues frames, sends them to the daemon, and again what a daemon that was killed may not have. */
 class Sender {
@@ -201,7 +202,8 @@ class Sender {
     if (this.#isUp) {
       const since = Math.max(this.#backlog.unansweredSince() ?? Infinity, this.#heardAt);
       if (since > performance.now() - SILENCE_MS) {
-        this.#timer = setTimeout(() => this.#look(), SILENCE_MS / 4);
+        this.#send();
+        this.#timer = setTimeout(() => this.#look(), BEAT_MS);
         return;
       }
       this.#isUp = false;
@@ -266,9 +268,9 @@ class Backlog {
     return ++this.#number;
   }
 
-  /** Moves to the window what may go out now: the number of its PING, and the frames. */
+  /** Moves to the window what may go out now: the number of its PING, and the frames. None if only a PING is due. */
   nextBatch(now) {
-    const isEmpty = this.#head === this.#queue.length;
+    const isEmpty = this.#head === this.#queue.length && !this.#isBeatDue(now);
     if (isEmpty || this.#frames >= this.#pace.frames || this.#bytes >= this.#pace.bytes) return null;
     const sent = { number: this.nextNumber(), at: now, confirmedAt: null, entries: [], bytes: 0 };
     while (this.#head < this.#queue.length && sent.entries.length < this.#pace.batchFrames && sent.bytes < BATCH_BYTES) {
@@ -289,9 +291,15 @@ class Backlog {
     return { number: sent.number, frames: sent.entries.map((entry) => entry.frame) };
   }
 
+  #isBeatDue(now) {
+    const isLate = this.#window.length && now - this.#window[this.#window.length - 1].at >= this.#pace.beatMs;
+    return isLate && this.#window.some((sent) => sent.entries.length);
+  }
+
   /** Notes an answer. Datagrams before a PING that has none are taken for lost, as by a daemon restarted meanwhile. */
   confirm(number, now, isLossy) {
     let isOneLost = false;
+    let askedAt = -Infinity;
     for (const sent of this.#window) {
       if (sent.number > number) break;
       if (sent.confirmedAt !== null) continue;
@@ -300,6 +308,7 @@ class Backlog {
         continue;
       }
       sent.confirmedAt = now;
+      askedAt = sent.at;
       this.#frames -= sent.entries.length;
       this.#bytes -= sent.bytes;
       for (const entry of sent.entries) {
@@ -308,10 +317,11 @@ class Backlog {
       }
     }
     if (isOneLost) this.giveBack(number);
-    // Asked only here, because a daemon that answers is one whose disk has had that time, too.
-    while (this.#window.length && this.#window[0].confirmedAt !== null && this.#window[0].confirmedAt <= now - KEEP_MS) {
-      this.heldBytes -= this.#window.shift().bytes;
-    }
+    // A daemon that answers what was asked so much later was still there to write. When the answer is looked at says
+    // nothing: it may have been under way while the daemon was killed.
+    const isSafe = ({ confirmedAt, entries }) =>
+      confirmedAt !== null && (confirmedAt <= askedAt - KEEP_MS || !entries.length);
+    while (this.#window.length && isSafe(this.#window[0])) this.heldBytes -= this.#window.shift().bytes;
   }
 
   /** Puts what was sent before PING `number` back to the head of the queue.
@@ -335,6 +345,7 @@ class Backlog {
         else again.push(entry);
       }
     }
+    if (!again.length) return; // while the daemon is gone, the queue may be long
     this.counters.repeated += again.length;
     this.#queue = again.concat(this.#queue.slice(this.#head));
     this.#head = 0;

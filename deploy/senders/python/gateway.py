@@ -1,9 +1,9 @@
 """Plays a call to sidetape, as a gateway would hand it over.
 
-    python3 gateway.py unix-stream:/run/sidetape/tap.sock call-1 packets.txt [--faster N] [--queue-bytes N] [--stay-ms N]
+    python3 gateway.py unix-stream:/run/sidetape/tap.sock call-1 packets.txt [--faster N] [--queue-bytes N] [--stay]
 
 A line of the file is a packet: `caller` or `ai`, milliseconds since the call began, the packet in hexadecimal digits.
-AUDIO_TAP_KEY is the daemon's key. --stay-ms: how long to stay when the daemon has all of it.
+AUDIO_TAP_KEY is the daemon's key. --stay: to wait for the end of the input before leaving.
 """
 
 import argparse
@@ -22,7 +22,7 @@ async def main():
         parser.add_argument(argument)
     parser.add_argument("--faster", type=int, default=1)
     parser.add_argument("--queue-bytes", type=int, default=64 << 20)
-    parser.add_argument("--stay-ms", type=int, default=0)
+    parser.add_argument("--stay", action="store_true")
     given = parser.parse_args()
 
     sender = Sender(given.endpoint, key=os.environ.get("AUDIO_TAP_KEY"), queue_bytes=given.queue_bytes)
@@ -40,9 +40,10 @@ async def main():
     sender.end(given.call)
     print("handed over", flush=True)
 
-    is_settled = await sender.settle(60)
-    await asyncio.sleep(given.stay_ms / 1000)
-    await sender.close(0)
+    if given.stay:
+        await sender.settle(60)
+        await asyncio.to_thread(sys.stdin.read)
+    is_settled = await sender.close(60)
     print(json.dumps({"longest_us": longest // 1000, **sender.counters()}))
     return 0 if is_settled else "the daemon has not confirmed all of it"
 

@@ -26,13 +26,18 @@ _RTP, _END, _META, _PAUSE, _RESUME, _MARK, _CLEAR, _RTCP, _PING, _PONG = 1, 2, 3
 _HEADER = struct.Struct(">2sBBBBHQ")
 _PING_ID = b"tap-client"
 _TRAILER_BYTES = 28
-_FRAME_MAX = 65535 - _TRAILER_BYTES
+_FRAME_MAX = 65507 - _TRAILER_BYTES  # what a UDP datagram holds
 
 _GATHER = 0.01  # frames of so many seconds go out in one piece
 _WAIT_MIN, _WAIT_MAX = 0.05, 1.0  # before a link is opened again; a restarted daemon waits 15 s
 _SILENCE = 2.0  # a PING over UDP may be unanswered for so long
-_KEEP = 0.25  # frames are kept so long after they were read: the spool has them within 0.1 s
+_KEEP = 0.5  # frames are kept so long after they were read: the spool should have them within 0.1 s
+_BEAT = 0.1  # over UDP a PING is sent so often while frames are kept, even in a pause: nothing else tells of a restart
 _RESERVE = 1 << 20  # beyond the limit, for what is no audio: it may be a PAUSE
+
+# Frames in a batch; frames and bytes on their way unconfirmed; seconds between PINGs in a pause.
+_STREAM = (1 << 62, 1 << 62, 256 << 10, None)
+_DATAGRAMS = (16, 48, 1 << 62, _BEAT)  # more is lost where a receive buffer is small
 
 
 class Sender:
@@ -50,7 +55,7 @@ class Sender:
         self._is_udp = kind == "udp"
         self._key = key.encode() if isinstance(key, str) else key
         self._signer, self._signed = secrets.randbits(32), 0
-        self._backlog = _Backlog(queue_bytes, *((16, 48, 1 << 62) if self._is_udp else (1 << 62, 1 << 62, 256 << 10)))
+        self._backlog = _Backlog(queue_bytes, *(_DATAGRAMS if self._is_udp else _STREAM))
         self._handed_over = {}  # call: [packets of the caller, of the AI]
         self._link, self._is_up, self._is_gathering, self._heard_at = None, False, False, 0.0
         self._changed = asyncio.Event()
@@ -190,7 +195,8 @@ class Sender:
                 if since is not None and time.monotonic() - max(since, self._heard_at) > _SILENCE:
                     self._is_up = False
                     continue
-                await self._change(_SILENCE / 4)
+                self._send()
+                await self._change(_BEAT if self._is_udp else _SILENCE)
             else:
                 # Over a stream once is enough: the answer comes, or the link breaks.
                 if self._is_udp or not is_asked:
@@ -258,8 +264,8 @@ class _Backlog:
     back to the head of the queue. The daemon recognises RTP packets that it has.
     """
 
-    def __init__(self, limit, batch_frames, unconfirmed_frames, unconfirmed_bytes):
-        self._limit, self._batch_frames = limit, batch_frames
+    def __init__(self, limit, batch_frames, unconfirmed_frames, unconfirmed_bytes, beat):
+        self._limit, self._batch_frames, self._beat = limit, batch_frames, beat
         self._most_frames, self._most_bytes = unconfirmed_frames, unconfirmed_bytes
         self._queue = collections.deque()  # (frame, whether the daemon has read it once)
         self._window = collections.deque()  # _Sent, by number
@@ -285,8 +291,8 @@ class _Backlog:
         return self._number
 
     def next_batch(self, now):
-        """Moves to the window what may go out now: the number of its PING, and the frames."""
-        if not self._queue or self._frames >= self._most_frames or self._bytes >= self._most_bytes:
+        """Moves to the window what may go out now: the number of its PING, and the frames. None if only a PING is due."""
+        if not (self._queue or self._is_beat_due(now)) or self._frames >= self._most_frames or self._bytes >= self._most_bytes:
             return None
         sent = _Sent(self.next_number(), now)
         while self._queue and len(sent.frames) < self._batch_frames and sent.bytes < 64 << 10:
@@ -297,9 +303,13 @@ class _Backlog:
         self._window.append(sent)
         return sent.number, [frame for frame, _ in sent.frames]
 
+    def _is_beat_due(self, now):
+        is_late = self._beat and self._window and now - self._window[-1].at >= self._beat
+        return is_late and any(sent.frames for sent in self._window)
+
     def confirm(self, number, now, is_lossy):
         """Notes an answer. Datagrams before a PING that has none are taken for lost, as by a daemon restarted meanwhile."""
-        is_one_lost = False
+        is_one_lost, asked_at = False, 0.0
         for sent in self._window:
             if sent.number > number:
                 break
@@ -308,15 +318,16 @@ class _Backlog:
             if is_lossy and sent.number < number:
                 is_one_lost = True
                 continue
-            sent.confirmed_at = now
+            sent.confirmed_at, asked_at = now, sent.at
             self._frames -= len(sent.frames)
             self._bytes -= sent.bytes
             self.counters["confirmed"] += sum(not is_read for _, is_read in sent.frames)
             sent.frames = [(frame, True) for frame, _ in sent.frames]
         if is_one_lost:
             self.give_back(number)
-        # Asked only here, because a daemon that answers is one whose disk has had that time, too.
-        while self._window and self._window[0].is_confirmed_before(now - _KEEP):
+        # A daemon that answers what was asked so much later was still there to write. When the answer is looked at says
+        # nothing: it may have been under way while the daemon was killed.
+        while self._window and self._window[0].is_confirmed_before(asked_at - _KEEP):
             self.held_bytes -= self._window.popleft().bytes
 
     def give_back(self, number):
@@ -360,7 +371,7 @@ class _Sent:
         self.frames, self.bytes = [], 0
 
     def is_confirmed_before(self, moment):
-        return self.confirmed_at is not None and self.confirmed_at <= moment
+        return self.confirmed_at is not None and (self.confirmed_at <= moment or not self.frames)
 
 
 def _ping(number):

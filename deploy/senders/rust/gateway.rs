@@ -3,8 +3,8 @@
 //!     cargo run --example gateway -- unix-stream:/run/sidetape/tap.sock call-1 packets.txt
 //!
 //! A line of the file is a packet: `caller` or `ai`, milliseconds since the call began, the packet in hexadecimal digits.
-//! `--faster N` plays it N times as fast, `--queue-bytes N` bounds the queue, `--stay-ms N` stays so long when the daemon has
-//! all of it. `AUDIO_TAP_KEY` is the daemon's key.
+//! `--faster N` plays it N times as fast, `--queue-bytes N` bounds the queue, `--stay` waits for the end of the input before
+//! leaving. `AUDIO_TAP_KEY` is the daemon's key.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -41,18 +41,16 @@ impl Tap {
 async fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     let mut next = || {
-        arguments
-            .next()
-            .ok_or("usage: gateway ENDPOINT CALL FILE [--faster N] [--queue-bytes N] [--stay-ms N]")
+        arguments.next().ok_or("usage: gateway ENDPOINT CALL FILE [--faster N] [--queue-bytes N] [--stay]")
     };
     let (endpoint, call, file) = (next()?, next()?, next()?);
     let mut options = Options::new(endpoint.parse()?);
     options.key = std::env::var("AUDIO_TAP_KEY").ok().as_deref().map(Secret::new);
-    let (mut faster, mut stay_ms) = (1, 0);
+    let (mut faster, mut stays) = (1, false);
     while let Ok(flag) = next() {
         match flag.as_str() {
             "--faster" => faster = next()?.parse()?,
-            "--stay-ms" => stay_ms = next()?.parse()?,
+            "--stay" => stays = true,
             "--queue-bytes" => options.queue_bytes = next()?.parse()?,
             _ => return Err(format!("unknown flag {flag}").into()),
         }
@@ -74,8 +72,11 @@ async fn main() -> Result<()> {
     sender.end(&tap.call);
     println!("handed over");
 
+    if stays {
+        sender.settle(Duration::from_secs(60)).await;
+        tokio::io::copy(&mut tokio::io::stdin(), &mut tokio::io::sink()).await?;
+    }
     let is_settled = sender.settle(Duration::from_secs(60)).await;
-    tokio::time::sleep(Duration::from_millis(stay_ms)).await;
     let counters = sender.counters();
     let told = json!({
         "longest_us": longest.as_micros(), "accepted": counters.accepted, "confirmed": counters.confirmed,

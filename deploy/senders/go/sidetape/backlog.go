@@ -8,13 +8,15 @@ const reserve = 1 << 20
 // pace bounds what may go out in one piece, and be on its way unconfirmed.
 type pace struct {
 	batchFrames, batchBytes, frames, bytes int
+	// While frames are kept, a PING is sent so often even in a pause; 0: never. Nothing else tells of a restart over UDP.
+	beat time.Duration
 }
 
 const unbounded = 1 << 30
 
 var (
-	stream    = pace{unbounded, 64 << 10, unbounded, 256 << 10}
-	datagrams = pace{16, unbounded, 48, unbounded} // beyond what the smallest receive buffer holds they would be lost
+	stream    = pace{unbounded, 64 << 10, unbounded, 256 << 10, 0}
+	datagrams = pace{16, unbounded, 48, unbounded, beat} // beyond what the smallest receive buffer holds they would be lost
 )
 
 // backlog is what was handed over and the daemon does not surely have: a queue, and a window of what was sent of it.
@@ -75,9 +77,10 @@ func (b *backlog) nextNumber() uint64 {
 	return b.number
 }
 
-// nextBatch moves to the window what may go out now: the number of its PING, and the frames.
+// nextBatch moves to the window what may go out now: the number of its PING, and the frames. None if only a PING is due,
+// and 0 if nothing is.
 func (b *backlog) nextBatch(now time.Time) (uint64, [][]byte) {
-	if len(b.queue) == 0 || b.frames >= b.pace.frames || b.bytes >= b.pace.bytes {
+	if (len(b.queue) == 0 && !b.isBeatDue(now)) || b.frames >= b.pace.frames || b.bytes >= b.pace.bytes {
 		return 0, nil
 	}
 	batch := &sent{number: b.nextNumber(), at: now}
@@ -88,16 +91,33 @@ func (b *backlog) nextBatch(now time.Time) (uint64, [][]byte) {
 		frames = append(frames, frame)
 	}
 	batch.frames = append(batch.frames, b.queue[:len(frames)]...)
-	b.queue = b.queue[len(frames):]
+	for i := range frames {
+		b.queue[i] = waiting{} // or the array below would keep what has long been sent
+	}
+	if b.queue = b.queue[len(frames):]; len(b.queue) == 0 {
+		b.queue = nil
+	}
 	b.frames += len(frames)
 	b.bytes += batch.bytes
 	b.window = append(b.window, batch)
 	return batch.number, frames
 }
 
+func (b *backlog) isBeatDue(now time.Time) bool {
+	if b.pace.beat == 0 || len(b.window) == 0 || now.Sub(b.window[len(b.window)-1].at) < b.pace.beat {
+		return false
+	}
+	for _, batch := range b.window {
+		if len(batch.frames) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // confirm notes an answer. Datagrams before a PING that has none are taken for lost, as by a daemon restarted meanwhile.
 func (b *backlog) confirm(number uint64, now time.Time, isLossy bool) {
-	isOneLost := false
+	isOneLost, asked := false, time.Time{}
 	for _, batch := range b.window {
 		if batch.number > number {
 			break
@@ -109,7 +129,7 @@ func (b *backlog) confirm(number uint64, now time.Time, isLossy bool) {
 			isOneLost = true
 			continue
 		}
-		batch.isConfirmed, batch.confirmed = true, now
+		batch.isConfirmed, batch.confirmed, asked = true, now, batch.at
 		b.frames -= len(batch.frames)
 		b.bytes -= batch.bytes
 		for i := range batch.frames {
@@ -122,8 +142,12 @@ func (b *backlog) confirm(number uint64, now time.Time, isLossy bool) {
 	if isOneLost {
 		b.giveBack(number)
 	}
-	// Asked only here, because a daemon that answers is one whose disk has had that time, too.
-	for len(b.window) > 0 && b.window[0].isConfirmed && now.Sub(b.window[0].confirmed) >= keep {
+	// A daemon that answers what was asked so much later was still there to write. When the answer is looked at says
+	// nothing: it may have been under way while the daemon was killed.
+	for len(b.window) > 0 && b.window[0].isConfirmed {
+		if len(b.window[0].frames) > 0 && asked.Sub(b.window[0].confirmed) < keep {
+			break
+		}
 		b.forget()
 	}
 }
@@ -158,8 +182,10 @@ func (b *backlog) giveBack(number uint64) {
 			}
 		}
 	}
-	b.counters.Repeated += uint64(len(again))
-	b.queue = append(again, b.queue...)
+	if len(again) > 0 { // while the daemon is gone, the queue may be long and the window is empty
+		b.counters.Repeated += uint64(len(again))
+		b.queue = append(again, b.queue...)
+	}
 }
 
 func (b *backlog) callsThatAreOver() map[string]bool {

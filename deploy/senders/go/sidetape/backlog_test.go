@@ -14,8 +14,8 @@ func frame(kind byte, call string, channel Channel, number byte) []byte {
 func take(b *backlog, now time.Time) []byte {
 	var numbers []byte
 	for {
-		_, frames := b.nextBatch(now)
-		if frames == nil {
+		number, frames := b.nextBatch(now)
+		if number == 0 {
 			return numbers
 		}
 		for _, frame := range frames {
@@ -35,23 +35,25 @@ func TestABrokenLinkGivesBackWhatMayNotBeOnTheDisk(t *testing.T) {
 	start := time.Now()
 	b := backlog{limit: 1 << 20, pace: stream}
 	for number := byte(0); number < 3; number++ {
+		at := start.Add(time.Duration(number) * keep)
 		b.push(frame(kindRTP, "call", Caller, number))
-		take(&b, start)
-		b.confirm(b.number, start.Add(time.Duration(number)*keep), false)
+		take(&b, at)
+		b.confirm(b.number, at, false)
 	}
 	b.push(frame(kindRTP, "call", Caller, 3))
-	take(&b, start)
+	take(&b, start.Add(2*keep))
 	b.push(frame(kindRTP, "call", Caller, 4))
 	b.giveBack(^uint64(0))
-	expect(t, "sent again", take(&b, start), []byte{2, 3, 4})
-	b.confirm(b.number, start.Add(2*keep), false)
+	expect(t, "sent again", take(&b, start.Add(2*keep)), []byte{2, 3, 4})
+	// The answer may have been under way while the daemon was killed.
+	b.confirm(b.number, start.Add(9*keep), false)
 	expect(t, "confirmed", b.counters.Confirmed, uint64(5))
-	b.confirm(b.number+1, start.Add(4*keep), false)
-	expect(t, "held", b.held, 0)
+	b.giveBack(^uint64(0))
+	expect(t, "sent again after a late look at the answer", take(&b, start.Add(9*keep)), []byte{2, 3, 4})
 }
 
 func TestDatagramsBeforeAnUnansweredPingAreSentAgain(t *testing.T) {
-	b := backlog{limit: 1 << 20, pace: pace{2, unbounded, 4, unbounded}}
+	b := backlog{limit: 1 << 20, pace: pace{2, unbounded, 4, unbounded, 0}}
 	now := time.Now()
 	for number := byte(0); number < 4; number++ {
 		b.push(frame(kindRTP, "call", Caller, number))
@@ -63,6 +65,28 @@ func TestDatagramsBeforeAnUnansweredPingAreSentAgain(t *testing.T) {
 	b.confirm(probe+1, now, true)
 	expect(t, "settled", b.isSettled(), true)
 	expect(t, "confirmed", b.counters.Confirmed, uint64(4))
+}
+
+func TestARestartInAPauseIsNoticed(t *testing.T) {
+	start := time.Now()
+	b := backlog{limit: 1 << 20, pace: datagrams}
+	b.push(frame(kindRTP, "call", Caller, 7))
+	take(&b, start)
+	b.confirm(1, start, true)
+	lost, _ := b.nextBatch(start.Add(beat))
+	next, frames := b.nextBatch(start.Add(2 * beat))
+	expect(t, "PINGs in the pause", []any{lost, next, len(frames)}, []any{uint64(2), uint64(3), 0})
+	b.confirm(next, start.Add(2*beat), true)
+	expect(t, "sent again", take(&b, start.Add(2*beat)), []byte{7})
+	for now, beats := start, 0; b.held > 0; now = now.Add(beat) {
+		if number, _ := b.nextBatch(now); number != 0 {
+			beats++
+			b.confirm(number, now, true)
+		}
+		if beats > 10 {
+			t.Fatal("it ends when nothing is kept")
+		}
+	}
 }
 
 func TestAFinishedCallIsNotOpenedAgain(t *testing.T) {

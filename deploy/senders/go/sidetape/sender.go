@@ -39,14 +39,15 @@ const (
 
 	headerBytes  = 16
 	trailerBytes = 28
-	frameMax     = 65535 - trailerBytes
+	frameMax     = 65507 - trailerBytes // what a UDP datagram holds
 	pingID       = "tap-client"
 
 	gather  = 10 * time.Millisecond  // frames of so long go out in one piece
 	waitMin = 50 * time.Millisecond  // before a link is opened again
 	waitMax = time.Second            // a restarted daemon waits 15 s
 	silence = 2 * time.Second        // a PING over UDP may be unanswered for so long
-	keep    = 250 * time.Millisecond // frames are kept so long after they were read: the spool has them within 100 ms
+	beat    = 100 * time.Millisecond // between PINGs in a pause, over UDP
+	keep    = 500 * time.Millisecond // frames are kept so long after they were read: the spool should have them within 100 ms
 )
 
 // Options say how to reach a daemon, and what may be kept for it.
@@ -284,6 +285,8 @@ func (s *Sender) converse(conn net.Conn, wait *time.Duration) {
 	// When to ask whether somebody is there. Over a stream once is enough: the answer comes, or the link breaks.
 	ask := time.NewTimer(0)
 	defer ask.Stop()
+	pulse := time.NewTicker(beat) // has the next round look whether a PING is due
+	defer pulse.Stop()
 	for {
 		if isUp {
 			since, err := s.send(conn)
@@ -317,6 +320,7 @@ func (s *Sender) converse(conn net.Conn, wait *time.Duration) {
 				s.backlog.counters.Connects++
 			}
 			s.mu.Unlock()
+		case <-pulse.C:
 		case <-wake:
 			time.Sleep(gather)
 		case <-ask.C:
@@ -343,7 +347,7 @@ func (s *Sender) send(conn net.Conn) (time.Time, error) {
 		number, frames := s.backlog.nextBatch(time.Now())
 		since := s.backlog.unansweredSince()
 		s.mu.Unlock()
-		if frames == nil {
+		if number == 0 {
 			return since, nil
 		}
 		if err := s.write(conn, append(frames, ping(number))); err != nil {

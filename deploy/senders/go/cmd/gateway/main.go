@@ -1,9 +1,9 @@
 // Command gateway plays a call to sidetape, as a gateway would hand it over.
 //
-//	go run ./cmd/gateway unix-stream:/run/sidetape/tap.sock call-1 packets.txt [-faster N] [-queue-bytes N] [-stay-ms N]
+//	go run ./cmd/gateway unix-stream:/run/sidetape/tap.sock call-1 packets.txt [-faster N] [-queue-bytes N] [-stay]
 //
 // A line of the file is a packet: "caller" or "ai", milliseconds since the call began, the packet in hexadecimal digits.
-// AUDIO_TAP_KEY is the daemon's key. -stay-ms: how long to stay when the daemon has all of it.
+// AUDIO_TAP_KEY is the daemon's key. -stay: to wait for the end of the input before leaving.
 package main
 
 import (
@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"io"
 	"log"
 	"os"
 	"time"
@@ -27,7 +28,7 @@ func main() {
 	flags := flag.NewFlagSet("gateway", flag.ExitOnError)
 	faster := flags.Int("faster", 1, "play so many times as fast")
 	queueBytes := flags.Int("queue-bytes", 0, "bound of the queue")
-	stayMs := flags.Int("stay-ms", 0, "stay so long at the end")
+	stay := flags.Bool("stay", false, "wait for the end of the input before leaving")
 	flags.Parse(os.Args[4:])
 
 	sender, err := sidetape.New(sidetape.Options{
@@ -66,9 +67,13 @@ func main() {
 	sender.End(call)
 	fmt.Println("handed over")
 
-	isSettled := sender.Settle(time.Minute)
-	time.Sleep(time.Duration(*stayMs) * time.Millisecond)
-	sender.Close(0)
+	if *stay {
+		sender.Settle(time.Minute)
+		if _, err := io.Copy(io.Discard, os.Stdin); err != nil {
+			log.Fatal(err)
+		}
+	}
+	isSettled := sender.Close(time.Minute)
 	told := struct {
 		LongestUs int64 `json:"longest_us"`
 		sidetape.Counters
