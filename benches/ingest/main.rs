@@ -1,4 +1,4 @@
-//! What it costs to receive calls, row by row of one table: `cargo bench --bench ingest [-- ROW… [out=FILE]]`.
+//! What it costs to receive calls, row by row of one table: `cargo bench --bench ingest [-- ROW…]`.
 //!
 //! | row | what is measured |
 //! | --- | --- |

@@ -4,6 +4,9 @@
 //! taken together: else a thousand calls would wake it a hundred thousand times a second, which costs more than all the
 //! rest. All datagrams of one batch get one time of arrival, which is therefore good to about a millisecond. It does not
 //! nap where the socket's buffer is too small for what comes in a nap.
+//!
+//! A datagram that the socket has no room for is lost, and nothing else that the machine does is. So the thread goes
+//! before others where it may ([`NICE`]): without that, 5,000 calls on two cores lost 1 to 10 % of their frames.
 
 use std::io::{self, IoSliceMut};
 use std::net::{SocketAddr, UdpSocket};
@@ -16,13 +19,14 @@ use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendto
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::gate::Via;
 use super::ingest::Ingest;
 
-/// What the socket may hold while the daemon is not scheduled: a second of some hundred calls.
-const RECEIVE_BUFFER_BYTES: usize = 8 * 1024 * 1024;
+/// What the socket may hold while the daemon is not scheduled: a tenth of a second of five thousand calls. With 8 MiB these
+/// lost some frames on two busy cores. What is not used takes no memory.
+const RECEIVE_BUFFER_BYTES: usize = 32 * 1024 * 1024;
 /// The largest UDP datagram.
 const DATAGRAM_MAX_BYTES: usize = 65_536;
 /// From one datagram's place in memory to the next. Not a power of two: else their beginnings, all that most of them have,
@@ -37,6 +41,8 @@ const NAP: Duration = Duration::from_millis(1);
 const NAP_SHARE: usize = 4;
 /// What the kernel charges for a datagram beside its bytes: 768 for a small one.
 const OVERHEAD_BYTES: usize = 768;
+/// Its priority, if the process may raise it (`LimitNICE=` of systemd, `CAP_SYS_NICE`).
+const NICE: i32 = -10;
 /// How often an idle socket's thread looks whether it is to stop.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long it goes on receiving what comes after that.
@@ -77,6 +83,10 @@ pub fn serve(
 ) -> io::Result<oneshot::Receiver<()>> {
     let (ended, end) = oneshot::channel();
     let run = move || {
+        // Of this thread: where Linux says process it means thread.
+        if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+            debug!(%error, "the thread that receives over udp has no priority");
+        }
         Receiver::new(&socket).run(&ingest, &stop);
         // Nobody may wait for it any more.
         drop(ended);
