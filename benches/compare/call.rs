@@ -67,6 +67,11 @@ impl Call {
 
     /// Writes it as a sealed spool file.
     pub(crate) fn write_spool(&self, path: &Path) {
+        fs::write(path, self.spool()).unwrap();
+    }
+
+    /// The bytes of a sealed spool file of it.
+    pub(crate) fn spool(&self) -> Vec<u8> {
         let mut out = Vec::new();
         let connection = ConnectionId::new("call").unwrap();
         let opened = Wall(self.begin_us);
@@ -77,7 +82,12 @@ impl Call {
                 .append_to(&mut out);
         }
         Record::append_seal(Mono(0), SealCause::Released, &mut out);
-        fs::write(path, out).unwrap();
+        out
+    }
+
+    /// Its RTP packets, in the order in which they came.
+    pub(crate) fn rtp(&self) -> impl Iterator<Item = (Channel, &[u8])> {
+        self.packets.iter().map(|packet| (packet.channel, packet.rtp.as_slice()))
     }
 
     /// Writes one channel as Janus' gateway records it: MJR, version 2.
