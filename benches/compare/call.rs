@@ -55,6 +55,24 @@ impl Call {
         Self { begin_us, packets }
     }
 
+    /// A call in which both sides send a packet each 20 ms, of the demo's packets one after the other.
+    pub(crate) fn dense(seconds: i64) -> Self {
+        let demo = Self::of(60);
+        let count = seconds * 50;
+        let mut packets = Vec::new();
+        for channel in Channel::BOTH {
+            let mut from = demo.packets.iter().filter(|packet| packet.channel == channel).cycle();
+            packets.extend((0..count).map(|number| {
+                let mut rtp = from.next().unwrap().rtp.clone();
+                rtp[2..4].copy_from_slice(&(number as u16).to_be_bytes());
+                rtp[4..8].copy_from_slice(&(number as u32 * 960).to_be_bytes());
+                Packet { at_us: number * 20_000, channel, rtp }
+            }));
+        }
+        packets.sort_by_key(|packet| packet.at_us);
+        Self { begin_us: demo.begin_us, packets }
+    }
+
     /// How many packets it has.
     pub(crate) fn packets(&self) -> usize {
         self.packets.len()
@@ -62,7 +80,7 @@ impl Call {
 
     /// The Opus that was received, in bytes.
     pub(crate) fn opus_bytes(&self) -> u64 {
-        self.packets.iter().map(|packet| parse_rtp(&packet.rtp).unwrap().payload.len() as u64).sum()
+        self.rtp().map(|(_, rtp)| parse_rtp(rtp).unwrap().payload.len() as u64).sum()
     }
 
     /// Writes it as a sealed spool file.

@@ -13,11 +13,14 @@
 //! | GStreamer | a capture of each channel | pcapparse, rtpjitterbuffer, oggmux: two mono files, not placed |
 //! | janus-pp-rec | an MJR file of each channel | two mono files, not placed |
 //!
-//! `-- once` takes one round, in some three minutes. `cargo bench --bench compare -- growth` says how the cost grows with the length of the call.
+//! `-- once` takes one round, in some three minutes. `cargo bench --bench compare -- growth` says how the
+//! cost grows with the length of the call, and draws `benches/growth-length.svg`.
 #![allow(clippy::unwrap_used, reason = "a benchmark may fail")]
 #![allow(clippy::cast_possible_truncation, reason = "counts of a benchmark are small")]
 
 mod call;
+#[path = "../plot/mod.rs"]
+mod plot;
 mod used;
 
 use std::fs;
@@ -31,6 +34,7 @@ use sidetape::id::Channel;
 use sidetape::io::render::{Options, render};
 
 use call::Call;
+use plot::{Line, draw};
 use used::{Used, run};
 
 const HOUR_S: i64 = 3600;
@@ -264,11 +268,22 @@ fn compare(rounds: usize) {
         "| its size over that of the received Opus | {:.3} | at most 1.02 |",
         lossless_bytes as f64 / opus_bytes as f64
     );
+    println!(
+        "| the same where both sides send all the time | {:.3} | at most 1.02 |",
+        dense_overhead(&at("dense.spool"))
+    );
     println!("| `compat`, FFmpeg's time over ours | {:.2} | at least 1.3 |", medians[5] / medians[4]);
     println!(
         "| `compat`, our time over that of libopus alone | {:.3} | at most 1.05 |",
         medians[4] / medians[6]
     );
+}
+
+/// The size of the recording over that of the received Opus, of a call in which neither side pauses.
+fn dense_overhead(spool: &Path) -> f64 {
+    let call = Call::dense(HOUR_S);
+    call.write_spool(spool);
+    size(&rendered(spool, false, false)[0]) as f64 / call.opus_bytes() as f64
 }
 
 fn opusdec(from: &Path, to: &Path) -> Command {
@@ -310,6 +325,7 @@ fn growth() {
     println!(
         "| length | packets | `lossless` | a second of call | memory |\n| --- | --- | --- | --- | --- |"
     );
+    let (mut times, mut memory) = (Vec::new(), Vec::new());
     for seconds in LENGTHS_S {
         let (call, spool) = (Call::of(seconds), dir.path().join("call.spool"));
         call.write_spool(&spool);
@@ -322,7 +338,15 @@ fn growth() {
             used.cpu_s * 1e6 / seconds as f64,
             used.peak_mib
         );
+        times.push((seconds as f64, used.cpu_s * 1e3));
+        memory.push((seconds as f64, used.peak_mib));
     }
+    draw(
+        Path::new("benches/growth-length.svg"),
+        "Finishing a call in the format lossless",
+        "length of the call in seconds",
+        &[Line { name: "processor time, ms", points: times }, Line { name: "memory, MiB", points: memory }],
+    );
 }
 
 /// When and where, and with what.

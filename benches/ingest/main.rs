@@ -29,6 +29,8 @@ mod ends;
 mod growth;
 mod pace;
 mod peer;
+#[path = "../plot/mod.rs"]
+mod plot;
 mod sender;
 mod start;
 mod table;
