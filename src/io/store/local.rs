@@ -65,16 +65,17 @@ impl LocalStore {
             Err(error) => return Err(at("looking for", &target)(error)),
         }
         let beside = directory.join(format!(".{}.part", object.temporary));
-        let (bytes, sum) = match &object.body {
+        match &object.body {
             Body::File(path) => {
                 let mut file = File::open(path).map_err(at("opening", path))?;
-                write_synced(&beside, &mut file)
+                // The kernel copies, and shares the bytes where the file system can.
+                write_synced(&beside, |out| io::copy(&mut file, out))
             }
-            Body::Text(text) => write_synced(&beside, &mut &text[..]),
+            Body::Text(text) => write_synced(&beside, |out| out.write_all(text)),
         }
         .map_err(at("writing", &beside))?;
         let written = checksum(&beside).map_err(at("reading back", &beside))?;
-        if written != (bytes, sum) || written != (object.bytes, object.crc32c) {
+        if written != (object.bytes, object.crc32c) {
             let source = io::Error::other("what was written reads back differently");
             return Err(at("writing", &beside)(source));
         }
@@ -128,31 +129,23 @@ fn create_dirs(directory: &Path) -> io::Result<()> {
     }
 }
 
-fn write_synced(path: &Path, source: &mut dyn Read) -> io::Result<(u64, u32)> {
+fn write_synced<T>(path: &Path, write: impl FnOnce(&mut File) -> io::Result<T>) -> io::Result<()> {
     let mut file =
         OpenOptions::new().create(true).write(true).truncate(true).mode(RECORDING_MODE).open(path)?;
-    let read = read_through(source, |piece| file.write_all(piece))?;
-    file.sync_all()?;
-    Ok(read)
+    write(&mut file)?;
+    file.sync_all()
 }
 
+/// The length and the CRC-32C of a file.
 fn checksum(path: &Path) -> io::Result<(u64, u32)> {
-    read_through(&mut File::open(path)?, |_| Ok(()))
-}
-
-/// Reads to the end, handing each piece to `take`. Returns the length and the CRC-32C of all.
-fn read_through(
-    source: &mut dyn Read,
-    mut take: impl FnMut(&[u8]) -> io::Result<()>,
-) -> io::Result<(u64, u32)> {
+    let mut file = File::open(path)?;
     let mut piece = vec![0; PIECE_BYTES];
     let (mut bytes, mut sum) = (0, 0);
     loop {
-        let length = source.read(&mut piece)?;
+        let length = file.read(&mut piece)?;
         if length == 0 {
             return Ok((bytes, sum));
         }
-        take(&piece[..length])?;
         sum = crc32c::crc32c_append(sum, &piece[..length]);
         bytes += u64::try_from(length).map_err(io::Error::other)?;
     }
