@@ -1,7 +1,7 @@
 //! What happens to a connection that has been sealed: durability steps 3 to 8.
 //!
-//! 3. the spool file and its directory are synced, 4. the recording is rendered beside it and synced, 5. it is put
-//!    into the store, which reads it back, 6. the manifest is put, 8. the spool file is removed and the directory synced.
+//! 3. the spool file and its directory are synced, 4. the recording is rendered beside it, 5. it is put into the
+//!    store, which reads it back, 6. the manifest is put, 8. the spool file is removed and the directory synced.
 //!
 //! (Step 7, the catalogue, is not built yet.) Each step can be done again, so a crash between any two of them, or an
 //! error of the disk or the store, leads to nothing but another attempt: when is the matter of [`super::outbox`].

@@ -251,8 +251,7 @@ fn finish(
     duration: Samples48k,
 ) -> io::Result<RenderedFile> {
     let (side, suffix) = names(only);
-    let Written { file, bytes, sha256, crc32c } = file.finish(duration)?;
-    file.sync_all()?;
+    let Written { bytes, sha256, crc32c, .. } = file.finish(duration)?;
     Ok(RenderedFile { side, path: beside(spool, suffix), bytes, sha256, crc32c })
 }
 
