@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use rig::daemon::Daemon;
 use rig::disk::IoErrors;
 use rig::gateway::{AI, CALLER, Gateway, Socket, WHOLE, frame, kind};
-use rig::http::{Answer, ask, ask_with, http_address, post};
+use rig::http::{Answer, ask, ask_with, http_address, post, say};
 use rig::media::{MUSIC, SPEECH, START_US, Sender, voice};
 use rig::metrics::Page;
 use rig::place::Place;
@@ -368,6 +368,52 @@ fn a_web_page_may_tell_nothing_unless_there_is_a_token_that_it_shows() {
     let shown = format!("{origin}Authorization: Bearer Xh6Lp0-Dc3Gs9~Uf1Ew8.test\r\n");
     assert_eq!(ask_with(served.link(), "GET", "/v1/connections", &shown).status, 200);
     served.daemon.stop();
+}
+
+#[test]
+fn on_loopback_nobody_is_answered_under_a_name_of_his_own_unless_there_is_a_token() {
+    let mut place = place();
+    let served = Served::start(&place);
+    let under = |served: &Served, host: &str, target: &str| {
+        say(served.link(), "GET", target, &format!("Host: {host}\r\n"), "")
+    };
+    for name in
+        ["example.org", "example.org:80", "sidetape:8080", "localhost.example.org", "127.0.0.1.nip.io", ""]
+    {
+        for target in ["/v1/connections", "/v1/connections/c/audio", "/metrics"] {
+            assert_eq!(under(&served, name, target).problem()["status"], 403, "{name} {target}");
+        }
+        assert_eq!(["/healthz", "/readyz"].map(|target| under(&served, name, target).status), [200; 2]);
+    }
+    let twice = "Host: localhost\r\nHost: example.org\r\n";
+    assert_eq!(say(served.link(), "GET", "/metrics", twice, "").status, 403);
+    assert_eq!(under(&served, "localhost", "http://example.org/metrics").status, 403);
+    for address in
+        ["localhost", "LocalHost:8080", "127.0.0.1", "127.0.0.1:8080", "[::1]:8080", "192.0.2.1:80"]
+    {
+        assert_eq!(under(&served, address, "/v1/connections").status, 200, "{address}");
+    }
+    assert_eq!(say(served.link(), "GET", "/metrics", "", "").status, 200, "no browser leaves it out");
+    served.daemon.stop();
+
+    place.set("AUDIO_HTTP_TOKEN", "Xh6Lp0-Dc3Gs9~Uf1Ew8.test");
+    let served = Served::start(&place);
+    let shown = "Host: example.org\r\nAuthorization: Bearer Xh6Lp0-Dc3Gs9~Uf1Ew8.test\r\n";
+    assert_eq!(say(served.link(), "GET", "/v1/connections", shown, "").status, 200);
+    served.daemon.stop();
+
+    // Prometheus asks by the name of a service.
+    let place = Place::new().with("AUDIO_HTTP_LISTEN", "0.0.0.0:0").with("AUDIO_ALLOW_REMOTE", "true");
+    let served = Served::start(&place);
+    assert_eq!(under(&served, "sidetape:8080", "/metrics").status, 200);
+    served.daemon.stop();
+    let mut place = Place::new();
+    let path = place.root().join("run/http");
+    place.set("AUDIO_HTTP_LISTEN", &format!("unix:{}", path.display()));
+    let daemon = Daemon::start(&place);
+    let link = UnixStream::connect(&path).unwrap();
+    assert_eq!(say(link, "GET", "/metrics", "Host: sidetape\r\n", "").status, 200);
+    daemon.stop();
 }
 
 #[test]

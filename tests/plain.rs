@@ -6,9 +6,7 @@ mod rig;
 
 use std::io::Write as _;
 use std::net::{SocketAddr, UdpSocket};
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -16,30 +14,11 @@ use serde_json::{Value, json};
 use rig::daemon::{Daemon, dropped};
 use rig::http::{Answer, http_address};
 use rig::media::{SPEECH, Sender, voice};
+use rig::peers::{free_ports, opus_packets, place_with_ports, start, succeed};
 use rig::place::Place;
 use rig::recording::{Sound, sounds_in};
 use rig::wire::send;
 use rig::{is_strict, wait_for};
-
-/// A place whose daemon has this many groups of ports.
-fn place(groups: u16) -> (Place, u16) {
-    let low = free_ports(groups * 4);
-    let range = format!("{low}-{}", low + groups * 4 - 1);
-    let place = Place::new().with("AUDIO_HTTP_LISTEN", "127.0.0.1:0").with("AUDIO_RTP_PORTS", &range);
-    (place, low)
-}
-
-/// The first of so many ports in a row that nobody has.
-fn free_ports(count: u16) -> u16 {
-    let is_free = |port| UdpSocket::bind(("127.0.0.1", port)).is_ok();
-    // Below the ports that the kernel hands out by itself. Tests run at the same time.
-    static TAKEN: AtomicU16 = AtomicU16::new(0);
-    let mut low = 12_000 + (std::process::id() % 1_000) as u16 * 16 + TAKEN.fetch_add(100, Ordering::Relaxed);
-    while !(low..low + count).all(is_free) {
-        low += count * 4;
-    }
-    low
-}
 
 fn post(daemon: &Daemon, target: &str, headers: &[(&str, &str)], body: &Value) -> Answer {
     let address: SocketAddr = http_address(daemon).parse().unwrap();
@@ -59,17 +38,6 @@ fn open(daemon: &Daemon, body: &Value) -> [u16; 2] {
     })
 }
 
-/// Starts a program, or says that it is not there.
-fn start(command: &mut Command) -> Option<Child> {
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let started = command.spawn();
-    if started.is_err() {
-        assert!(!is_strict(), "cannot start {:?}", command.get_program());
-        println!("cannot start {:?}", command.get_program());
-    }
-    started.ok()
-}
-
 /// Waits until a program has ended, which GStreamer now and then does not, with its last packet long sent: then it is made to.
 fn end_in_time(mut child: Child) {
     for _ in 0..1500 {
@@ -83,21 +51,9 @@ fn end_in_time(mut child: Child) {
     child.wait().unwrap();
 }
 
-fn succeed(child: Child) {
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-}
-
-/// The Opus packets of an Ogg file.
-fn opus_packets(path: &Path) -> Vec<Vec<u8>> {
-    let mut reader = ogg::PacketReader::new(std::fs::File::open(path).unwrap());
-    let packets = std::iter::from_fn(|| reader.read_packet().unwrap());
-    packets.skip(2).map(|packet| packet.data).collect()
-}
-
 #[test]
 fn what_ffmpeg_sends_is_recorded_and_its_bye_ends_the_call() {
-    let (place, _) = place(1);
+    let (place, _) = place_with_ports(1);
     let daemon = Daemon::start(&place);
     let ports = open(
         &daemon,
@@ -138,7 +94,7 @@ fn what_ffmpeg_sends_is_recorded_and_its_bye_ends_the_call() {
 
 #[test]
 fn what_gstreamer_sends_is_recorded_and_its_reports_are_used() {
-    let (place, _) = place(1);
+    let (place, _) = place_with_ports(1);
     let daemon = Daemon::start(&place);
     let ports = open(
         &daemon,
@@ -261,7 +217,7 @@ const CALLER: &str = r#"<?xml version="1.0"?>
 
 #[test]
 fn what_sipp_sends_after_an_answer_with_our_ports_is_recorded() {
-    let (place, _) = place(1);
+    let (place, _) = place_with_ports(1);
     let daemon = Daemon::start(&place);
     let ports = open(&daemon, &json!({ "connection_id": "sipp" }));
     let folder = place.root();
@@ -307,7 +263,7 @@ fn heard(all: &[Sound], of: &[Vec<u8>]) -> bool {
 
 #[test]
 fn after_a_kill_the_same_ports_are_open_and_the_call_goes_on() {
-    let (place, _) = place(3);
+    let (place, _) = place_with_ports(3);
     let daemon = Daemon::start(&place);
     let ports = open(&daemon, &json!({ "connection_id": "killed", "labels": { "desk": "7" } }));
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -329,7 +285,7 @@ fn after_a_kill_the_same_ports_are_open_and_the_call_goes_on() {
 
 #[test]
 fn a_port_is_for_the_first_who_sends_and_for_nothing_but_rtp() {
-    let (place, _) = place(1);
+    let (place, _) = place_with_ports(1);
     let daemon = Daemon::start(&place);
     let ports = open(&daemon, &json!({ "connection_id": "c" }));
     let [socket, intruder] = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
@@ -354,7 +310,7 @@ fn a_port_is_for_the_first_who_sends_and_for_nothing_but_rtp() {
 
 #[test]
 fn ports_are_given_back_and_used_again_one_after_the_other() {
-    let (place, low) = place(2);
+    let (place, low) = place_with_ports(2);
     let daemon = Daemon::start(&place);
     let id = |n: usize| json!({ "connection_id": format!("call-{n}") });
     assert_eq!(open(&daemon, &id(0)), [low, low + 2]);
@@ -385,7 +341,7 @@ fn open_ports(answer: &Answer) -> [u64; 2] {
 
 #[test]
 fn the_answer_is_a_session_description_that_ffmpeg_reads() {
-    let (place, _) = place(1);
+    let (place, _) = place_with_ports(1);
     let daemon = Daemon::start(&place);
     let body = json!({ "connection_id": "s", "caller": { "payload_types": { "96": "opus/48000/2" } }, "ai": { "payload_types": { "8": "PCMA/8000" } } });
     let answer = post(&daemon, "/v1/connections", &[("Accept", "application/sdp")], &body);
@@ -413,7 +369,7 @@ fn the_answer_is_a_session_description_that_ffmpeg_reads() {
 
 #[test]
 fn what_is_no_call_is_refused_with_a_reason() {
-    let (place, _) = place(1);
+    let (place, _) = place_with_ports(1);
     let daemon = Daemon::start(&place);
     for (body, said) in [
         (json!([]), "JSON"),

@@ -234,7 +234,7 @@ fn the_audio_route_serves_a_live_call_and_does_not_disturb_it() {
 
     // A client that does not read its answer does not hold up the stop.
     let mut idle = TcpStream::connect(&address).unwrap();
-    write!(idle, "GET {route} HTTP/1.1\r\nHost: sidetape\r\n\r\n").unwrap();
+    write!(idle, "GET {route} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     gateway.play(id, CALLER, &sent[200..]);
     gateway.end(id);
     let (manifest, recording) = place.recording(id);

@@ -53,8 +53,19 @@ pub(crate) fn post(link: impl Read + Write, target: &str, body: &str) -> Answer 
     exchange(link, "POST", target, &lines, body)
 }
 
-fn exchange(mut link: impl Read + Write, method: &str, target: &str, lines: &str, body: &str) -> Answer {
-    let head = format!("{method} {target} HTTP/1.1\r\nHost: sidetape\r\n{lines}Connection: close\r\n\r\n");
+fn exchange(link: impl Read + Write, method: &str, target: &str, lines: &str, body: &str) -> Answer {
+    say(link, method, target, &format!("Host: localhost\r\n{lines}"), body)
+}
+
+/// Asks once, with these header lines and no others.
+pub(crate) fn say(
+    mut link: impl Read + Write,
+    method: &str,
+    target: &str,
+    lines: &str,
+    body: &str,
+) -> Answer {
+    let head = format!("{method} {target} HTTP/1.1\r\n{lines}Connection: close\r\n\r\n");
     link.write_all((head + body).as_bytes()).unwrap();
     let mut bytes = Vec::new();
     link.read_to_end(&mut bytes).unwrap();

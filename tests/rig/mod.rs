@@ -1,7 +1,7 @@
 //! The rig: drives the real binary from outside, as a gateway would, and reads what it leaves behind.
 //!
 //! [`place`] is a folder with a daemon's settings, [`daemon`] the running program, [`gateway`] a sender over one of
-//! its sockets, [`media`] what is sent, [`http`] a client of its port, [`metrics`] the page that it has there, [`captures`] real calls, [`recording`] the reader of finished files, and
+//! its sockets, [`media`] what is sent, [`http`] a client of its port, [`metrics`] the page that it has there, [`captures`] real calls, [`peers`] programs that send plain RTP, [`recording`] the reader of finished files, and
 //! [`judges`] the other programs that have to accept them; [`gcs`] and [`stores`] are object stores, [`cloud`] shows them alike, [`proxy`] lets things go
 //! wrong on the way to them, and all three speak HTTP through [`wire`]; [`picture`] reads what is drawn of one. [`spool`] does
 //! without the daemon. Nothing here uses the project's own parsers, except for opening captures.
@@ -17,6 +17,7 @@ pub(crate) mod http;
 pub(crate) mod judges;
 pub(crate) mod media;
 pub(crate) mod metrics;
+pub(crate) mod peers;
 pub(crate) mod picture;
 pub(crate) mod place;
 pub(crate) mod proxy;

@@ -11,6 +11,7 @@ mod live;
 mod open;
 
 use std::io;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,6 +20,7 @@ use axum::Router;
 use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, FromRequestParts, Path as PathOf, Request, State};
 use axum::http::request::Parts;
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -81,6 +83,14 @@ pub async fn bind(address: &str, allowed: Option<Vec<u32>>) -> io::Result<Listen
     }
 }
 
+impl Listener {
+    /// Whether it listens on loopback.
+    fn is_loopback(&self) -> bool {
+        let Self::Tcp(listener) = self else { return false };
+        listener.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback())
+    }
+}
+
 /// What the answers are made of.
 #[derive(Debug)]
 pub struct Desk {
@@ -128,6 +138,7 @@ impl Desk {
 
 /// Answers until `stop`, and for a second more what has been asked before.
 pub async fn serve(listener: Listener, desk: Desk, stop: CancellationToken) {
+    let is_loopback = listener.is_loopback();
     let desk = Arc::new(desk);
     let mut routes = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
@@ -147,7 +158,7 @@ pub async fn serve(listener: Listener, desk: Desk, stop: CancellationToken) {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this address takes another method")
         })
         .layer(DefaultBodyLimit::max(control::LENGTH_MAX))
-        .layer(from_fn_with_state(Arc::clone(&desk), authorize))
+        .layer(from_fn_with_state((Arc::clone(&desk), is_loopback), authorize))
         .with_state(desk);
     let stopped = stop.clone().cancelled_owned();
     let serving = async {
@@ -169,14 +180,24 @@ pub async fn serve(listener: Listener, desk: Desk, stop: CancellationToken) {
 }
 
 /// Lets a request pass that shows the token, or that needs none: those of orchestrators, which tell nothing of calls.
-async fn authorize(State(desk): State<Arc<Desk>>, request: Request, next: Next) -> Response {
+async fn authorize(
+    State((desk, is_loopback)): State<(Arc<Desk>, bool)>,
+    request: Request,
+    next: Next,
+) -> Response {
     let is_health = matches!(request.uri().path(), "/healthz" | "/readyz");
     let is_let_in = desk.token.as_ref().is_none_or(|token| is_health || shows(request.headers(), token));
     // A page in a browser on this machine can reach loopback, too. Only with a token it needs the help of its user.
-    let is_page = desk.token.is_none() && request.headers().contains_key(header::ORIGIN);
-    if is_let_in && is_page && !is_health {
-        let detail = "web pages are answered only where AUDIO_HTTP_TOKEN is set";
-        return Problem::new(StatusCode::FORBIDDEN, detail).into_response();
+    if desk.token.is_none() && !is_health {
+        if request.headers().contains_key(header::ORIGIN) {
+            let detail = "web pages are answered only where AUDIO_HTTP_TOKEN is set";
+            return Problem::new(StatusCode::FORBIDDEN, detail).into_response();
+        }
+        // Elsewhere than on loopback others ask by the name of a service, and whoever reaches the port is let in.
+        if is_loopback && !is_to_an_address(&request) {
+            let detail = "Host is an IP address or localhost, unless AUDIO_HTTP_TOKEN is set";
+            return Problem::new(StatusCode::FORBIDDEN, detail).into_response();
+        }
     }
     if is_let_in {
         let is_about_calls = request.uri().path().starts_with("/v1/");
@@ -191,6 +212,21 @@ async fn authorize(State(desk): State<Arc<Desk>>, request: Request, next: Next) 
     }
     let problem = Problem::new(StatusCode::UNAUTHORIZED, "this address needs the token of AUDIO_HTTP_TOKEN");
     ([(header::WWW_AUTHENTICATE, "Bearer")], problem).into_response()
+}
+
+/// Whether a request is to an IP address or to localhost. That of a page whose own name was made to resolve to loopback (DNS
+/// rebinding) is to that name. It may have no `Origin`, but a `Host` it has: browsers leave that out of none.
+fn is_to_an_address(request: &Request) -> bool {
+    let is_address = |authority: &Authority| {
+        let host = authority.host();
+        let number = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        host.eq_ignore_ascii_case("localhost") || number.parse::<IpAddr>().is_ok()
+    };
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let is_host_address = |host: &HeaderValue| {
+        Authority::try_from(host.as_bytes()).is_ok_and(|authority| is_address(&authority))
+    };
+    request.uri().authority().is_none_or(is_address) && hosts.all(is_host_address)
 }
 
 /// Whether a request carries the token as RFC 6750 section 2.1 says.
