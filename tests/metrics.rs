@@ -188,8 +188,8 @@ fn what_the_kernel_drops_because_the_daemon_is_not_scheduled_is_counted() {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.connect(daemon.udp()).unwrap();
     daemon.freeze();
-    // More than the 16 MiB that the kernel makes of the 8 asked for.
-    let count = 1000;
+    // More than the 64 MiB that the kernel makes of the 32 asked for.
+    let count = 2000;
     for _ in 0..count {
         socket.send(&vec![0; 60_000]).unwrap();
     }

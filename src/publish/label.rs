@@ -1,4 +1,5 @@
-//! Labels: what of a call is written beside its objects in a cloud store, in a form that every store takes.
+//! Labels: what of a call is written beside its objects in a cloud store, in a form that every store takes; and the
+//! form in which names stand in addresses.
 //!
 //! Stores hand labels on as HTTP headers, so a value has visible ASCII only: any other byte, blanks and `%` among them, is
 //! percent-encoded as in a URL. (Signatures of S3 do not tell one blank from two.) S3 takes 2 KB for all labels of an object together, so a value of more than
@@ -30,6 +31,16 @@ pub fn label(value: &str) -> String {
     text
 }
 
+/// Makes a text one component of a URL's path.
+#[must_use]
+pub fn component(text: &str) -> String {
+    let encode = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    };
+    text.bytes().map(encode).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -40,6 +51,11 @@ mod tests {
         assert_eq!(label("call7-a_b~c"), "call7-a_b~c");
         assert_eq!(label("50%\u{e9}\n"), "50%25%C3%A9%0A");
         assert_eq!(label(" x  "), "%20x%20%20");
+    }
+
+    #[test]
+    fn a_name_is_one_component_of_a_url() {
+        assert_eq!(component("a/b c-~\u{e9}?.opus"), "a%2Fb%20c-~%C3%A9%3F.opus");
     }
 
     proptest! {

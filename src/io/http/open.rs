@@ -13,6 +13,7 @@ use super::{Desk, Problem, json};
 use crate::io::rtp_ports::OpenError;
 use crate::metrics::DropReason;
 use crate::plain::Opening;
+use crate::publish::label::component;
 
 const SDP: &str = "application/sdp";
 
@@ -35,7 +36,7 @@ pub(super) async fn open(
     let status = if is_on_disk { StatusCode::CREATED } else { StatusCode::ACCEPTED };
     let session = u64::try_from(desk.ingest.wall().0).unwrap_or(0);
     let sdp = opening.sdp(&opened.connection, session, opened.address, opened.ports);
-    let place = format!("/v1/connections/{}", to_percent(opened.connection.as_str()));
+    let place = format!("/v1/connections/{}", component(opened.connection.as_str()));
     let place = [(header::LOCATION, place)];
     let accepts_sdp = headers.get(header::ACCEPT).is_some_and(|accept| accept.as_bytes() == SDP.as_bytes());
     if accepts_sdp {
@@ -51,15 +52,6 @@ pub(super) async fn open(
         "sdp": sdp,
     });
     Ok((place, json(status, &answer)).into_response())
-}
-
-/// A text as one component of an address.
-fn to_percent(text: &str) -> String {
-    let encode = |byte: u8| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
-        _ => format!("%{byte:02X}"),
-    };
-    text.bytes().map(encode).collect()
 }
 
 impl From<OpenError> for Problem {

@@ -26,6 +26,7 @@ use tokio::fs::File;
 use super::{Body, Bucket, Object, Put, StoreError, Trouble, answer, shown};
 use crate::io::clock::Clock;
 use crate::io::log::chain;
+use crate::publish::label::component;
 
 /// Smaller files are sent again as a whole: that is quicker than to ask how far they came.
 const RESUMABLE_BYTES: usize = 2 << 20;
@@ -169,7 +170,7 @@ impl GcsStore {
         let CacheableResource::New { data: headers, .. } = headers else {
             return Err(says(Trouble::Passing, "no credentials came"));
         };
-        let (bucket, name) = (encode(&self.bucket.name), encode(&self.bucket.key(key)));
+        let (bucket, name) = (component(&self.bucket.name), component(&self.bucket.key(key)));
         let url = format!("{}/storage/v1/b/{bucket}/o/{name}", self.endpoint);
         let answer = self.web.delete(url).headers(headers).send().await;
         let answer = answer.map_err(|error| says(Trouble::Passing, &chain(&error)))?;
@@ -269,23 +270,9 @@ fn is_private(url: &str) -> bool {
     url.scheme() == "https" || (url.scheme() == "http" && is_here)
 }
 
-/// A text as one component of a URL's path.
-fn encode(text: &str) -> String {
-    let encode = |byte: u8| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
-        _ => format!("%{byte:02X}"),
-    };
-    text.bytes().map(encode).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_name_is_one_component_of_a_url() {
-        assert_eq!(encode("a/b c-~\u{e9}?.opus"), "a%2Fb%20c-~%C3%A9%3F.opus");
-    }
 
     #[test]
     fn a_token_leaves_the_machine_only_encrypted() {
