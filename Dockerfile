@@ -3,7 +3,7 @@
 #
 #   docker build -t sidetape .
 #   docker run --rm --read-only --cap-drop ALL -v tap:/run/sidetape -v spool:/spool -v recordings:/recordings \
-#     -e AUDIO_UNIX_STREAM=/run/sidetape/tap.sock sidetape
+#     -e AUDIO_UNIX_STREAM=/run/sidetape/tap-stream.sock sidetape
 #
 # UDP listens on the container's own loopback by default, where only a container that shares its network
 # reaches it. The Unix sockets in /run/sidetape are for those that share the volume instead.

@@ -10,8 +10,9 @@
 //!                                                        says                  together     file
 //! ```
 //! Live, a packet goes as far as the spool: [`io::ingest`] is that path. When the connection has ended, [`io::finish`]
-//! takes its spool file the rest of the way, through [`io::render`]: when, says [`io::outbox`], and where to, [`io::store`].
-//! Nothing else connects the two halves but the file; [`io::stretch`] and [`io::live`] read it while it is still written.
+//! takes its spool file the rest of the way, through [`io::render`]: when, says [`io::outbox`], and where to,
+//! [`io::store`]. Nothing else connects the two halves but the file; [`io::stretch`] and [`io::live`] read it while it is
+//! still written.
 //!
 //! # The rooms
 //! The core, in the order of the flow. A module imports only from above it, does no I/O, reads no clock, logs nothing;
@@ -37,8 +38,8 @@
 //! | [`publish`] | what the recording is called |
 //! | [`config`], [`metrics`] | settings; counters, and the page of them that Prometheus reads |
 //!
-//! The shell, which has the sockets, disks, clocks, threads and the log: [`io`], [`daemon`], [`commands`]; and the other end of
-//! the sockets, [`client`].
+//! The shell, which has the sockets, disks, clocks, threads and the log: [`io`], [`daemon`], [`commands`]; and the other
+//! end of the sockets, [`client`].
 //!
 //! # Durability, in steps
 //! 1 append records to the spool file, 2 sync it now and then, 3 when the connection ends: seal, sync file and

@@ -12,7 +12,7 @@
 //! use sidetape::id::{Channel, ConnectionId, Scope};
 //!
 //! # async fn gateway(packets: Vec<Vec<u8>>) -> Result<(), Box<dyn std::error::Error>> {
-//! let sender = Sender::start(Options::new("unix-stream:/run/sidetape/tap.sock".parse()?));
+//! let sender = Sender::start(Options::new("unix-stream:/run/sidetape/tap-stream.sock".parse()?));
 //! let call = ConnectionId::new("call-1")?;
 //! sender.meta(&call, Scope::Whole, serde_json::from_str(r#"{"conversation_id":"c-42"}"#)?);
 //! for packet in packets {

@@ -1,6 +1,6 @@
 // Hands RTP packets of calls to sidetape, and never makes the media wait.
 //
-//     const sender = new Sender('unix-stream:/run/sidetape/tap.sock');
+//     const sender = new Sender('unix-stream:/run/sidetape/tap-stream.sock');
 //     sender.meta('call-1', { conversation_id: 'c-42' });
 //     sender.rtp('call-1', CALLER, packet);           // one whole RTP packet, as a Buffer
 //     sender.rtp('call-1', AI, packet);

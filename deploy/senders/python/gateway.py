@@ -1,6 +1,7 @@
 """Plays a call to sidetape, as a gateway would hand it over.
 
-    python3 gateway.py unix-stream:/run/sidetape/tap.sock call-1 packets.txt [--faster N] [--queue-bytes N] [--stay]
+    python3 gateway.py unix-stream:/run/sidetape/tap-stream.sock call-1 packets.txt \\
+        [--faster N] [--queue-bytes N] [--stay]
 
 A line of the file is a packet: `caller` or `ai`, milliseconds since the call began, the packet in hexadecimal digits.
 AUDIO_TAP_KEY is the daemon's key. --stay: to wait for the end of the input before leaving.

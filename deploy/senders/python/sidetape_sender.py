@@ -1,11 +1,11 @@
 """Hands RTP packets of calls to sidetape, and never makes the media wait.
 
-    sender = Sender("unix-stream:/run/sidetape/tap.sock")    # on the event loop that the media is on
+    sender = Sender("unix-stream:/run/sidetape/tap-stream.sock")  # on the event loop that the media is on
     sender.meta("call-1", {"conversation_id": "c-42"})
-    sender.rtp("call-1", CALLER, packet)                     # one whole RTP packet, as bytes
+    sender.rtp("call-1", CALLER, packet)                          # one whole RTP packet, as bytes
     sender.rtp("call-1", AI, packet)
-    sender.end("call-1")                                     # each call needs it
-    await sender.close()                                     # when the gateway itself stops
+    sender.end("call-1")                                          # each call needs it
+    await sender.close()                                          # when the gateway itself stops
 
 Python 3.9 or newer, standard library only. Every method but `settle` and `close` copies and returns; call them on the
 loop (from other threads: `loop.call_soon_threadsafe(sender.rtp, call, CALLER, packet)`). README.md says what is promised.

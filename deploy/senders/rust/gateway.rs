@@ -1,6 +1,6 @@
 //! A gateway as one would write it with webrtc-rs: RTP packets as its tracks give them, handed to sidetape.
 //!
-//!     cargo run --example gateway -- unix-stream:/run/sidetape/tap.sock call-1 packets.txt
+//!     cargo run --example gateway -- unix-stream:/run/sidetape/tap-stream.sock call-1 packets.txt
 //!
 //! A line of the file is a packet: `caller` or `ai`, milliseconds since the call began, the packet in hexadecimal digits.
 //! `--faster N` plays it N times as fast, `--queue-bytes N` bounds the queue, `--stay` waits for the end of the input before

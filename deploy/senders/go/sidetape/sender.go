@@ -1,6 +1,6 @@
 // Package sidetape hands RTP packets of calls to the recorder, and never makes the media wait.
 //
-//	sender, err := sidetape.New(sidetape.Options{Endpoint: "unix-stream:/run/sidetape/tap.sock"})
+//	sender, err := sidetape.New(sidetape.Options{Endpoint: "unix-stream:/run/sidetape/tap-stream.sock"})
 //	sender.Meta("call-1", sidetape.Whole, map[string]any{"conversation_id": "c-42"})
 //	sender.RTP("call-1", sidetape.Caller, packet, time.Now()) // one whole RTP packet, on the media goroutine
 //	sender.End("call-1")                                      // each call needs it
