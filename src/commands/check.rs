@@ -9,7 +9,7 @@ use super::configure;
 use crate::config::{Config, Settings, StorageKind};
 use crate::io::clock::Clock;
 use crate::io::spool_dir::{self, free_bytes, sync_dir};
-use crate::io::store::{AUDIO, Body, Object, Put, Store, StoreError};
+use crate::io::store::{AUDIO, Body, Object, Put, Store, StoreError, Trouble};
 
 /// Tries the configuration: the spool is written, a probe object put, read and removed.
 #[derive(clap::Args, Debug)]
@@ -94,6 +94,10 @@ async fn try_probe(store: &Store, key: &str, text: &str) -> anyhow::Result<()> {
 /// Adds what to do to an error of the store.
 fn advised(error: anyhow::Error) -> anyhow::Error {
     match error.downcast_ref::<StoreError>().map(StoreError::trouble) {
+        // A daemon would wait. Who checks wants to know now, and has mostly left something out.
+        Some(Trouble::Passing) => error.context(
+            "no answer that would do: look at the network, at the endpoint's address, and whether there are credentials",
+        ),
         Some(trouble) => error.context(trouble.advice()),
         None => error,
     }

@@ -51,7 +51,9 @@ pub fn report_panics() {
 /// # Errors
 /// A [`Fault`] where it is no filter.
 pub fn parse_filter(text: &str) -> Result<EnvFilter, Fault> {
-    EnvFilter::try_new(text).map_err(|_| Fault {
+    // The default is this program's own lines. What its libraries say of each broken connection it says itself, once.
+    let directives = if text == "info" { "warn,sidetape=info" } else { text };
+    EnvFilter::try_new(directives).map_err(|_| Fault {
         variable: "AUDIO_LOG",
         value: text.to_owned(),
         takes: "a level (error, warn, info, debug, trace), or a filter such as info,sidetape=debug"

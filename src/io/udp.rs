@@ -6,7 +6,7 @@
 //! nap where the socket's buffer is too small for what comes in a nap.
 //!
 //! A datagram that the socket has no room for is lost, and nothing else that the machine does is. So the thread goes
-//! before others where it may: without that, 5,000 calls on two cores lost 1 to 10 % of their frames.
+//! before others where it may: without that, 5,000 calls on two cores lost up to a tenth of their frames.
 
 use std::io::{self, IoSliceMut};
 use std::net::{SocketAddr, UdpSocket};

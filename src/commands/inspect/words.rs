@@ -60,7 +60,8 @@ impl Words {
     }
 
     fn recording(&mut self, evidence: &Evidence<'_>, file: &str) {
-        self.row("File", file);
+        let is_without = evidence.heard.is_none() && evidence.told.is_some_and(|told| told.sha256.is_none());
+        self.row("File", if is_without { "none" } else { file });
         let Some(heard) = evidence.heard else { return };
         self.row("Format", &format(heard, evidence.told));
         self.row("Size", &size(heard));

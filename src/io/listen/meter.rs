@@ -7,6 +7,9 @@ const BLOCK: u32 = 960;
 /// A block louder than this is sound: -50 dBFS, far below speech on any telephone, above the noise of its lines.
 const ACTIVE_MEAN_SQUARE: f64 = 1e-5;
 
+/// Half a step of 16 bits: what is below is silence wherever it is played.
+const SILENCE: f32 = 1.0 / 65536.0;
+
 /// Measures one channel, sample after sample.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Meter {
@@ -20,7 +23,7 @@ pub(super) struct Meter {
 /// How loud a channel is.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Level {
-    /// The loudest sample against full scale, in decibels. `None` for digital silence.
+    /// The loudest sample against full scale, in decibels. `None` for digital silence: less than half a step of 16 bits.
     pub peak_dbfs: Option<f64>,
     /// The mean of the active blocks, in decibels. `None` where there is none.
     pub active_dbfs: Option<f64>,
@@ -52,7 +55,7 @@ impl Meter {
         }
         let mean = self.active_energy / (f64::from(self.active_blocks) * f64::from(BLOCK));
         Level {
-            peak_dbfs: (self.peak > 0.0).then(|| 20.0 * f64::from(self.peak).log10()),
+            peak_dbfs: (self.peak >= SILENCE).then(|| 20.0 * f64::from(self.peak).log10()),
             active_dbfs: (self.active_blocks > 0).then(|| 10.0 * mean.log10()),
             active: Samples48k(i64::from(self.active_blocks).saturating_mul(i64::from(BLOCK))),
         }
