@@ -9,8 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::histogram::{BOUNDS_MS, Histogram};
-use super::{DropReason, Loss, Metrics, RetryCause, Split, SpoolFigures, SpoolState, Upload, Word};
-use crate::connection::vigil::Silence;
+use super::{DropReason, Metrics, RetryCause, Split, SpoolFigures, SpoolState, Upload, Word};
 use crate::id::Channel;
 use crate::manifest::Outcome;
 use crate::time::{Wall, micros};
@@ -113,12 +112,7 @@ fn of_connections(page: &mut Page, metrics: &Metrics, gauges: &Gauges) {
         "sidetape_missing_channels_total",
         "How often a channel was not heard for AUDIO_SILENCE_ALERT_SECS while the other one talked.",
     );
-    for channel in Channel::BOTH {
-        for kind in Silence::ALL {
-            let labels = [("channel", channel.name()), ("kind", kind.name())];
-            page.sample("", &labels, metrics.missing[channel.index()].of(kind));
-        }
-    }
+    page.split_by_channel("kind", &metrics.missing);
     page.counter(
         "sidetape_finished_connections_total",
         "Connections whose manifest is published, by outcome.",
@@ -132,12 +126,7 @@ fn of_connections(page: &mut Page, metrics: &Metrics, gauges: &Gauges) {
         "sidetape_lost_packets_total",
         "Packets that published recordings lack: lost before the gateway, or between it and the daemon.",
     );
-    for channel in Channel::BOTH {
-        for cause in Loss::ALL {
-            let labels = [("channel", channel.name()), ("cause", cause.name())];
-            page.sample("", &labels, metrics.lost[channel.index()].of(*cause));
-        }
-    }
+    page.split_by_channel("cause", &metrics.lost);
     page.counter("sidetape_recovered_packets_total", "Lost packets that were rebuilt from copies.");
     page.split::<Channel>("channel", &metrics.recovered);
 }
@@ -277,6 +266,16 @@ impl Page {
         }
     }
 
+    /// The same of each channel, caller first.
+    fn split_by_channel<W: Word>(&mut self, label: &str, counts: &[Split<W>; 2]) {
+        for (channel, counts) in Channel::BOTH.into_iter().zip(counts) {
+            for word in W::ALL {
+                let labels = [("channel", channel.name()), (label, word.word())];
+                self.sample("", &labels, counts.of(*word));
+            }
+        }
+    }
+
     fn histogram(&mut self, name: &'static str, help: &str, histogram: &Histogram) {
         self.begin(name, "histogram", help);
         let counts = histogram.cumulated();
@@ -305,6 +304,7 @@ pub fn names() -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Loss;
     use super::*;
     use std::collections::BTreeSet;
 
