@@ -230,13 +230,12 @@ pub fn judge(
     let received = channels.caller.packets + channels.ai.packets;
     is_short |= say(ledger.declared_together.is_some_and(|sent| sent > received), "socket_lost");
     for (channel, counts) in Channel::BOTH.into_iter().zip([&channels.caller, &channels.ai]) {
-        let unusable = has_unusable(ledger, channel);
         let facts = [
             (counts.lost > 0, "packets_lost", true),
             (counts.socket_lost > 0, "socket_lost", true),
             (counts.stray > 0, "stray_packets", true),
             (counts.overlapping > 0, "overlapping_sources", true),
-            (unusable, "packets_not_decodable", true),
+            (ledger.channels[channel.index()].has_unusable, "packets_not_decodable", true),
             (counts.is_anew, "encoded_anew", false),
         ];
         for (is_so, reason, is_loss) in facts {
@@ -256,13 +255,6 @@ pub fn judge(
         Outcome::Ok
     };
     (outcome, reasons)
-}
-
-/// Whether audio came on the channel that this program cannot record: then its spool is worth keeping.
-#[must_use]
-pub fn has_unusable(ledger: &Ledger, channel: Channel) -> bool {
-    let rx = &ledger.channels[channel.index()].rx;
-    rx.iter().any(|packet| packet.kind == crate::timeline::RxKind::Unusable)
 }
 
 /// Counts one channel.

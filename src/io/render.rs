@@ -202,7 +202,7 @@ fn why_kept(ledger: &Ledger, tail: &Tail) -> Option<Keep> {
     if tail.damaged_bytes > 0 {
         return Some(Keep::Damaged);
     }
-    let is_unusable = Channel::BOTH.into_iter().any(|channel| manifest::has_unusable(ledger, channel));
+    let is_unusable = ledger.channels.iter().any(|channel| channel.has_unusable);
     is_unusable.then_some(Keep::Undecodable)
 }
 

@@ -89,6 +89,9 @@ pub struct ChannelLedger {
     pub first_last: Option<(Wall, Wall)>,
     /// Codecs of the audio packets, in the order of their appearance.
     pub codecs: Vec<Codec>,
+    /// Whether audio came that this program cannot record: then its spool is worth keeping. Complete after
+    /// [`Ledger::close`].
+    pub has_unusable: bool,
     /// What the senders said of their clocks, in the order of receipt. Complete after [`Ledger::close`].
     pub reports: Vec<Report>,
     heard: Vec<(Moment, SenderReport)>,
@@ -233,8 +236,10 @@ impl Ledger {
             let ledger = &mut self.channels[channel.index()];
             ledger.restore_lost();
             for (rx, payload) in ledger.rx.iter_mut().zip(&ledger.payloads) {
-                settle(rx, payload, self.metadata.rtpmap(channel, payload.payload_type));
-                let codec = self.metadata.rtpmap(channel, payload.payload_type).codec;
+                let rtpmap = self.metadata.rtpmap(channel, payload.payload_type);
+                settle(rx, payload, rtpmap);
+                ledger.has_unusable |= rx.kind == RxKind::Unusable;
+                let codec = rtpmap.codec;
                 if !codec.is_beside_audio() && !ledger.codecs.contains(&codec) {
                     ledger.codecs.push(codec);
                 }
