@@ -34,7 +34,6 @@ use sidetape::mux::ogg::{Layout, PRE_SKIP, Pages, head, tags};
 use sidetape::opus::packet;
 use sidetape::packet::parse_rtp;
 use sidetape::recording::{Arrangement, arrange};
-use sidetape::sound::Format;
 use sidetape::spool::scan::Scanner;
 use sidetape::spool::{Record, RecordKind};
 use sidetape::time::Mono;
@@ -235,14 +234,7 @@ fn read(spool: &[u8]) -> Ledger {
 /// Hands each Ogg packet to `each`, with its length in samples.
 fn assemble(spool: &[u8], ledger: &Ledger, call: &Arrangement, mut each: impl FnMut(&[u8], i64)) {
     let pieces = Channel::BOTH.map(|channel| -> Vec<Piece> {
-        let packets = call.channels[channel.index()].packets.iter();
-        let piece = |audio: &sidetape::sound::Audio| match audio.format {
-            Format::Opus(shape) => {
-                Some(Piece { at: audio.at, shape, gap: audio.gap, is_quiet: audio.is_quiet })
-            }
-            Format::Pcm(_) => None,
-        };
-        packets.filter_map(piece).collect()
+        call.channels[channel.index()].packets.iter().filter_map(Piece::of).collect()
     });
     let mut fetch = |channel: usize, piece: usize, out: &mut Vec<u8>| -> Result<(), Infallible> {
         let source = call.channels[channel].sources[piece] as usize;

@@ -23,7 +23,7 @@ use crate::mux::compat::Compat;
 use crate::mux::lane::{Lane, Piece, UNIT};
 use crate::mux::lossless::Assembler;
 use crate::recording::{ArrangedChannel, Arrangement};
-use crate::sound::{Audio, Format, Sound, end_of};
+use crate::sound::{Audio, Sound, end_of};
 use crate::time::Samples48k;
 use crate::timeline;
 
@@ -114,12 +114,7 @@ impl Source<'_> {
 
     /// Takes Opus packets over as they are.
     fn keep(&mut self, packets: std::ops::Range<usize>) {
-        self.pieces.extend(self.received.packets[packets].iter().filter_map(|packet| match packet.format {
-            Format::Opus(shape) => {
-                Some(Piece { at: packet.at, shape, gap: packet.gap, is_quiet: packet.is_quiet })
-            }
-            Format::Pcm(_) => None,
-        }));
+        self.pieces.extend(self.received.packets[packets].iter().filter_map(Piece::of));
     }
 }
 

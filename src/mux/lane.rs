@@ -11,6 +11,7 @@
 use std::collections::VecDeque;
 
 use crate::opus::packet::{Configuration, Shape, UNIT_SAMPLES};
+use crate::sound::{Audio, Format};
 use crate::time::Samples48k;
 use crate::timeline::Gap;
 
@@ -50,6 +51,15 @@ pub struct Piece {
     pub gap: Gap,
     /// Whether nobody speaks in it, as far as is known: where a slip is not heard.
     pub is_quiet: bool,
+}
+
+impl Piece {
+    /// An Opus packet as it was placed; nothing of other audio.
+    #[must_use]
+    pub fn of(packet: &Audio) -> Option<Self> {
+        let Format::Opus(shape) = packet.format else { return None };
+        Some(Self { at: packet.at, shape, gap: packet.gap, is_quiet: packet.is_quiet })
+    }
 }
 
 /// One frame on the grid.
