@@ -149,9 +149,7 @@ impl Pages {
         let length = self.body.len() - self.last_packet;
         let is_full = self.segments.len() + length / 255 + 1 > PAGE_SEGMENTS;
         if !self.segments.is_empty() && (self.page_samples >= PAGE_SAMPLES || is_full) {
-            let packet = self.body.split_off(self.last_packet);
-            self.end_page(self.samples);
-            self.body.extend_from_slice(&packet);
+            self.end_page_before(self.last_packet, self.samples);
         }
         self.list_packet(length);
         self.page_samples += samples;
@@ -185,13 +183,18 @@ impl Pages {
             self.segments.push(255);
             left -= 255;
             if self.segments.len() == PAGE_SEGMENTS {
-                let behind = self.body.split_off(self.body.len() - left);
-                self.end_page(NO_PACKET_ENDS);
-                self.body.extend_from_slice(&behind);
+                self.end_page_before(self.body.len() - left, NO_PACKET_ENDS);
                 self.flags |= GOES_ON;
             }
         }
         self.segments.push(u8::try_from(left).expect("less than 255"));
+    }
+
+    /// Finishes the page, and begins the next one with what stands in this one from `end` on.
+    fn end_page_before(&mut self, end: usize, granule: u64) {
+        let behind = self.body.split_off(end);
+        self.end_page(granule);
+        self.body.extend_from_slice(&behind);
     }
 
     /// Finishes the page.
