@@ -19,6 +19,8 @@
 #![allow(clippy::cast_possible_truncation, reason = "counts of a benchmark are small")]
 
 mod call;
+#[path = "../machine/mod.rs"]
+mod machine;
 #[path = "../plot/mod.rs"]
 mod plot;
 mod used;
@@ -34,6 +36,7 @@ use sidetape::id::Channel;
 use sidetape::io::render::{Options, render};
 
 use call::Call;
+use machine::{day_and_processor, said};
 use plot::{Line, draw};
 use used::{Used, run};
 
@@ -352,18 +355,7 @@ fn growth() {
 /// When and where, and with what.
 fn print_head(call: &Call) {
     let begun = Instant::now();
-    let said = |program: &str, arguments: &[&str]| {
-        let output = Command::new(program).args(arguments).output().ok()?;
-        let text =
-            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-        Some(text.lines().next().unwrap_or_default().trim().to_owned())
-    };
-    let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model =
-        cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("an unknown processor");
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let date = said("date", &["+%Y-%m-%d"]).unwrap_or_default();
-    println!("{date}, {cores} cores of {}", model.trim_start_matches(['\t', ':', ' ']));
+    println!("{}", day_and_processor());
     for (program, arguments) in [
         ("ffmpeg", &["-version"][..]),
         ("gst-launch-1.0", &["--version"]),

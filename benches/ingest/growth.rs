@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::pace::{self, Paced};
+use super::pace::{self, Over, Paced};
 use super::plot::{Line, draw};
 use super::table::{Row, print_row, thousands};
 
@@ -16,7 +16,7 @@ const PACKET: Duration = Duration::from_millis(20);
 /// Measures each point, prints it, and draws them.
 pub(crate) fn measure() {
     let points: Vec<(usize, Paced)> =
-        POINTS.iter().map(|calls| (*calls, pace::run_together(*calls, PACKET, HOW_LONG))).collect();
+        POINTS.iter().map(|calls| (*calls, pace::run(Over::UdpTogether, *calls, PACKET, HOW_LONG))).collect();
     for (calls, paced) in &points {
         print_row(&Row {
             what: format!("{} calls in real time", thousands(*calls as f64)),

@@ -27,6 +27,8 @@
 
 mod ends;
 mod growth;
+#[path = "../machine/mod.rs"]
+mod machine;
 mod pace;
 mod peer;
 #[path = "../plot/mod.rs"]

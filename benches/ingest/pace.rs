@@ -39,14 +39,14 @@ pub(crate) fn real_time() -> Vec<Row> {
         is_met: (!goal.is_empty()).then_some(paced.cpu <= 0.2),
     };
     vec![
-        row("", &run(1000, PACKET, HOW_LONG), "≤ 20 %"),
-        row(", over the Unix stream", &run_over(Over::Stream, 1000, PACKET, HOW_LONG), ""),
+        row("", &run(Over::Udp, 1000, PACKET, HOW_LONG), "≤ 20 %"),
+        row(", over the Unix stream", &run(Over::Stream, 1000, PACKET, HOW_LONG), ""),
     ]
 }
 
 /// Row `crowd`.
 pub(crate) fn crowd() -> Vec<Row> {
-    let paced = run_together(5000, PACKET, HOW_LONG);
+    let paced = run(Over::UdpTogether, 5000, PACKET, HOW_LONG);
     vec![Row {
         what: "frames lost of 5,000 calls in real time".to_owned(),
         measured: format!("{} of {}", thousands(paced.lost as f64), thousands(paced.sent as f64)),
@@ -65,7 +65,7 @@ pub(crate) fn crowd() -> Vec<Row> {
 /// Row `memory`.
 pub(crate) fn memory() -> Vec<Row> {
     const CALLS: usize = 10_000;
-    let paced = run(CALLS, PACKET * 4, HOW_LONG);
+    let paced = run(Over::Udp, CALLS, PACKET * 4, HOW_LONG);
     let kib = paced.memory_bytes / CALLS as f64 / KIB;
     vec![Row {
         what: "resident memory for each of 10,000 open calls".to_owned(),
@@ -79,8 +79,9 @@ pub(crate) fn memory() -> Vec<Row> {
 
 /// The way to the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Over {
+pub(crate) enum Over {
     Udp,
+    /// By a sender that is no bottleneck.
     UdpTogether,
     Stream,
 }
@@ -108,17 +109,8 @@ impl Link {
     }
 }
 
-/// Sends calls in real time over UDP to a daemon of their own. `period` is the time between two packets of a channel.
-fn run(count: usize, period: Duration, how_long: Duration) -> Paced {
-    run_over(Over::Udp, count, period, how_long)
-}
-
-/// The same with a sender that is no bottleneck.
-pub(crate) fn run_together(count: usize, period: Duration, how_long: Duration) -> Paced {
-    run_over(Over::UdpTogether, count, period, how_long)
-}
-
-fn run_over(way: Over, count: usize, period: Duration, how_long: Duration) -> Paced {
+/// Sends calls in real time to a daemon of their own. `period` is the time between two packets of a channel.
+pub(crate) fn run(way: Over, count: usize, period: Duration, how_long: Duration) -> Paced {
     let daemon = Daemon::start();
     let mut calls = Calls::new(count);
     let mut link = match way {

@@ -1,7 +1,6 @@
 //! The table: one line for each goal, with what it was measured against in the same run.
 
-use std::process::Command;
-
+use super::machine::{day_and_processor, said};
 use super::peer;
 
 /// One line.
@@ -17,19 +16,11 @@ pub(crate) struct Row {
 
 /// Prints when and where, and the head of the table.
 pub(crate) fn print_head() {
-    let said = |program: &str, arguments: &[&str]| {
-        let output = Command::new(program).args(arguments).output();
-        output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
-    };
-    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown");
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     println!(
-        "{}, {cores} cores of {}, Linux {}, spool on {}, load of others {}\n",
-        said("date", &["+%Y-%m-%d"]),
-        model.trim_start_matches(['\t', ':', ' ']),
-        said("uname", &["-r"]),
+        "{}, Linux {}, spool on {}, load of others {}\n",
+        day_and_processor(),
+        said("uname", &["-r"]).unwrap_or_default(),
         peer::file_system(&peer::parent()),
         load.split(' ').next().unwrap_or_default(),
     );
