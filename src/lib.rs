@@ -47,9 +47,9 @@
 //! manifest, 7 enter the catalogue (not built yet), 8 remove the spool file, sync the directory. Starting up runs the
 //! same code from whatever step the disk shows.
 //!
-//! What step 4 makes is not synced. It is a function of the spool, nothing reads it after a crash, and step 5 compares what the
-//! store has with the sums that were taken while it was made. Most of it is gone before the disk would have seen it, which
-//! halves what a call costs the disk.
+//! What step 4 makes is not synced. It is a function of the spool, nothing reads it after a crash, and step 5 compares
+//! what the store has with the sums that were taken while it was made. Most of it is gone before the disk would have
+//! seen it, which halves what a call costs the disk.
 //!
 //! # Invariants
 //! - Spool gone ⇒ audio and manifest are in the store.

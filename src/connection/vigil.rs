@@ -105,7 +105,8 @@ impl Vigil {
         own.packets.is_multiple_of(SAMPLED)
     }
 
-    /// Takes note of a packet of a channel that came `now` and is looked at: `sound` is how long it sounds, by [`sound`]. `is_awaited` says whether the other channel should be heard, and `patience` for how long it need not.
+    /// Takes note of a packet of a channel that came `now` and is looked at: `sound` is how long it sounds, by
+    /// [`sound`]. `is_awaited` says whether the other channel should be heard, and `patience` for how long it need not.
     pub fn hear(
         &mut self,
         now: Mono,

@@ -24,8 +24,8 @@ use tracing::{debug, warn};
 use super::gate::Via;
 use super::ingest::Ingest;
 
-/// What the socket may hold while the daemon is not scheduled: a tenth of a second of five thousand calls. With 8 MiB these
-/// lost some frames on two busy cores. What is not used takes no memory.
+/// What the socket may hold while the daemon is not scheduled: a tenth of a second of five thousand calls. With 8 MiB
+/// these lost some frames on two busy cores. What is not used takes no memory.
 const RECEIVE_BUFFER_BYTES: usize = 32 * 1024 * 1024;
 /// The largest UDP datagram.
 const DATAGRAM_MAX_BYTES: usize = 65_536;

@@ -1,5 +1,5 @@
-//! The HTTP port: health, readiness, metrics, live connections (`live`), ports for plain RTP (`open`), control (`control`), and stretches of
-//! their audio (`audio`). Errors are `application/problem+json` (RFC 9457).
+//! The HTTP port: health, readiness, metrics, live connections (`live`), ports for plain RTP (`open`), control
+//! (`control`), and stretches of their audio (`audio`). Errors are `application/problem+json` (RFC 9457).
 //!
 //! Where a token is set, everything but health and readiness needs it. The port has a bound on its own work: two spool
 //! files are read at a time, on threads of their own, and more requests wait. A client that reads slowly holds up
@@ -214,8 +214,8 @@ async fn authorize(
     ([(header::WWW_AUTHENTICATE, "Bearer")], problem).into_response()
 }
 
-/// Whether a request is to an IP address or to localhost. That of a page whose own name was made to resolve to loopback (DNS
-/// rebinding) is to that name. It may have no `Origin`, but a `Host` it has: browsers leave that out of none.
+/// Whether a request is to an IP address or to localhost. That of a page whose own name was made to resolve to loopback
+/// (DNS rebinding) is to that name. It may have no `Origin`, but a `Host` it has: browsers leave that out of none.
 fn is_to_an_address(request: &Request) -> bool {
     let is_address = |authority: &Authority| {
         let host = authority.host();
