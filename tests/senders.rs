@@ -435,9 +435,9 @@ fn the_senders_are_written_as_their_languages_want_it() {
         run(Command::new("node").arg("--check").arg(folder("node").join(script)));
     }
     let cache = tempfile::tempdir().unwrap();
-    for script in ["gateway.py", "sidetape_sender.py"] {
+    for module in ["py_compile gateway.py sidetape_sender.py", "unittest"] {
         let mut python = Command::new("python3");
-        python.args(["-W", "error", "-m", "py_compile"]).arg(folder("python").join(script));
+        python.current_dir(folder("python")).args(["-W", "error", "-m"]).args(module.split(' '));
         run(python.env("PYTHONPYCACHEPREFIX", cache.path()));
     }
 }

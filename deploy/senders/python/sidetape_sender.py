@@ -208,10 +208,12 @@ class Sender:
 
     async def _change(self, timeout):
         """Waits until a daemon is found or lost, or for `timeout` seconds."""
+        # Not by `wait_for`: before Python 3.12 it loses a cancellation that comes together with the change.
+        change = self._loop.create_task(self._changed.wait())
         try:
-            await asyncio.wait_for(self._changed.wait(), timeout)
-        except asyncio.TimeoutError:
-            pass
+            await asyncio.wait([change], timeout=timeout)
+        finally:
+            change.cancel()
 
     def _break_off(self):
         self._close_link()
