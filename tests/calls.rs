@@ -2,8 +2,12 @@
 
 mod rig;
 
+use std::io::IoSlice;
+use std::net::UdpSocket;
+use std::os::fd::AsRawFd as _;
 use std::path::Path;
 
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use serde_json::json;
 
 use rig::daemon::Daemon;
@@ -348,6 +352,30 @@ fn calls_that_run_at_once_over_all_sockets_keep_apart() {
         assert_eq!(manifest["outcome"], "ok", "{manifest}");
         assert!(recording.sounds(0) == sounds_in(caller) && recording.sounds(1) == sounds_in(ai), "{id}");
     }
+}
+
+#[test]
+fn datagrams_that_travel_together_are_frames_of_their_own() {
+    let place = Place::new();
+    let daemon = Daemon::start(&place);
+    let packets: Vec<_> = (0..60).map(|n| marked_packet(&format!("packet {n:02}"))).collect();
+    let sent = Sender::new(1).packets(&packets);
+    let mut together: Vec<_> =
+        sent.iter().map(|sent| frame(kind::RTP, CALLER, sent.at_us, b"call", &sent.rtp)).collect();
+    let length = u16::try_from(together[0].len()).unwrap();
+    together.push(frame(kind::END, WHOLE, 0, b"call", b""));
+    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+    udp.connect(daemon.udp()).unwrap();
+    // One system call, which the kernel cuts into datagrams of so many bytes, or hands on whole to who can take it.
+    let (bytes, cut) = (together.concat(), [ControlMessage::UdpGsoSegments(&length)]);
+    sendmsg::<()>(udp.as_raw_fd(), &[IoSlice::new(&bytes)], &cut, MsgFlags::empty(), None).unwrap();
+    let (manifest, recording) = place.recording("call");
+    assert_eq!(
+        (&manifest["outcome"], &manifest["channels"]["caller"]["packets"]),
+        (&"ok".into(), &60.into())
+    );
+    assert!(recording.sounds(0) == sounds_in(&packets));
+    assert!(daemon.stop().contains("dropped=\"none\""));
 }
 
 #[test]
