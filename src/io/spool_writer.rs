@@ -1,13 +1,13 @@
 //! Two threads that bring what was received to disk: one writes, one syncs.
 //!
-//! Receivers put records into a connection's buffer and note the connection as dirty. Every 40 ms the writer takes
+//! Receivers put records into a connection's buffer and note the connection as dirty. In rounds the writer takes
 //! all dirty buffers and appends each to its file, so that what was read from a socket is in the kernel's hands within
 //! 100 ms (promise 1 of the contract): a killed daemon loses no more. Syncing, which a slow disk may draw out for
 //! seconds, is the other thread's, so that writing never waits for it. It bounds what a power failure can take.
 //!
 //! A buffer that could not be written goes back in front of what came after it, and is tried again. It may grow to
 //! [`BUFFER_MAX_BYTES`], and all together to [`BUFFERS_MAX_BYTES`]; beyond that frames are dropped and counted. A buffer
-//! that fills quickly does not wait for the 40 ms.
+//! that fills quickly does not wait for the next round.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -25,10 +25,12 @@ use tracing::{error, warn};
 use super::spool_dir::sync_dir;
 use crate::metrics::{Metrics, SpoolFigures};
 
-/// How often dirty buffers are written, from the beginning of one round to that of the next: with the time that writing
-/// takes, within the 100 ms promised. Each round costs a system call for each call that talks.
-const WRITE_EVERY: Duration = Duration::from_millis(60);
-/// What a round leaves to the others when it has taken all of that.
+/// How long a record may wait in its buffer: 15 ms, which the system may let the thread wait, less than promised. A file
+/// that is written first in one round may be the last one in the next, so what waits longest waits from the beginning
+/// of a round to the end of the next. Rounds are as rare as that allows, because each costs a system call for each call
+/// that talks.
+const WAIT_MAX: Duration = Duration::from_millis(85);
+/// What a round leaves to the others when it takes more than half of that.
 const REST: Duration = Duration::from_millis(5);
 /// What one connection may have in memory while the disk does not take it: a minute of two voices.
 pub const BUFFER_MAX_BYTES: usize = 1024 * 1024;
@@ -286,7 +288,8 @@ impl Writer {
             // What the disk does not take now it will hardly take at once.
             let is_urgent = work.is_urgent.load(Ordering::Relaxed) && !guard.is_empty();
             if !is_urgent || work.is_failing.load(Ordering::Relaxed) {
-                let rest = WRITE_EVERY.saturating_sub(begun.elapsed()).max(REST);
+                let took = begun.elapsed();
+                let rest = WAIT_MAX.saturating_sub(took * 2).max(REST);
                 drop(work.wake.wait_timeout(guard, rest));
             }
         }
