@@ -12,14 +12,18 @@
 //! | `growth` | processor time and memory from 10 to 10,000 calls |
 //!
 //! All rows but `growth` without an argument. Each daemon is the release program as a process of its own, with a folder
-//! of its own: in `SIDETAPE_BENCH_DIR`, else among the temporary files. `SIDETAPE_BENCH_PROGRAM` names another build. Processor time is what `/proc/PID/stat` says of that
-//! process: system calls included, the sender's not.
+//! of its own: in `SIDETAPE_BENCH_DIR`, else among the temporary files. `SIDETAPE_BENCH_PROGRAM` names another build.
+//! Processor time is what `/proc/PID/stat` says of that process: system calls included, the sender's not.
 //!
 //! **No loss** is not a matter of luck in `udp` and `stream`: the sender never has more than [`throughput::WINDOW`]
 //! datagrams under way that no PING has told to be read, so that no socket can overrun. The rate is what comes through then,
 //! up to the moment at which the last byte is in a spool file; all files are read back, and each packet must be there. The
-//! bare loop gets the same datagrams of the same sender, in the same window, in turn with the daemon. The sender hands the kernel
-//! 64 datagrams at once (UDP GSO), so that it is not what bounds them; the receivers get each one alone.
+//! bare loop gets the same datagrams of the same sender, in the same window, in turn with the daemon.
+//!
+//! **Two ways of sending.** Datagrams sent one by one, as most gateways send them, cost the sender more than any receiver: it
+//! bounds both. Sent together, 64 to a system call that the kernel passes on as one piece (UDP GSO), they cost it next to
+//! nothing: the receivers bound themselves, and one that takes them as they come (UDP GRO), as ours does, is ahead of one
+//! to which the kernel has to cut them.
 //!
 //! Packets: 60 bytes of Opus, 20 ms, ids of 36 bytes, so datagrams of 124 bytes.
 #![allow(clippy::unwrap_used, reason = "a benchmark may fail")]

@@ -1,6 +1,5 @@
 //! Rows `pace`, `crowd` and `memory`: calls in real time, over UDP. Each datagram is sent alone, but those of `crowd`: a
-//! sender that sends half a million a second one by one would need a core and a half for itself. Its calls still share
-//! both cores, and the receiver gets each datagram alone.
+//! sender that sends half a million a second one by one would need a core and a half for itself.
 
 use std::time::{Duration, Instant};
 
@@ -40,6 +39,7 @@ pub(crate) fn real_time() -> Vec<Row> {
     };
     vec![
         row("", &run(Over::Udp, 1000, PACKET, HOW_LONG), "≤ 20 %"),
+        row(", sent together (GSO)", &run(Over::UdpTogether, 1000, PACKET, HOW_LONG), "≤ 20 %"),
         row(", over the Unix stream", &run(Over::Stream, 1000, PACKET, HOW_LONG), ""),
     ]
 }
