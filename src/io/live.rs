@@ -25,7 +25,7 @@ use crate::time::{Mono, micros};
 
 /// How long a disk may take until somebody who waits for it is told that it does not write.
 const DISK_PATIENCE: Duration = Duration::from_secs(1);
-/// How often the writer is looked at meanwhile. It writes every 80 ms or so.
+/// How often the writer is looked at meanwhile. It writes every 70 ms or so.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// A look at a live connection. What the manifest has, too, is called as there.

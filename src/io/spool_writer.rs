@@ -25,11 +25,11 @@ use tracing::{error, warn};
 use super::spool_dir::sync_dir;
 use crate::metrics::{Metrics, SpoolFigures};
 
-/// How long a record may wait in its buffer: 15 ms, which the system may let the thread wait, less than promised. A file
+/// How long a record may wait in its buffer: 25 ms, which the system may let the thread wait, less than promised. A file
 /// that is written first in one round may be the last one in the next, so what waits longest waits from the beginning
 /// of a round to the end of the next. Rounds are as rare as that allows, because each costs a system call for each call
 /// that talks.
-const WAIT_MAX: Duration = Duration::from_millis(85);
+const WAIT_MAX: Duration = Duration::from_millis(75);
 /// What a round leaves to the others when it takes more than half of that.
 const REST: Duration = Duration::from_millis(5);
 /// What one connection may have in memory while the disk does not take it: a minute of two voices.
