@@ -18,7 +18,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// The argument by which this program becomes the bare loop.
 pub(crate) const BARE: &str = "bare-recv";
 /// The bare loop's receive buffer, as large as the daemon's.
-const BUFFER_BYTES: usize = 8 * 1024 * 1024;
+const BUFFER_BYTES: usize = 32 * 1024 * 1024;
 /// The unit of the times in `/proc/PID/stat`: USER_HZ, which is 100 on every Linux.
 const TICKS_PER_SECOND: f64 = 100.0;
 

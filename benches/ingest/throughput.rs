@@ -6,7 +6,7 @@ use super::peer::{Bare, Daemon, PATIENCE, Process};
 use super::sender::{Calls, PING_BYTES, Sending, Stream, Udp};
 use super::table::{Row, median, thousands};
 
-/// Datagrams under way at most: well within the socket's buffer, which holds some 20,000.
+/// Datagrams under way at most: well within the sockets' buffers, which hold 20,000 and more.
 pub(crate) const WINDOW: usize = 4096;
 const CALLS: usize = 1000;
 /// Handed over at once.
