@@ -1,9 +1,13 @@
-//! Names of things: connections and channels.
+//! Names of things: connections, recordings and channels.
 
 use std::borrow::Borrow;
 use std::fmt;
 
 use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+use uuid::{Builder, Uuid};
+
+use crate::time::Wall;
 
 /// The longest connection id, in bytes (contract: 1..=128).
 pub const CONNECTION_ID_MAX_BYTES: usize = 128;
@@ -69,6 +73,55 @@ impl Borrow<str> for ConnectionId {
 impl fmt::Display for ConnectionId {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(&self.0)
+    }
+}
+
+/// The name of one recording: a UUID (RFC 9562), drawn when its spool file is made. It stays the same over restarts, and
+/// when the file is made anew; each part of a long call has its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct RecordingId(Uuid);
+
+impl RecordingId {
+    /// Makes an id that sorts by its time (version 7), of 74 of these random bits.
+    #[must_use]
+    pub fn draw(at: Wall, random: [u8; 10]) -> Self {
+        let ms = u64::try_from(at.0.max(0) / 1000).unwrap_or(0);
+        Self(Builder::from_unix_timestamp_millis(ms, &random).into_uuid())
+    }
+
+    /// Makes the id of a recording that was never given one (version 8): the same seed gives the same id.
+    #[must_use]
+    pub fn derived(seed: &[u8]) -> Self {
+        let sum = Sha256::digest(seed);
+        let mut bytes = [0; 16];
+        bytes.iter_mut().zip(sum).for_each(|(byte, from)| *byte = from);
+        Self(Builder::from_custom_bytes(bytes).into_uuid())
+    }
+
+    /// Reads an id as [`fmt::Display`] writes it: 36 characters, hexadecimal digits and hyphens.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let id = Uuid::try_parse(text).ok().map(Self)?;
+        (id.to_string() == text).then_some(id)
+    }
+
+    /// Makes an id of the bytes that [`RecordingId::to_bytes`] gave.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(Uuid::from_bytes(bytes))
+    }
+
+    /// The sixteen bytes of the id.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; 16] {
+        self.0.into_bytes()
+    }
+}
+
+impl fmt::Display for RecordingId {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.hyphenated().fmt(out)
     }
 }
 
@@ -171,6 +224,19 @@ mod tests {
         assert_eq!(ConnectionId::check(b"\xff"), Err(IdError::NotUtf8));
         assert_eq!(ConnectionId::check(b"a\nb"), Err(IdError::Control));
         assert_eq!(ConnectionId::check("a\u{85}b".as_bytes()), Err(IdError::Control));
+    }
+
+    #[test]
+    fn a_recording_id_reads_back_and_sorts_by_its_time() {
+        let early = RecordingId::draw(Wall(1_767_323_045_678_901), [0xff; 10]);
+        let late = RecordingId::draw(Wall(1_767_323_045_679_901), [0; 10]);
+        assert!(early < late && early.to_string() < late.to_string());
+        assert_eq!(RecordingId::parse(&early.to_string()), Some(early));
+        assert_eq!(RecordingId::from_bytes(early.to_bytes()), early);
+        assert_eq!(early.to_string().as_bytes()[14], b'7');
+        assert_eq!(RecordingId::parse(&early.to_string().to_uppercase()), None, "one way to write it");
+        let derived = RecordingId::derived(b"seed");
+        assert_eq!((derived, derived.to_string().as_bytes()[14]), (RecordingId::derived(b"seed"), b'8'));
     }
 
     #[test]
