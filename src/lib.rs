@@ -26,7 +26,7 @@
 //! | [`plain`] | plain RTP on ports of a call's own: whom to believe there, and the answer as SDP |
 //! | [`opus`] | Opus packets as frames, split and joined without touching one |
 //! | [`connection`] | one call's life as a state machine, its metadata, what a pause keeps out, and whether both sides are heard |
-//! | [`spool`] | the format of the durable log, and how to read around damage |
+//! | [`spool`] | the durable log: its format, how to read around damage, and the names of its files |
 //! | [`timeline`] | sequence numbers and timestamps unwrapped, packets placed on one 48 kHz clock |
 //! | [`codec`] | G.711, G.722, L16 to samples; concealment; resampling to 48 kHz |
 //! | [`sound`] | a channel as samples: decoded, concealed, resampled, each in its place |

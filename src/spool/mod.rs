@@ -32,6 +32,7 @@
     deny(clippy::indexing_slicing, clippy::as_conversions, clippy::arithmetic_side_effects)
 )]
 
+pub mod name;
 pub mod scan;
 
 use crate::id::{ConnectionId, Scope};
