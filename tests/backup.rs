@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 
 use rig::daemon::Daemon;
 use rig::gateway::{AI, CALLER, Gateway, Socket};
+use rig::http::http_address;
 use rig::media::{SPEECH, Sender, voice};
+use rig::metrics::Page;
 use rig::place::Place;
 use rig::recording::{Recording, sounds_in};
 use rig::wait_for;
@@ -126,6 +128,53 @@ fn those_that_always_fail_keep_no_other_in_the_backup() {
     for n in 0..4 {
         place.recording(&format!("call-{n}"));
     }
+    daemon.stop();
+}
+
+/// Plays a call into the backup, and kills the daemon. Returns the spool file that is set aside.
+fn killed_with_one_in_the_backup(place: &Place, payloads: &[Vec<u8>]) -> PathBuf {
+    let daemon = Daemon::start(place);
+    let mut gateway = Gateway::connect(place, &daemon, Socket::UnixStream);
+    gateway.play("c", CALLER, &Sender::new(1).packets(payloads));
+    gateway.end("c");
+    let name = wait_for("the spool file to be set aside", || spool(place, ".spool.backup").pop());
+    daemon.kill();
+    place.spool().join(name)
+}
+
+#[test]
+fn what_is_in_the_backup_under_a_number_is_brought_back_too() {
+    let (place, backup) = broken("0");
+    let payloads = voice(SPEECH, 150.0, 50);
+    let file = killed_with_one_in_the_backup(&place, &payloads);
+    std::fs::rename(&file, file.with_extension("backup-2")).unwrap();
+    mend(&place);
+    let daemon = Daemon::start(&place);
+    let (_, recording) = place.recording("c");
+    assert!(recording.sounds(0) == sounds_in(&payloads));
+    wait_for("the backup to be empty", || names(&backup).is_empty().then_some(()));
+    wait_for("the spool to be empty", || spool(&place, "").iter().all(|name| name == "lock").then_some(()));
+    daemon.stop();
+}
+
+#[test]
+fn what_is_in_the_backup_and_turns_out_damaged_is_set_aside_as_that() {
+    let (place, _) = broken("0");
+    let file = killed_with_one_in_the_backup(&place, &voice(SPEECH, 150.0, 50));
+    let mut bytes = std::fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    mend(&place);
+    let place = place.with("AUDIO_HTTP_LISTEN", "127.0.0.1:0");
+    let daemon = Daemon::start(&place);
+    let (manifest, _) = place.recording("c");
+    assert!(manifest["reasons"].as_array().unwrap().iter().any(|reason| reason == "spool_damaged"));
+    wait_for("it to leave the backup", || {
+        spool(&place, "").iter().all(|name| !name.contains(".backup")).then_some(())
+    });
+    assert_eq!(spool(&place, ".spool.damaged").len(), 1, "{:?}", spool(&place, ""));
+    Page::when(&http_address(&daemon), r#"sidetape_spool_files{state="damaged"}"#, |files| files == 1.0);
     daemon.stop();
 }
 

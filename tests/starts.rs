@@ -9,7 +9,7 @@ use rig::gateway::{AI, CALLER, Gateway, Socket, kind};
 use rig::media::{SPEECH, Sender, marked_packet, voice};
 use rig::place::Place;
 use rig::recording::sounds_in;
-use sidetape::id::{Channel, ConnectionId, Scope};
+use sidetape::id::{Channel, ConnectionId, RecordingId, Scope};
 use sidetape::io::spool_dir::SpoolDir;
 use sidetape::spool::{Header, Record, RecordKind};
 use sidetape::time::{Mono, Wall};
@@ -22,7 +22,7 @@ fn write_backlog(place: &Place) {
     let spool = SpoolDir::open(&place.spool()).unwrap();
     let connection = ConnectionId::new("old").unwrap();
     let opened = Wall(1_600_000_000_000_000);
-    let file = spool.new_file(&connection, opened);
+    let file = spool.new_file(&connection, opened, RecordingId::derived(b"old"));
     let mut bytes = Vec::new();
     Header { connection, opened, opened_mono: Mono(0), part: 1 }.append_to(&mut bytes);
     let rtp = &Sender::new(1).packets(&[marked_packet("one of very many")])[0].rtp;

@@ -13,6 +13,7 @@ use serde_json::Value;
 use sidetape::manifest::Outcome;
 use sidetape::metrics::exposition::names;
 use sidetape::metrics::{DropReason, Loss, RetryCause, SpoolState, Upload, Word};
+use sidetape::spool::name::Aside;
 
 use rig::daemon::Daemon;
 use rig::gateway::{AI, CALLER, Gateway, Socket};
@@ -114,6 +115,25 @@ fn alerts_and_dashboard_name_what_there_is() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn whatever_state_of_a_file_waits_for_a_person_is_told_to_one() {
+    let mut waiting: Vec<_> = Aside::ALL.into_iter().filter(|why| why.waits_for_a_person()).collect();
+    waiting.sort_by_key(|why| why.name());
+    let words: Vec<_> = waiting.iter().map(|why| SpoolState::from(*why).name()).collect();
+    let matcher = format!("state=~\"{}\"", words.join("|"));
+    assert!(
+        read("deploy/alerts.yaml").contains(&format!("sidetape_spool_files{{{matcher}}} > 0")),
+        "{matcher}"
+    );
+    assert!(queries().iter().any(|query| query.contains(&matcher)), "{matcher}");
+    let (readme, operating) = (read("README.md"), read("deploy/OPERATING.md"));
+    for why in Aside::ALL {
+        let name = why.name();
+        assert!(readme.contains(&format!("\n| `….spool.{name}` | ")), "README.md does not explain {name}");
+        assert!(operating.contains(&format!("`.spool.{name}`")), "deploy/OPERATING.md does not name {name}");
     }
 }
 

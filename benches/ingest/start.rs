@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{Advice, fadvise};
-use sidetape::id::{Channel, ConnectionId, Scope};
+use sidetape::id::{Channel, ConnectionId, RecordingId, Scope};
 use sidetape::io::spool_dir::SpoolDir;
 use sidetape::spool::{Header, Record, RecordKind, SealCause};
 use sidetape::time::{Mono, Wall};
@@ -49,7 +49,7 @@ fn write_spool(path: &std::path::Path) {
     for call in 0..CALLS {
         let connection = ConnectionId::new(&format!("0192a0b4-7c1e-7d3f-8a2b-{call:012}")).unwrap();
         let opened = Wall(1_800_000_000_000_000);
-        let file = spool.new_file(&connection, opened);
+        let file = spool.new_file(&connection, opened, RecordingId::derived(connection.as_str().as_bytes()));
         let mut bytes = Vec::new();
         Header { connection, opened, opened_mono: Mono(0), part: 1 }.append_to(&mut bytes);
         for packet in 0..PACKETS {

@@ -15,13 +15,12 @@ use tracing::{debug, info, warn};
 
 use super::finish::{FinishError, Finisher, Prepared, clear_up};
 use super::log::chain;
-use super::spool_dir::set_aside;
+use super::spool_dir::{parse_name, set_aside};
 use super::spool_writer::lock;
 use super::store::Store;
 use crate::metrics::Metrics;
+use crate::spool::name::Aside;
 
-/// What a spool file is called whose recording is in the backup.
-const SUFFIX: &str = ".backup";
 /// How often the first choice is tried with what is in the backup, at least.
 const TRY_EVERY_MAX: Duration = Duration::from_secs(60);
 const TRY_EVERY_MIN: Duration = Duration::from_secs(1);
@@ -54,7 +53,7 @@ impl Health {
 
 /// Whether the recording of a spool file is in the backup.
 pub(super) fn is_backed_up(spool: &Path) -> bool {
-    spool.as_os_str().as_encoded_bytes().ends_with(SUFFIX.as_bytes())
+    parse_name(spool).is_some_and(|name| name.is_backed_up())
 }
 
 /// The spool files of a directory whose recordings are in the backup, oldest first.
@@ -64,8 +63,10 @@ pub(super) fn is_backed_up(spool: &Path) -> bool {
 pub fn backed_up(directory: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(directory)? {
-        let path = entry?.path();
-        if is_backed_up(&path) {
+        let entry = entry?;
+        let path = entry.path();
+        // Opening a pipe would wait for ever, and all others with it.
+        if is_backed_up(&path) && entry.file_type().is_ok_and(|kind| kind.is_file()) {
             found.push(path);
         }
     }
@@ -93,7 +94,7 @@ impl Finisher {
             }
         };
         clear_up(spool)?;
-        let kept = set_aside(spool, SUFFIX)?;
+        let kept = set_aside(spool, Aside::BackedUp)?;
         Metrics::add(&self.metrics().backed_up);
         warn!(
             connection = ?ready.connection_id(),

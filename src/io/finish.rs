@@ -28,6 +28,7 @@ use crate::manifest::{self, Manifest};
 use crate::metrics::{Metrics, RetryCause, Upload};
 use crate::publish::key::{self, Names};
 use crate::publish::label::label;
+use crate::spool::name::{Aside, Made};
 
 /// Recordings sent at once: enough for a link of some delay, few enough that a store that hangs ties up little.
 pub const UPLOADS_MAX: usize = 8;
@@ -291,7 +292,7 @@ impl Finisher {
         self.metrics.end_to_published.observe(since_end(spool));
         clear_up(spool)?;
         let End::Keep(keep) = ready.end else { return remove(spool) };
-        let (connection, kept) = (&manifest.connection_id, set_aside(spool, keep_suffix(keep))?);
+        let (connection, kept) = (&manifest.connection_id, set_aside(spool, aside_of(keep))?);
         let path = kept.display();
         match keep {
             Keep::Undecodable => {
@@ -307,7 +308,7 @@ impl Finisher {
     /// Sets a spool aside of which no recording can be made.
     fn give_up(&self, spool: &Path, connection: Option<&String>, reason: &str) -> io::Result<()> {
         clear_up(spool)?;
-        let kept = set_aside(spool, ".failed")?;
+        let kept = set_aside(spool, Aside::Failed)?;
         self.metrics.finish(manifest::Outcome::Failed);
         error!(
             connection = connection.map(tracing::field::debug),
@@ -470,8 +471,8 @@ fn to_json(manifest: &Manifest, rendered: &Rendered, audio_key: &str) -> Vec<u8>
 /// # Errors
 /// Where the disk says no.
 pub fn clear_up(spool: &Path) -> io::Result<()> {
-    for suffix in [".opus", ".left", ".right"] {
-        match fs::remove_file(beside(spool, suffix)) {
+    for made in Made::RENDERED {
+        match fs::remove_file(beside(spool, made)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
@@ -485,10 +486,10 @@ fn remove(spool: &Path) -> io::Result<()> {
     sync_dir(spool.parent().unwrap_or(Path::new(".")))
 }
 
-fn keep_suffix(keep: Keep) -> &'static str {
+fn aside_of(keep: Keep) -> Aside {
     match keep {
-        Keep::Undecodable => ".kept",
-        Keep::Damaged => ".damaged",
+        Keep::Undecodable => Aside::Kept,
+        Keep::Damaged => Aside::Damaged,
     }
 }
 

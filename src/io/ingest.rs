@@ -18,6 +18,7 @@ use tracing::{debug, info, warn};
 
 use super::awaited::{Awaited, Group, HeldFrame, Hold};
 use super::clock::Clock;
+use super::draw::draw;
 use super::gate::{Gate, Via};
 use super::log::DropLog;
 use super::slot::{Slot, SlotState, Timer};
@@ -325,7 +326,7 @@ impl Ingest {
         now: Mono,
     ) -> Arc<Slot> {
         let opened = self.clock.wall();
-        let path = self.spool.new_file(&id, opened);
+        let path = self.spool.new_file(&id, opened, draw(&id, opened));
         let mut bytes = Vec::new();
         Header { connection: id.clone(), opened, opened_mono: now, part }.append_to(&mut bytes);
         let mut merged = Metadata::default();

@@ -14,9 +14,7 @@ use tracing::{error, info, warn};
 use super::awaited::Group;
 use super::ingest::{Ingest, Resumed};
 use super::rtp_ports::RtpPorts;
-use super::spool_dir::{
-    ReadError, SpoolDir, header_of, is_own_name, is_sealed, read, set_aside, sum_in_name,
-};
+use super::spool_dir::{ReadError, SpoolDir, header_of, is_sealed, own_name, read, set_aside};
 use crate::connection::metadata::Metadata;
 use crate::connection::redaction::Redaction;
 use crate::connection::{Connection, Keep, Rules};
@@ -24,6 +22,7 @@ use crate::frame::{Message, parse_body};
 use crate::id::Scope;
 use crate::packet::parse_rtp;
 use crate::plain::ports_of;
+use crate::spool::name::Aside;
 use crate::spool::scan::{Located, Tail};
 use crate::spool::{Header, Record, RecordKind, SealCause};
 use crate::time::Mono;
@@ -60,8 +59,8 @@ pub fn groups(dir: &SpoolDir) -> io::Result<Vec<Group>> {
 
 /// The checksum of the id of the connection that a file is of.
 fn sum_of_id(path: &Path) -> Option<u32> {
-    if let Some(sum) = sum_in_name(path) {
-        return Some(sum);
+    if let Some(name) = own_name(path) {
+        return Some(name.sum());
     }
     // Opening a pipe would wait for ever.
     let is_file = fs::symlink_metadata(path).is_ok_and(|file| file.is_file());
@@ -161,7 +160,7 @@ pub fn recover(
 }
 
 fn set_aside_foreign(path: &Path, reason: &str) {
-    match set_aside(path, ".failed") {
+    match set_aside(path, Aside::Failed) {
         Ok(aside) => {
             error!(path = %aside.display(), error = reason, "no spool file, set aside: look at it, and remove it when it is not needed");
         }
@@ -256,7 +255,7 @@ fn take_up(path: &Path, rules: Rules) -> Result<TakenUp, NotTakenUp> {
     if !file.is_file() {
         return Err(NotTakenUp::Foreign("not a regular file".to_owned()));
     }
-    if file.len() == 0 && is_own_name(path) {
+    if file.len() == 0 && own_name(path).is_some() {
         fs::remove_file(path)?;
         return Ok(TakenUp::Nothing);
     }

@@ -25,6 +25,7 @@ use crate::mux::ogg::{Layout, PRE_SKIP};
 use crate::recording::{Arrangement, arrange};
 use crate::sound::SoundError;
 use crate::spool::Header;
+use crate::spool::name::Made;
 use crate::spool::scan::Tail;
 use crate::time::{Samples48k, Wall};
 
@@ -219,12 +220,12 @@ pub fn describe_failure(spool: &Path, options: &Options, reason: &str) -> Result
     Ok(Rendered { manifest, files: Vec::new(), keep: None, start: call.start, format: "" })
 }
 
-/// The word for a file of a recording, what its name ends in.
-fn names(only: Option<Channel>) -> (Option<&'static str>, &'static str) {
+/// The word for a file of a recording, and what it is beside the spool file.
+fn names(only: Option<Channel>) -> (Option<&'static str>, Made) {
     match only {
-        None => (None, ".opus"),
-        Some(Channel::Caller) => (Some("left"), ".left"),
-        Some(Channel::Ai) => (Some("right"), ".right"),
+        None => (None, Made::Opus),
+        Some(Channel::Caller) => (Some("left"), Made::Left),
+        Some(Channel::Ai) => (Some("right"), Made::Right),
     }
 }
 
@@ -236,12 +237,12 @@ fn begin(
     ledger: &Ledger,
     manifest: &Manifest,
 ) -> io::Result<OggFile> {
-    let (_, suffix) = names(only);
+    let (_, made) = names(only);
     let layout = if only.is_some() { Layout::Mono } else { stereo };
     // As private as the spool.
     let file =
-        OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(beside(spool, suffix))?;
-    Ok(OggFile::begin(file, layout, serial(&ledger.header, suffix), &comments(manifest), PRE_SKIP))
+        OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(beside(spool, made))?;
+    Ok(OggFile::begin(file, layout, serial(&ledger.header, made.suffix()), &comments(manifest), PRE_SKIP))
 }
 
 fn finish(
@@ -250,9 +251,9 @@ fn finish(
     only: Option<Channel>,
     duration: Samples48k,
 ) -> io::Result<RenderedFile> {
-    let (side, suffix) = names(only);
+    let (side, made) = names(only);
     let Written { bytes, sha256, crc32c, .. } = file.finish(duration)?;
-    Ok(RenderedFile { side, path: beside(spool, suffix), bytes, sha256, crc32c })
+    Ok(RenderedFile { side, path: beside(spool, made), bytes, sha256, crc32c })
 }
 
 /// A serial number that is different for each file, and the same whenever a file is made again.

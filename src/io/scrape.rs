@@ -16,11 +16,11 @@ use rustix::time::{ClockId, clock_gettime};
 use tracing::warn;
 
 use super::ingest::Ingest;
-use super::spool_dir::opened_from_name;
+use super::spool_dir::parse_name;
 use super::spool_writer::lock;
 use crate::metrics::SpoolState;
 use crate::metrics::exposition::{Gauges, Process, SpoolSurvey, page};
-use crate::spool::EXTENSION;
+use crate::spool::name::{FileName, State};
 use crate::time::Wall;
 
 /// Makes the page of metrics.
@@ -85,7 +85,8 @@ pub fn survey(directory: &Path, live: &HashSet<PathBuf>, now: SystemTime) -> io:
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         let path = entry.path();
-        let (Some(state), Ok(found)) = (state_of(&path, live), entry.metadata()) else { continue };
+        let (Some(name), Ok(found)) = (parse_name(&path), entry.metadata()) else { continue };
+        let state = state_of(&name, live.contains(&path));
         let place = SpoolState::ALL.iter().position(|other| *other == state).expect("ALL holds every state");
         survey.files[place] += 1;
         survey.bytes[place] += found.len();
@@ -97,34 +98,21 @@ pub fn survey(directory: &Path, live: &HashSet<PathBuf>, now: SystemTime) -> io:
             survey.unpublished = survey.unpublished.max(since(sealed));
         }
         let is_wanted = matches!(state, SpoolState::Open | SpoolState::Unpublished | SpoolState::Backup);
-        if is_wanted && let Some(opened) = opened(&path) {
-            let opened = UNIX_EPOCH + Duration::from_micros(u64::try_from(opened.0).unwrap_or(0));
+        if is_wanted && let Some(name) = name.spool_name() {
+            let opened = UNIX_EPOCH + Duration::from_micros(u64::try_from(name.opened().0).unwrap_or(0));
             survey.oldest = survey.oldest.max(since(opened));
         }
     }
     Ok(survey)
 }
 
-/// When the connection of a file was opened. What is set aside has more behind its ending.
-fn opened(path: &Path) -> Option<Wall> {
-    let (stem, _) = path.file_name()?.to_str()?.rsplit_once(".spool")?;
-    opened_from_name(Path::new(&format!("{stem}.{EXTENSION}")))
-}
-
-/// What a file of the spool directory is, by its name. `None` for what is no file of a call.
-fn state_of(path: &Path, live: &HashSet<PathBuf>) -> Option<SpoolState> {
-    if path.extension().is_some_and(|extension| extension == EXTENSION) {
-        return Some(if live.contains(path) { SpoolState::Open } else { SpoolState::Unpublished });
-    }
-    let (_, suffix) = path.file_name()?.to_str()?.rsplit_once(".spool.")?;
-    // A second one of the name has a number.
-    match suffix.split('-').next()? {
-        "backup" => Some(SpoolState::Backup),
-        "opus" | "left" | "right" => Some(SpoolState::Rendered),
-        "damaged" => Some(SpoolState::Damaged),
-        "failed" => Some(SpoolState::Failed),
-        "kept" => Some(SpoolState::Kept),
-        _ => None,
+/// What a file of the spool directory is, by its name.
+fn state_of(name: &FileName, is_live: bool) -> SpoolState {
+    match (name.made(), name.state()) {
+        (Some(made), _) => made.into(),
+        (None, State::Aside(why, _)) => why.into(),
+        (None, State::Pending) if is_live => SpoolState::Open,
+        (None, State::Pending) => SpoolState::Unpublished,
     }
 }
 
@@ -179,6 +167,10 @@ mod tests {
             name(1, ".spool.failed-2"),
             name(1, ".spool.kept"),
             name(1, ".spool.damaged"),
+            // As versions before named what turned out damaged when it was in the backup.
+            name(1, ".spool.backup.damaged"),
+            name(5, ".spool.backup-2"),
+            name(5, ".spool.backup.opus"),
             dir.path().join("lock"),
             dir.path().join("notes.txt"),
         ] {
@@ -187,8 +179,8 @@ mod tests {
         let live = HashSet::from([open]);
         let now = UNIX_EPOCH + Duration::from_micros(1_767_323_055_000_000);
         let survey = survey(dir.path(), &live, now).unwrap();
-        assert_eq!(survey.files, [1, 1, 1, 2, 1, 1, 1]);
-        assert_eq!(survey.bytes, [4, 4, 4, 8, 4, 4, 4]);
+        assert_eq!(survey.files, [1, 1, 2, 3, 2, 1, 1]);
+        assert_eq!(survey.bytes, [4, 4, 8, 12, 8, 4, 4]);
         assert_eq!(survey.oldest, Duration::from_secs(10), "that in the backup, opened at 05");
         assert_eq!(survey.unpublished, Duration::ZERO, "written just now, by a clock that is ahead");
         let later = SystemTime::now() + Duration::from_secs(100);

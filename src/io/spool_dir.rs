@@ -1,36 +1,29 @@
-//! The spool directory: names of its files, its lock, and how to read one of them.
+//! The spool directory: its lock, its files, and how to read one of them.
 //!
-//! | name | what it is |
-//! | --- | --- |
-//! | `lock` | held by the one process that works on the directory |
-//! | `TIME-ID-SUM.spool` | one connection, open or sealed |
-//! | `….spool.opus`, `….left`, `….right` | a recording while it is rendered; rendered again after a crash |
-//! | `….spool.kept` | published, but with audio that this program could not decode: kept for one that can |
-//! | `….spool.damaged` | published as far as it could be read: kept for a person to look at |
-//! | `….spool.failed` | no recording could be made of it, or it is no spool file at all: likewise |
-//!
-//! What is set aside never takes the place of another file: its name gets `-2`, `-3` … Nobody but a person removes it.
+//! What a file is, its name says: [`crate::spool::name`]. Besides there is `lock`, held by the one process that works on the
+//! directory. What is set aside never takes the place of another file: its name gets `-2`, `-3` … Nobody but a person removes it.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
+use std::num::{NonZeroU16, NonZeroU32};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-use crate::id::ConnectionId;
-use crate::publish::key::harmless;
+use crate::id::{ConnectionId, RecordingId};
+use crate::spool::name::{Aside, FileName, Made, SpoolName};
 use crate::spool::scan::{Located, Scanner, Tail};
-use crate::spool::{EXTENSION, Header, HeaderError, Parsed, Record, RecordKind, SealCause};
+use crate::spool::{Header, HeaderError, Parsed, Record, RecordKind, SealCause};
 use crate::time::{Mono, Wall};
 
 /// How much of a file is read at once.
 const READ_BYTES: usize = 256 * 1024;
 /// More than a header can have.
 const HEADER_MAX_BYTES: u64 = 4096;
-/// How much of an id a file's name shows. The whole id stands in the header.
-const NAME_ID_CHARS: usize = 40;
 
 /// The spool directory, locked for this process.
 #[derive(Debug)]
@@ -95,25 +88,14 @@ impl SpoolDir {
 
     /// A name for a new connection's file that no file has.
     #[must_use]
-    pub fn new_file(&self, connection: &ConnectionId, opened: Wall) -> PathBuf {
-        let (year, month, day, hour, minute, second) = opened.civil();
-        let micros = opened.0.rem_euclid(1_000_000);
-        let id: String = harmless(connection.as_str())
-            .chars()
-            .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '_' })
-            .take(NAME_ID_CHARS)
-            .collect();
-        let sum = crc32c::crc32c(connection.as_str().as_bytes());
-        let stem = format!(
-            "{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}.{micros:06}Z-{id}-{sum:08x}"
-        );
-        let mut file = self.path.join(format!("{stem}.{EXTENSION}"));
-        let mut number = 2;
-        while file.exists() {
-            file = self.path.join(format!("{stem}-{number}.{EXTENSION}"));
-            number += 1;
-        }
-        file
+    pub fn new_file(&self, connection: &ConnectionId, opened: Wall, recording: RecordingId) -> PathBuf {
+        let name = SpoolName::new(connection, opened, recording);
+        let path = |number| self.path.join(os(&FileName::pending(name.numbered(number).to_string())));
+        // More files of one recording, whose id has just been drawn, there cannot be.
+        let mut numbers = (1..u16::MAX).filter_map(NonZeroU16::new);
+        numbers
+            .find_map(|number| Some(path(number)).filter(|file| !file.exists()))
+            .unwrap_or_else(|| path(NonZeroU16::MAX))
     }
 
     /// The spool files of connections, oldest first.
@@ -124,7 +106,7 @@ impl SpoolDir {
         let mut files = Vec::new();
         for entry in fs::read_dir(&self.path)? {
             let path = entry?.path();
-            if path.extension().is_some_and(|extension| extension == EXTENSION) {
+            if parse_name(&path).is_some_and(|name| name.is_pending()) {
                 files.push(path);
             }
         }
@@ -154,7 +136,7 @@ pub fn oldest_sealed(
     let mut oldest = BTreeSet::new();
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
-        let is_spool = path.extension().is_some_and(|extension| extension == EXTENSION);
+        let is_spool = parse_name(&path).is_some_and(|name| name.is_pending());
         let is_late = oldest.len() >= count && oldest.last().is_none_or(|last| *last < path);
         if !is_spool || is_late || !is_wanted(&path) || !is_sealed(&path).is_ok_and(|is_sealed| is_sealed) {
             continue;
@@ -257,58 +239,51 @@ pub fn header_of(path: &Path) -> Result<Header, ReadError> {
 /// What the name of a spool file tells of its header, where that is damaged: the time, and as much of the id as
 /// [`SpoolDir::new_file`] puts there, which for most ids is all. The clocks are paired at the first record.
 fn header_from_name(path: &Path, first: Mono) -> Option<Header> {
-    // What is set aside has more behind it, as `….spool.backup`.
-    let (name, _) = path.file_name()?.to_str()?.rsplit_once(".spool")?;
-    let (time, rest) = name.split_once('-')?;
-    let opened = jiff::civil::DateTime::strptime("%Y%m%dT%H%M%S%.fZ", time).ok()?;
-    let opened = opened.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_microsecond();
-    let (id, sum) = rest.rsplit_once('-')?;
-    // A second file of the same microsecond has a number behind the checksum.
-    let id = if sum.len() == 8 { id } else { id.rsplit_once('-')?.0 };
-    let connection = ConnectionId::new(id).ok()?;
-    Some(Header { connection, opened: Wall(opened), opened_mono: first, part: 1 })
+    let name = own_name(path)?;
+    let connection = ConnectionId::new(name.shown_id()).ok()?;
+    Some(Header { connection, opened: name.opened(), opened_mono: first, part: 1 })
 }
 
-/// When the connection was opened whose file has this name.
+/// Reads the name of a file. `None` where it is not that of a spool file or of what is made of one.
 #[must_use]
-pub fn opened_from_name(path: &Path) -> Option<Wall> {
-    header_from_name(path, Mono(0)).map(|header| header.opened)
+pub fn parse_name(path: &Path) -> Option<FileName> {
+    FileName::parse(path.file_name()?.as_bytes())
 }
 
-/// The checksum of the connection's id in a name that [`SpoolDir::new_file`] gave.
+/// What [`SpoolDir::new_file`] put into the name of a file. `None` where somebody else named it.
 #[must_use]
-pub fn sum_in_name(path: &Path) -> Option<u32> {
-    header_from_name(path, Mono(0))?;
-    let stem = path.file_stem()?.to_str()?;
-    let sum = stem.rsplit('-').find(|part| part.len() == 8)?;
-    u32::from_str_radix(sum, 16).ok()
+pub fn own_name(path: &Path) -> Option<SpoolName> {
+    parse_name(path)?.spool_name()
 }
 
-/// Whether a file's name is one that [`SpoolDir::new_file`] gives.
-#[must_use]
-pub fn is_own_name(path: &Path) -> bool {
-    header_from_name(path, Mono(0)).is_some()
+/// The name of a spool file, which may be any that a person gave it.
+fn name_of(spool: &Path) -> FileName {
+    parse_name(spool).unwrap_or_else(|| FileName::pending(spool.file_name().unwrap_or_default().as_bytes()))
 }
 
-/// Renames a file of the spool, so that no start takes it up again, to a name that says why and that no file has.
+fn os(name: &FileName) -> PathBuf {
+    PathBuf::from(OsStr::from_bytes(&name.to_bytes()))
+}
+
+/// Renames a file of the spool, so that no start takes it up again, to a name that says why and that no file has. Another
+/// state that the name told of before is over.
 ///
 /// # Errors
 /// Where the disk says no.
-pub fn set_aside(path: &Path, suffix: &str) -> io::Result<PathBuf> {
-    let mut aside = beside(path, suffix);
-    for number in 2u32.. {
+pub fn set_aside(path: &Path, why: Aside) -> io::Result<PathBuf> {
+    let name = name_of(path);
+    for number in (1..=u32::MAX).filter_map(NonZeroU32::new) {
+        let aside = path.with_file_name(os(&name.aside(why, number)));
         match rename_if_free(path, &aside) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                aside = beside(path, &format!("{suffix}-{number}"));
-            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             done => {
                 done?;
-                break;
+                sync_dir(path.parent().unwrap_or(Path::new(".")))?;
+                return Ok(aside);
             }
         }
     }
-    sync_dir(path.parent().unwrap_or(Path::new(".")))?;
-    Ok(aside)
+    Err(io::ErrorKind::AlreadyExists.into())
 }
 
 /// Renames unless the new name is taken. File systems that cannot do so in one step get a hard link instead.
@@ -333,12 +308,10 @@ pub fn sync_dir(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
-/// The path of a file beside a spool file: its name with `suffix` added.
+/// The path of what is made of a spool file, beside it.
 #[must_use]
-pub fn beside(spool: &Path, suffix: &str) -> PathBuf {
-    let mut name = spool.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
+pub fn beside(spool: &Path, made: Made) -> PathBuf {
+    spool.with_file_name(os(&name_of(spool).beside(made)))
 }
 
 /// Makes a file in the directory of a spool file that has no name, and is gone when it is closed, whatever happens.
@@ -353,6 +326,7 @@ pub fn nameless_beside(spool: &Path) -> io::Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spool::name::State;
 
     #[test]
     fn a_directory_is_locked_by_one_process_at_a_time() {
@@ -368,12 +342,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let spool = SpoolDir::open(dir.path()).unwrap();
         let id = ConnectionId::new("../../\u{e9} x/\u{1f600}").unwrap();
-        let file = spool.new_file(&id, Wall(1_767_323_045_678_901));
+        let (opened, recording) = (Wall(1_767_323_045_678_901), RecordingId::derived(b"x"));
+        let file = spool.new_file(&id, opened, recording);
         assert_eq!(file.parent(), Some(dir.path()));
         let name = file.file_name().unwrap().to_str().unwrap();
-        assert!(name.starts_with("20260102T030405.678901Z-_._.._") && name.is_ascii(), "{name}");
+        assert!(name.starts_with("20260102T030405.678901Z-.._.._") && name.is_ascii(), "{name}");
         fs::write(&file, b"").unwrap();
-        assert_ne!(spool.new_file(&id, Wall(1_767_323_045_678_901)), file);
+        assert_ne!(spool.new_file(&id, opened, recording), file);
     }
 
     #[test]
@@ -412,12 +387,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let spool = SpoolDir::open(dir.path()).unwrap();
         let (connection, opened) = (ConnectionId::new("call-1.a").unwrap(), Wall(1_767_323_045_678_901));
+        let recording = RecordingId::derived(b"x");
         let expected = Header { connection: connection.clone(), opened, opened_mono: Mono(7), part: 1 };
         for _ in 0..2 {
-            let file = spool.new_file(&connection, opened);
-            for file in [&file, &beside(&file, ".backup"), &beside(&file, ".backup-2")] {
-                assert_eq!(header_from_name(file, Mono(7)), Some(expected.clone()), "{}", file.display());
-            }
+            let file = spool.new_file(&connection, opened, recording);
+            fs::write(&file, b"").unwrap();
+            assert_eq!(header_from_name(&file, Mono(7)), Some(expected.clone()), "{}", file.display());
+            let aside = set_aside(&file, Aside::BackedUp).unwrap();
+            assert_eq!(header_from_name(&aside, Mono(7)), Some(expected.clone()), "{}", aside.display());
             fs::write(&file, b"").unwrap();
         }
         assert_eq!(header_from_name(Path::new("notes-of-mine-today.spool"), Mono(7)), None);
@@ -429,10 +406,31 @@ mod tests {
         let file = dir.path().join("x.spool");
         for number in 0..3u8 {
             fs::write(&file, [number]).unwrap();
-            set_aside(&file, ".failed").unwrap();
+            set_aside(&file, Aside::Failed).unwrap();
         }
         for (number, name) in (0u8..).zip(["x.spool.failed", "x.spool.failed-2", "x.spool.failed-3"]) {
             assert_eq!(fs::read(dir.path().join(name)).unwrap(), [number]);
+        }
+    }
+
+    #[test]
+    fn a_new_state_is_one_that_is_known_whatever_the_file_was_called() {
+        let dir = tempfile::tempdir().unwrap();
+        let long = "x".repeat(249);
+        let names: [&[u8]; 5] =
+            [b"letter", b"letter.backup.damaged", b"letter.backup-2", b"\xff\n", long.as_bytes()];
+        for stem in names {
+            for why in Aside::ALL {
+                let file = dir.path().join(os(&FileName::pending(stem)));
+                fs::write(&file, stem).unwrap();
+                for made in Made::ALL {
+                    fs::write(beside(&file, made), b"").unwrap();
+                    assert_eq!(parse_name(&beside(&file, made)).unwrap().made(), Some(made));
+                }
+                let aside = set_aside(&file, why).unwrap();
+                assert_eq!(fs::read(&aside).unwrap(), stem);
+                assert_eq!(parse_name(&aside).unwrap().state(), State::Aside(why, NonZeroU32::MIN));
+            }
         }
     }
 }

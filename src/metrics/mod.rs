@@ -16,6 +16,7 @@ use crate::frame::FrameError;
 use crate::id::{Channel, IdError};
 use crate::manifest::{Manifest, Outcome};
 use crate::packet::PacketError;
+use crate::spool::name::{Aside, Made};
 use crate::tap_key::Distrust;
 use histogram::Histogram;
 
@@ -258,7 +259,7 @@ words! {
     Unpublished "unpublished"
     /// In the backup storage, and not in the first one yet.
     Backup "backup"
-    /// A recording on its way into the store.
+    /// A recording on its way into the store, or a file that is to take a spool file's place.
     Rendered "rendered"
     /// Published as far as it could be read, and kept.
     Damaged "damaged"
@@ -266,6 +267,25 @@ words! {
     Failed "failed"
     /// Published, and kept for a version that knows its codec.
     Kept "kept"
+}
+
+impl From<Aside> for SpoolState {
+    fn from(why: Aside) -> Self {
+        match why {
+            Aside::BackedUp => Self::Backup,
+            Aside::Kept => Self::Kept,
+            Aside::Damaged => Self::Damaged,
+            Aside::Failed => Self::Failed,
+        }
+    }
+}
+
+impl From<Made> for SpoolState {
+    fn from(made: Made) -> Self {
+        match made {
+            Made::Opus | Made::Left | Made::Right | Made::New => Self::Rendered,
+        }
+    }
 }
 
 /// Counters, one for each word of a list.

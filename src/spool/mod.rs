@@ -42,8 +42,6 @@ use crate::time::{Mono, Wall};
 pub const MAGIC: [u8; 4] = *b"STSP";
 /// The format version written.
 pub const VERSION: u16 = 1;
-/// The ending of a spool file's name.
-pub const EXTENSION: &str = "spool";
 /// The longest body: what one unit of the framed byte stream can hold.
 pub const BODY_MAX_BYTES: usize = 65_535;
 
