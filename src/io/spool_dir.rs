@@ -13,6 +13,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
+use tracing::{info, warn};
 
 use crate::id::{ConnectionId, RecordingId};
 use crate::spool::name::{Aside, FileName, Made, SpoolName};
@@ -63,7 +64,7 @@ pub enum ReadError {
 }
 
 impl SpoolDir {
-    /// Makes the directory if it is not there, and locks it.
+    /// Makes the directory if it is not there, locks it, and removes what a crash left that was to take a spool file's place.
     ///
     /// # Errors
     /// [`SpoolDirError`]; a directory in use is told apart from one that cannot be written.
@@ -74,7 +75,10 @@ impl SpoolDir {
         let lock = options.create(true).truncate(false).write(true).mode(0o600).open(path.join("lock"));
         let lock = lock.map_err(failed)?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            Ok(()) => {
+                remove_unfinished(path);
+                Ok(Self { path: path.to_owned(), _lock: lock })
+            }
             Err(fs::TryLockError::WouldBlock) => Err(SpoolDirError::InUse { path: path.to_owned() }),
             Err(fs::TryLockError::Error(source)) => Err(failed(source)),
         }
@@ -169,6 +173,23 @@ pub fn is_sealed(path: &Path) -> io::Result<bool> {
 /// Where the disk says no.
 pub fn make(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Removes files that were to take the places of others. They are known to be in nobody's hands: the directory is locked.
+fn remove_unfinished(directory: &Path) {
+    // Whoever lists the directory next says so if that cannot be done.
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let is_unfinished = parse_name(&path).is_some_and(|name| name.made() == Some(Made::New))
+            && entry.file_type().is_ok_and(|kind| kind.is_file());
+        if !is_unfinished {
+            continue;
+        }
+        match fs::remove_file(&path) {
+            Ok(()) => info!(path = %path.display(), "unfinished file removed"),
+            Err(error) => warn!(path = %path.display(), %error, "unfinished file cannot be removed"),
+        }
+    }
 }
 
 /// Free bytes on the disk that holds a path.
@@ -335,6 +356,20 @@ mod tests {
         assert!(matches!(SpoolDir::open(dir.path()), Err(SpoolDirError::InUse { .. })));
         drop(first);
         SpoolDir::open(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn what_was_to_take_a_files_place_is_gone_at_the_next_start_and_nothing_else_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let names =
+            ["a.spool", "a.spool.new", "a.spool.opus", "b.spool.backup.new", "notes.new", ".spool.new"];
+        names.iter().for_each(|name| fs::write(dir.path().join(name), b"").unwrap());
+        fs::create_dir(dir.path().join("c.spool.new")).unwrap();
+        SpoolDir::open(dir.path()).unwrap();
+        let mut left: Vec<_> =
+            fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, [".spool.new", "a.spool", "a.spool.opus", "c.spool.new", "lock", "notes.new"]);
     }
 
     #[test]
