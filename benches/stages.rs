@@ -106,9 +106,10 @@ fn b_ingest(bencher: Bencher<'_, '_>) {
     let folder = tempfile::TempDir::new().unwrap();
     let spool = Arc::new(SpoolDir::open(folder.path()).unwrap());
     let (sealed, _end) = tokio::sync::mpsc::channel(1);
-    let writer = SpoolWriter::start(folder.path(), Duration::from_secs(1), sealed).unwrap();
     let minute = Duration::from_secs(60);
-    let rules = Rules { linger: minute, retention: minute, resume: minute, max_duration: LONGEST };
+    let reading = Rules::for_reading(false);
+    let rules = Rules { linger: minute, retention: minute, resume: minute, max_duration: LONGEST, ..reading };
+    let writer = SpoolWriter::start(folder.path(), Duration::from_secs(1), rules, sealed).unwrap();
     let limits = Limits { is_recording: true, max_connections: 10, rules, max_packets: u64::MAX };
     let ingest =
         Ingest::new(limits, Gate::new(None), Clock::start(), Arc::new(Metrics::default()), spool, writer);

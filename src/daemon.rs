@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use crate::config::Config;
+use crate::config::{Config, Digits, Recording};
 use crate::connection::Rules;
 use crate::io::awaited::Awaited;
 use crate::io::backup::Backup;
@@ -107,6 +107,8 @@ pub fn rules(config: &Config) -> Rules {
         retention: config.retention,
         resume: config.resume,
         max_duration: config.max_duration,
+        is_recorded: config.recording == Recording::Always,
+        masks_digits: config.digits == Digits::Mask,
     }
 }
 
@@ -120,6 +122,7 @@ pub fn options(config: &Config) -> Options {
         longest: config.max_duration,
         format: config.format,
         gains_db: [config.left_gain_db, config.right_gain_db],
+        masks_digits: config.digits == Digits::Mask,
     }
 }
 
@@ -150,7 +153,7 @@ impl Daemon {
         let clock = Clock::start();
         let metrics = Arc::new(Metrics::default());
         let (sealed, to_finish) = mpsc::channel(SEALED_MAX);
-        let writer = SpoolWriter::start(spool.path(), config.spool_fsync, sealed.clone())
+        let writer = SpoolWriter::start(spool.path(), config.spool_fsync, rules(&config), sealed.clone())
             .context("starting the spool's threads")?;
         let limits = Limits {
             is_recording: config.cache_enabled,

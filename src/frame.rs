@@ -21,6 +21,7 @@
     deny(clippy::indexing_slicing, clippy::as_conversions, clippy::arithmetic_side_effects)
 )]
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::id::{Channel, ConnectionId, IdError, Scope};
@@ -87,7 +88,8 @@ pub enum Message {
 }
 
 /// What a PAUSE leaves in the recording.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum PauseMode {
     /// Silence of the same length.
     #[default]

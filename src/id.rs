@@ -204,6 +204,11 @@ impl Scope {
         }
     }
 
+    /// The channels that the scope takes in.
+    pub fn channels(self) -> impl Iterator<Item = Channel> {
+        Channel::BOTH.into_iter().filter(move |channel| self.covers(*channel))
+    }
+
     /// Whether the scope takes in `channel`.
     #[must_use]
     pub fn covers(self, channel: Channel) -> bool {

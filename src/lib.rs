@@ -27,6 +27,7 @@
 //! | [`opus`] | Opus packets as frames, split and joined without touching one |
 //! | [`connection`] | one call's life as a state machine, its metadata, what a pause keeps out, and whether both sides are heard |
 //! | [`spool`] | the durable log: its format, how to read around damage, and the names of its files |
+//! | [`replay`] | a connection out of its spool file, and the file without what a pause takes out later |
 //! | [`timeline`] | sequence numbers and timestamps unwrapped, packets placed on one 48 kHz clock |
 //! | [`codec`] | G.711, G.722, L16 to samples; concealment; resampling to 48 kHz |
 //! | [`sound`] | a channel as samples: decoded, concealed, resampled, each in its place |
@@ -79,6 +80,7 @@ pub mod plain;
 pub mod publish;
 pub mod recording;
 pub mod red;
+pub mod replay;
 pub mod rtpmap;
 pub mod sound;
 pub mod spool;

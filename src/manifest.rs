@@ -8,8 +8,8 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::id::Channel;
-use crate::ledger::Ledger;
+use crate::id::{Channel, RecordingId};
+use crate::ledger::{Ledger, PauseReason};
 use crate::recording::{ArrangedChannel, Arrangement};
 use crate::rtpmap::Codec;
 use crate::spool::SealCause;
@@ -30,6 +30,8 @@ pub enum Outcome {
     Stale,
     /// No audio.
     Absent,
+    /// Nobody wanted it kept.
+    Declined,
     /// No recording could be made; the spool is kept.
     Failed,
 }
@@ -44,6 +46,7 @@ impl Outcome {
             Self::Recovered => "recovered",
             Self::Stale => "stale",
             Self::Absent => "absent",
+            Self::Declined => "declined",
             Self::Failed => "failed",
         }
     }
@@ -54,6 +57,7 @@ impl Outcome {
 #[expect(missing_docs, reason = "the names are those of contract section 5")]
 pub struct Manifest {
     pub schema: u32,
+    pub recording_id: RecordingId,
     pub connection_id: String,
     pub conversation_id: Option<String>,
     pub outcome: Outcome,
@@ -70,6 +74,10 @@ pub struct Manifest {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tenant: Option<String>,
     pub labels: Map<String, Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub consent: Option<Map<String, Value>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
     pub meta: Map<String, Value>,
 }
 
@@ -138,6 +146,8 @@ pub struct Paused {
     pub channel: Channel,
     pub from_ms: u64,
     pub to_ms: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<&'static str>,
 }
 
 /// What the mux measured of one channel.
@@ -172,8 +182,11 @@ pub fn describe(
     let [caller, ai] = Channel::BOTH.map(|channel| count(ledger, call, channel, muxed[channel.index()]));
     let channels = Channels { caller, ai };
     let (outcome, reasons) = judge(ledger, tail, call, &channels);
+    let is_declined = outcome == Outcome::Declined;
     let mark = |mark: &crate::recording::ArrangedMark| {
         let mut fields = mark.fields.clone();
+        // Of a call that nobody wants kept, no text is.
+        fields.retain(|name, _| !is_declined || name == "name");
         fields.insert("channel".to_owned(), mark.channel.map_or(Value::Null, |c| Value::from(c.name())));
         fields.insert("offset_ms".to_owned(), Value::from(mark.offset.to_ms()));
         fields
@@ -182,9 +195,12 @@ pub fn describe(
         channel: pause.channel,
         from_ms: pause.from.to_ms(),
         to_ms: pause.to.to_ms(),
+        reason: (pause.reason == PauseReason::NotWanted).then_some("not_wanted"),
     });
+    let meta = if is_declined { Map::new() } else { ledger.metadata.meta.clone() };
     Manifest {
         schema: 1,
+        recording_id: ledger.header.recording,
         connection_id: ledger.header.connection.to_string(),
         conversation_id: ledger.metadata.conversation_id.clone(),
         outcome,
@@ -199,7 +215,9 @@ pub fn describe(
         paused: paused.collect(),
         tenant: ledger.metadata.tenant.clone(),
         labels: ledger.metadata.labels.clone(),
-        meta: ledger.metadata.meta.clone(),
+        consent: ledger.metadata.consent.clone(),
+        traceparent: ledger.metadata.traceparent.clone(),
+        meta,
     }
 }
 
@@ -223,11 +241,13 @@ pub fn judge(
     let is_crashed = say(ledger.seal == Some(SealCause::NotResumed), "gateway_did_not_resume") || is_crashed;
     let mut is_short = say(ledger.seal == Some(SealCause::Shutdown), "shutdown");
     say(ledger.seal == Some(SealCause::PartFull), "part_full");
-    is_short |= say(tail.damaged_bytes > 0 || ledger.unreadable > 0, "spool_damaged");
+    let is_damaged = tail.damaged_bytes > 0 || tail.missing_blocks > 0 || ledger.unreadable > 0;
+    is_short |= say(is_damaged || ledger.lost_bytes > 0, "spool_damaged");
     is_short |= say(ledger.dropped > 0, "spool_overflow");
     is_short |= say(ledger.is_gateway_ignored, "gateway_clock_ignored");
     say(ledger.clock_steps > 0, "gateway_clock_stepped");
-    let received = channels.caller.packets + channels.ai.packets;
+    let before: u64 = ledger.channels.iter().map(|channel| channel.noted.before).sum();
+    let received = channels.caller.packets + channels.ai.packets + before;
     is_short |= say(ledger.declared_together.is_some_and(|sent| sent > received), "socket_lost");
     for (channel, counts) in Channel::BOTH.into_iter().zip([&channels.caller, &channels.ai]) {
         let facts = [
@@ -243,7 +263,11 @@ pub fn judge(
         }
     }
     let has_audio = call.channels.iter().any(|channel| !channel.packets.is_empty());
-    let outcome = if !has_audio {
+    let is_unwanted =
+        !ledger.claims.is_recorded() || ledger.channels.iter().any(|channel| channel.noted.unrecorded > 0);
+    let outcome = if !has_audio && is_unwanted {
+        Outcome::Declined
+    } else if !has_audio {
         Outcome::Absent
     } else if is_stale {
         Outcome::Stale
@@ -263,19 +287,20 @@ pub fn count(ledger: &Ledger, call: &Arrangement, channel: Channel, muxed: Muxed
     let received = &ledger.channels[channel.index()];
     let arranged = &call.channels[channel.index()];
     let counts = arranged.counts;
+    let packets = received.packets + received.noted.unrecorded;
     let names: Vec<&str> = received.codecs.iter().copied().map(Codec::name).collect();
     ChannelCounts {
         codec: (!names.is_empty()).then(|| names.join("+")),
         transcoded: muxed.is_transcoded,
         is_anew: muxed.is_anew,
         ssrcs: received.ssrcs.clone(),
-        packets: received.packets,
+        packets,
         bytes: received.bytes,
         lost: counts.lost,
         recovered: arranged.recovered + muxed.recovered,
         duplicate: counts.duplicate,
         reordered: counts.reordered,
-        socket_lost: received.declared.map_or(0, |sent| sent.saturating_sub(received.packets)),
+        socket_lost: received.declared.map_or(0, |sent| sent.saturating_sub(received.noted.before + packets)),
         stray: counts.stray,
         overlapping: counts.overlapping,
         cleared: counts.cleared,
@@ -327,15 +352,10 @@ mod tests {
     use crate::spool::Header;
     use crate::time::{Mono, Wall};
 
-    const WHOLE: Tail = Tail { valid_bytes: 0, damaged_bytes: 0, torn_bytes: 0 };
+    const WHOLE: Tail = Tail { valid_bytes: 0, damaged_bytes: 0, torn_bytes: 0, missing_blocks: 0 };
 
     fn ledger(seal: Option<SealCause>) -> Ledger {
-        let header = Header {
-            connection: ConnectionId::new("c").unwrap(),
-            opened: Wall(1),
-            opened_mono: Mono(0),
-            part: 1,
-        };
+        let header = Header::derived(ConnectionId::new("c").unwrap(), Wall(1), Mono(0), 1);
         let mut ledger = Ledger::new(header);
         ledger.seal = seal;
         ledger

@@ -16,7 +16,7 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use crate::id::{Channel, ConnectionId, Scope};
 use crate::rtpmap::Rtpmap;
@@ -24,7 +24,7 @@ use crate::time::Mono;
 
 /// A sender that has been silent for so long may come back from another address, as behind a NAT.
 pub const GIVES_WAY_AFTER: Duration = Duration::from_secs(5);
-/// The key of a connection's metadata under which its ports stand, so that a restart finds them.
+/// The key of a connection's metadata under which its ports stood in spool files of version 1. They are the daemon's to say.
 pub const PORTS_KEY: &str = "rtp_ports";
 /// What is offered where a client does not say what it will send.
 const DEFAULT_PAYLOAD_TYPES: [u8; 5] = [111, 0, 8, 9, 101];
@@ -91,13 +91,10 @@ impl Opening {
         Ok(Self { connection, payload_types, metadata: object })
     }
 
-    /// The META objects with which the connection begins, when it has these ports for RTP.
+    /// The META objects with which the connection begins.
     #[must_use]
-    pub fn to_objects(&self, ports: [u16; 2]) -> Vec<(Scope, Map<String, Value>)> {
-        let [caller, ai] = ports;
-        let mut whole = self.metadata.clone();
-        whole.insert(PORTS_KEY.to_owned(), json!({ "caller": caller, "ai": ai }));
-        let mut objects = vec![(Scope::Whole, whole)];
+    pub fn to_objects(&self) -> Vec<(Scope, Map<String, Value>)> {
+        let mut objects = vec![(Scope::Whole, self.metadata.clone())];
         for (channel, maps) in Channel::BOTH.into_iter().zip(&self.payload_types) {
             let maps: Map<_, _> =
                 maps.iter().map(|(pt, map)| (pt.to_string(), map.to_string().into())).collect();
@@ -198,6 +195,8 @@ impl Source {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn opening(value: Value) -> Result<Opening, OpeningError> {
@@ -213,18 +212,14 @@ mod tests {
         }))
         .unwrap();
         assert_eq!(opening.connection.as_ref().map(ConnectionId::as_str), Some("c"));
-        let objects = opening.to_objects([20_000, 20_002]);
+        let objects = opening.to_objects();
         assert_eq!(objects.len(), 2, "nothing is said of the AI");
-        assert_eq!(
-            Value::from(objects[0].1.clone()),
-            json!({ "conversation_id": "k", "tenant": "t", "rtp_ports": { "caller": 20_000, "ai": 20_002 } })
-        );
+        assert_eq!(Value::from(objects[0].1.clone()), json!({ "conversation_id": "k", "tenant": "t" }));
         assert_eq!(objects[1].0, Scope::Channel(Channel::Caller));
         assert_eq!(
             Value::from(objects[1].1.clone()),
             json!({ "payload_types": { "96": "opus/48000/2", "0": "PCMU/8000" } })
         );
-        assert_eq!(ports_of(&objects[0].1), Some([20_000, 20_002]));
     }
 
     #[test]

@@ -3,6 +3,9 @@
 //! [`arrange`] takes a closed [`Ledger`] to what the mux needs: pieces with positions from the beginning of the
 //! recording. The beginning is that of the first audio of either channel. Time that both channels spent in a PAUSE
 //! of mode `cut` is taken out; a `cut` of one channel alone would shift it against the other, and is silence.
+//!
+//! What is told as paused is silent: audio that its timestamps put into a pause, whenever it was sent, is left out,
+//! and where the packet before or after one reaches over its edge, the pause gives way.
 
 use std::time::Duration;
 
@@ -10,10 +13,10 @@ use serde_json::{Map, Value};
 
 use crate::frame::PauseMode;
 use crate::id::{Channel, Scope};
-use crate::ledger::{ChannelLedger, Ledger, Pause, format_of};
+use crate::ledger::{ChannelLedger, Ledger, PauseReason, format_of};
 use crate::sound::{Audio, OPUS_DELAY_SAMPLES};
 use crate::time::{Samples48k, Wall};
-use crate::timeline::{self, Counts, Gap, Placed, Placement};
+use crate::timeline::{self, Counts, Gap, Placed, Placement, Rx};
 
 /// How far beyond the longest recording audio may still lie: jitter, stragglers, and a generous offset of the AI.
 const SLACK: Duration = Duration::from_secs(120);
@@ -119,6 +122,8 @@ pub struct ArrangedPause {
     pub from: Samples48k,
     /// Where it ends.
     pub to: Samples48k,
+    /// Why.
+    pub reason: PauseReason,
 }
 
 /// Arranges a call. A call without audio has an arrangement without pieces. A packet that its timestamps put more than
@@ -126,12 +131,17 @@ pub struct ArrangedPause {
 #[must_use]
 pub fn arrange(ledger: &Ledger, ai_offset_ms: i64, longest: Duration) -> Arrangement {
     let origin = ledger.header.opened;
-    let placements = Channel::BOTH.map(|channel| place(ledger, channel, origin, ai_offset_ms));
+    let mut placements = Channel::BOTH.map(|channel| place(ledger, channel, origin, ai_offset_ms));
+    let mut stretches = Channel::BOTH.map(|channel| paused_stretches(ledger, channel, ai_offset_ms));
+    for channel in Channel::BOTH {
+        let at = channel.index();
+        let lengths = &ledger.channels[at].rx;
+        leave_out_paused(&mut placements[at].packets, lengths, &mut stretches[at], origin);
+    }
     let begins = placements.iter().filter_map(|placement| placement.packets.first().map(|placed| placed.at));
     let begin = begins.min();
     let zero = begin.unwrap_or_default();
     let start = origin.plus_us(zero.to_us());
-    let stretches = Channel::BOTH.map(|channel| paused_stretches(ledger, channel));
     let cuts = common_cuts(&stretches, start);
     let mut end = Samples48k(0);
     let last = zero.0.saturating_add(Samples48k::from_duration(longest + SLACK).0);
@@ -145,7 +155,7 @@ pub fn arrange(ledger: &Ledger, ai_offset_ms: i64, longest: Duration) -> Arrange
             .map(|placed| {
                 let payload = &payloads[timeline::index(placed.rx)];
                 let rx = &rx[timeline::index(placed.rx)];
-                let rtpmap = ledger.metadata.rtpmap(channel, payload.payload_type);
+                let rtpmap = ledger.rtpmap_of(channel, payload);
                 let format =
                     format_of(rtpmap, payload).expect("only what has a format is audio to the timeline");
                 let at = placed.at.0 - zero.0;
@@ -181,12 +191,13 @@ pub fn arrange(ledger: &Ledger, ai_offset_ms: i64, longest: Duration) -> Arrange
     let paused = Channel::BOTH.into_iter().flat_map(|channel| {
         stretches[channel.index()]
             .iter()
-            .map(move |stretch| (channel, stretch.from, stretch.to.unwrap_or(end)))
+            .map(move |stretch| (channel, stretch.from, stretch.to.unwrap_or(end), stretch.reason))
     });
-    let paused = paused.map(|(channel, from, to)| ArrangedPause {
+    let paused = paused.map(|(channel, from, to, reason)| ArrangedPause {
         channel,
         from: offset_of(from),
         to: offset_of(to.max(from)),
+        reason,
     });
     let (marks, paused) = (marks.collect(), paused.collect());
     Arrangement { start, end, marks, paused, channels, cuts }
@@ -223,30 +234,86 @@ fn place(ledger: &Ledger, channel: Channel, origin: Wall, ai_offset_ms: i64) -> 
     }
 }
 
+/// How much earlier than the RESUME a packet may be that came after it, by clocks that do not agree to the sample.
+const CLOCKS_SAMPLES: i64 = 48_000 / 20;
+/// How much of a pause's end audio may fill that was sent after it: what jitter and the placement take, and a long packet. More
+/// than that was said in the pause.
+const EDGE_MAX_SAMPLES: i64 = 48_000 / 5;
+
 #[derive(Clone, Copy, Debug)]
 struct Stretch {
     from: Wall,
     to: Option<Wall>,
     mode: PauseMode,
+    reason: PauseReason,
 }
 
-/// The stretches in which a channel was paused. The last one may have no end.
-fn paused_stretches(ledger: &Ledger, channel: Channel) -> Vec<Stretch> {
-    let mut stretches: Vec<Stretch> = Vec::new();
-    let events = ledger.pauses.iter().filter(|pause: &&Pause| pause.scope.covers(channel));
-    for pause in events {
-        let open = stretches.last_mut().filter(|stretch| stretch.to.is_none());
-        match (open, pause.mode) {
-            (Some(open), Some(mode)) if open.mode == mode => {}
-            (open, mode) => {
-                if let Some(open) = open {
-                    open.to = Some(pause.when.at);
-                }
-                stretches.extend(mode.map(|mode| Stretch { from: pause.when.at, to: None, mode }));
+/// The stretches in which a channel was paused, in order. The last one may have no end.
+fn paused_stretches(ledger: &Ledger, channel: Channel, ai_offset_ms: i64) -> Vec<Stretch> {
+    let offset_us = if channel == Channel::Ai { ai_offset_ms.saturating_mul(1000) } else { 0 };
+    let spans = ledger.pauses[channel.index()].iter();
+    let mut stretches: Vec<Stretch> = spans
+        .map(|span| Stretch {
+            from: span.from.at.plus_us(offset_us),
+            to: span.to.map(|to| to.at.max(span.from.at).plus_us(offset_us)),
+            mode: span.mode,
+            reason: span.reason,
+        })
+        .collect();
+    stretches.sort_by_key(|stretch| stretch.from);
+    stretches
+}
+
+/// Leaves out audio that lies in a pause, and lets pauses end where audio begins that was sent after them.
+fn leave_out_paused(packets: &mut Vec<Placed>, lengths: &[Rx], stretches: &mut [Stretch], origin: Wall) {
+    if stretches.is_empty() {
+        return;
+    }
+    let position = |at: Wall| Samples48k::from_us(at.0.saturating_sub(origin.0)).0;
+    let wall = |at: i64| origin.plus_us(Samples48k(at).to_us());
+    // What pauses of both reasons leave: where one is in another, it has no edges of its own.
+    let mut edges: Vec<(i64, i64)> = Vec::new();
+    for stretch in stretches.iter() {
+        let (from, to) = (position(stretch.from), stretch.to.map_or(i64::MAX, position));
+        match edges.last_mut() {
+            Some(last) if from <= last.1 => last.1 = last.1.max(to),
+            _ => edges.push((from, to)),
+        }
+    }
+    let mut begins_at = vec![i64::MAX; edges.len()];
+    let mut ends_at = vec![i64::MIN; edges.len()];
+    packets.retain(|packet| {
+        let rx = &lengths[timeline::index(packet.rx)];
+        let (begin, end) = (packet.at.0, packet.at.0 + i64::from(rx.samples));
+        // The first pause that ends behind its beginning is the only one that matters: packets are short.
+        let at = edges.partition_point(|(_, to)| *to <= begin);
+        let Some((from, to)) = edges.get(at).copied().filter(|(from, _)| *from < end) else { return true };
+        if begin < from {
+            // It began before the pause, and was sent before it.
+            ends_at[at] = ends_at[at].max(end);
+            return true;
+        }
+        let is_near = to.saturating_sub(begin) <= EDGE_MAX_SAMPLES.max(i64::from(rx.samples));
+        let is_behind = is_near && position(rx.arrival) >= to.saturating_sub(CLOCKS_SAMPLES);
+        if is_behind {
+            begins_at[at] = begins_at[at].min(begin);
+        }
+        is_behind
+    });
+    for ((from, to), (begins, ends)) in edges.iter().zip(begins_at.iter().zip(&ends_at)) {
+        for stretch in stretches.iter_mut() {
+            let (own_from, own_to) = (position(stretch.from), stretch.to.map_or(i64::MAX, position));
+            if own_to < *from || own_from > *to {
+                continue;
+            }
+            if own_from < *ends {
+                stretch.from = wall(*ends);
+            }
+            if own_to > *begins {
+                stretch.to = Some(wall(*begins).max(stretch.from));
             }
         }
     }
-    stretches
 }
 
 /// The time taken out of a timeline: stretches in order that do not touch, each with what was taken out before it.
@@ -311,12 +378,7 @@ mod tests {
     const OPENED: Wall = Wall(1_000_000_000_000);
 
     fn ledger() -> Ledger {
-        Ledger::new(Header {
-            connection: ConnectionId::new("c").unwrap(),
-            opened: OPENED,
-            opened_mono: Mono(0),
-            part: 1,
-        })
+        Ledger::new(Header::derived(ConnectionId::new("c").unwrap(), OPENED, Mono(0), 1))
     }
 
     fn enter(ledger: &mut Ledger, kind: RecordKind, scope: Scope, at_ms: u64, body: &[u8]) {
@@ -373,7 +435,7 @@ mod tests {
         let call = arrange(&ledger, 0, LONGEST);
         assert_eq!(call.channels[0].counts.lost, 0);
         assert_eq!(ms(call.channels[0].packets[10].at), 400);
-        assert_eq!((ms(call.paused[0].from), ms(call.paused[0].to)), (220, 420));
+        assert_eq!((ms(call.paused[0].from), ms(call.paused[0].to)), (220, 400), "up to the next audio");
         assert_eq!(call.paused.len(), 2, "one for each channel");
     }
 
@@ -395,10 +457,34 @@ mod tests {
     }
 
     #[test]
+    fn audio_that_was_sent_before_a_pause_and_belongs_into_it_is_left_out() {
+        let mut ledger = ledger();
+        talk(&mut ledger, Channel::Caller, 0, 100, RecordKind::Tap(1));
+        // The AI sends two seconds at once, which it takes two seconds to say.
+        for n in 0..100u8 {
+            let timestamp = (u32::from(n) * 960).to_be_bytes();
+            let mut packet = vec![0x80, 111, 0, n];
+            packet.extend_from_slice(&timestamp);
+            packet.extend_from_slice(&[0, 0, 0, 2, 0x78, 1, 2]);
+            enter(&mut ledger, RecordKind::Tap(1), Scope::Channel(Channel::Ai), 20, &packet);
+        }
+        enter(&mut ledger, RecordKind::Tap(6), Scope::Channel(Channel::Ai), 1000, b"");
+        enter(&mut ledger, RecordKind::Tap(7), Scope::Channel(Channel::Ai), 1500, b"");
+        ledger.close(LONGEST);
+        let call = arrange(&ledger, 0, LONGEST);
+        let [paused] = call.paused[..] else { panic!("{:?}", call.paused) };
+        let ends: Vec<_> =
+            call.channels[1].packets.iter().map(|p| (p.at.0, p.at.0 + i64::from(p.samples))).collect();
+        assert!(ends.iter().all(|(begin, end)| *end <= paused.from.0 || *begin >= paused.to.0));
+        assert_eq!((ms(paused.from), ms(paused.to)), (1000, 1500));
+        assert_eq!((ends.len(), call.channels[0].packets.len()), (75, 100));
+    }
+
+    #[test]
     fn cuts_add_up_and_those_of_one_channel_alone_do_not_count() {
         let wall = |ms: i64| OPENED.plus_us(ms * 1000);
-        let cut =
-            |from, to: Option<i64>| Stretch { from: wall(from), to: to.map(wall), mode: PauseMode::Cut };
+        let (mode, reason) = (PauseMode::Cut, PauseReason::Paused);
+        let cut = |from, to: Option<i64>| Stretch { from: wall(from), to: to.map(wall), mode, reason };
         let caller = vec![cut(100, Some(200)), cut(300, Some(500)), cut(900, None)];
         let ai = vec![cut(150, Some(400)), cut(450, Some(460)), cut(950, None)];
         let cuts = common_cuts(&[caller, ai], OPENED);

@@ -35,7 +35,7 @@ impl Spool {
         let opened = Wall(i64::try_from(START_US).unwrap());
         let mut bytes = Vec::new();
         let connection = ConnectionId::new(id).unwrap();
-        Header { connection, opened, opened_mono: Mono(7), part: 1 }.append_to(&mut bytes);
+        Header::derived(connection, opened, Mono(7), 1).append_to(&mut bytes);
         let mut ends = vec![bytes.len()];
         let packets: Vec<_> = (0..packets).map(|n| marked_packet(&format!("{id}, packet {n:03}"))).collect();
         for (at, sent) in (7u64..).step_by(20_000).zip(Sender::new(1).packets(&packets)) {

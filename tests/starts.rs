@@ -24,7 +24,7 @@ fn write_backlog(place: &Place) {
     let opened = Wall(1_600_000_000_000_000);
     let file = spool.new_file(&connection, opened, RecordingId::derived(b"old"));
     let mut bytes = Vec::new();
-    Header { connection, opened, opened_mono: Mono(0), part: 1 }.append_to(&mut bytes);
+    Header::derived(connection, opened, Mono(0), 1).append_to(&mut bytes);
     let rtp = &Sender::new(1).packets(&[marked_packet("one of very many")])[0].rtp;
     let (kind, scope) = (RecordKind::Tap(kind::RTP), Scope::Channel(Channel::Caller));
     while bytes.len() < BACKLOG_BYTES {

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The core, in the order of the flow: a module imports only from those before it.
-const CORE: [&str; 22] = [
+const CORE: [&str; 23] = [
     "time",
     "id",
     "frame",
@@ -19,6 +19,7 @@ const CORE: [&str; 22] = [
     "opus",
     "connection",
     "spool",
+    "replay",
     "timeline",
     "codec",
     "sound",

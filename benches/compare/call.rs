@@ -93,7 +93,7 @@ impl Call {
         let mut out = Vec::new();
         let connection = ConnectionId::new("call").unwrap();
         let opened = Wall(self.begin_us);
-        Header { connection, opened, opened_mono: Mono(0), part: 1 }.append_to(&mut out);
+        Header::derived(connection, opened, Mono(0), 1).append_to(&mut out);
         for packet in &self.packets {
             let (scope, at) = (Scope::Channel(packet.channel), Mono(packet.at_us as u64));
             Record { kind: RecordKind::Tap(1), scope, at, gateway: None, body: &packet.rtp }

@@ -75,6 +75,7 @@ fn rendered(spool: &Path, is_compat: bool, keep_channels: bool) -> Vec<PathBuf> 
         longest: Duration::from_secs(14_400),
         format: if is_compat { RecordingFormat::Compat } else { RecordingFormat::Lossless },
         gains_db: [0.0; 2],
+        masks_digits: false,
     };
     render(spool, &options).unwrap().files.into_iter().map(|file| file.path).collect()
 }

@@ -97,7 +97,7 @@ impl Calls {
     pub(crate) fn spool_bytes(&self) -> u64 {
         let (connection, body) = (self.ids[0].clone(), [0; BODY_BYTES]);
         let mut header = Vec::new();
-        Header { connection, opened: Wall(0), opened_mono: Mono(0), part: 1 }.append_to(&mut header);
+        Header::derived(connection, Wall(0), Mono(0), 1).append_to(&mut header);
         let mut record = Vec::new();
         let kind = RecordKind::Tap(RTP);
         Record { kind, scope: Scope::Whole, at: Mono(0), gateway: None, body: &body }.append_to(&mut record);

@@ -51,7 +51,7 @@ fn write_spool(path: &std::path::Path) {
         let opened = Wall(1_800_000_000_000_000);
         let file = spool.new_file(&connection, opened, RecordingId::derived(connection.as_str().as_bytes()));
         let mut bytes = Vec::new();
-        Header { connection, opened, opened_mono: Mono(0), part: 1 }.append_to(&mut bytes);
+        Header::derived(connection, opened, Mono(0), 1).append_to(&mut bytes);
         for packet in 0..PACKETS {
             for channel in Channel::BOTH {
                 let mut rtp = vec![0x80, 111];

@@ -94,6 +94,24 @@ impl RecordingFormat {
     }
 }
 
+/// Which calls are kept. `AUDIO_RECORD` takes the names in lower case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Recording {
+    /// All, but those of which META says otherwise.
+    Always,
+    /// Those of which META says so.
+    Consent,
+}
+
+/// What becomes of the digits of key presses. `AUDIO_DTMF` takes the names in lower case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Digits {
+    /// They are kept.
+    Keep,
+    /// They are left out.
+    Mask,
+}
+
 /// How log lines are written. `AUDIO_LOG_FORMAT` takes the names in lower case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -140,6 +158,10 @@ pub struct Config {
     pub http_token: Option<Secret>,
     /// Ports for plain RTP.
     pub rtp_ports: Option<PortRange>,
+    /// Which calls are kept.
+    pub recording: Recording,
+    /// What becomes of the digits of key presses.
+    pub digits: Digits,
     /// How a recording is made.
     pub format: RecordingFormat,
     /// Silence after the last audio.
@@ -232,6 +254,8 @@ pub fn resolve(settings: &Settings) -> Result<Config, Faults> {
         http_listen: reader.optional("AUDIO_HTTP_LISTEN", HTTP_TAKES, http_listen),
         http_token: reader.optional("AUDIO_HTTP_TOKEN", TOKEN_TAKES, token),
         rtp_ports: reader.optional("AUDIO_RTP_PORTS", PORTS_TAKES, port_range),
+        recording: reader.choice("AUDIO_RECORD"),
+        digits: reader.choice("AUDIO_DTMF"),
         format: reader.choice("AUDIO_FORMAT"),
         tail: reader.millis("AUDIO_TAIL_MS", 0..=60_000),
         keep_channels: reader.boolean("AUDIO_KEEP_CHANNELS"),

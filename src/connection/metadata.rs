@@ -2,20 +2,27 @@
 //!
 //! Later values win, key by key; `labels` merge one level deeper. The keys that the daemon understands are taken
 //! out if they have the right form; everything else is kept as given. The whole is bounded by [`MAX_BYTES`], so that
-//! a gateway that sends ever new keys cannot fill the memory.
+//! a gateway that sends ever new keys cannot fill the memory. What a payload type means holds from the moment at which it was
+//! said; what came before the first such moment is taken to mean the same.
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::id::{Channel, Scope};
 use crate::rtpmap::Rtpmap;
+use crate::time::Wall;
 
 /// The most JSON, in bytes of text, that one connection's metadata may amount to.
 pub const MAX_BYTES: usize = 64 * 1024;
+/// How often a payload type may get another meaning. Of more, the last one counts.
+const MEANINGS_MAX: usize = 64;
+/// The longest trace context that is believed: W3C has 55 characters in version 00.
+const TRACEPARENT_MAX_BYTES: usize = 256;
 
 /// The merged metadata of one connection.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Metadata {
     /// Names the file instead of the connection id.
     pub conversation_id: Option<String>,
@@ -25,7 +32,19 @@ pub struct Metadata {
     pub labels: Map<String, Value>,
     /// Everything that the daemon does not understand itself.
     pub meta: Map<String, Value>,
-    payload_types: [BTreeMap<u8, Rtpmap>; 2],
+    /// What was agreed on with those who speak, as the gateway puts it.
+    pub consent: Option<Map<String, Value>>,
+    /// The call's place in a distributed trace (W3C Trace Context).
+    pub traceparent: Option<String>,
+    payload_types: [BTreeMap<u8, Vec<Meaning>>; 2],
+}
+
+/// What a payload type means from some moment on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Meaning {
+    /// When that was received.
+    from: Wall,
+    rtpmap: Rtpmap,
 }
 
 /// The metadata would grow beyond [`MAX_BYTES`].
@@ -39,30 +58,47 @@ pub fn asks_to_reopen(meta: &Map<String, Value>) -> bool {
     meta.get("reopen") == Some(&Value::Bool(true))
 }
 
+/// What a META object decides about keeping the call, if anything.
+#[must_use]
+pub fn decides(meta: &Map<String, Value>) -> Option<bool> {
+    meta.get("record")?.as_bool()
+}
+
 impl Metadata {
-    /// Merges one META object that came with `scope`.
+    /// Merges one META object that was received at a moment, with `scope`.
     ///
     /// # Errors
     /// [`MetadataFull`]; nothing of the object is merged then.
-    pub fn merge(&mut self, scope: Scope, object: &Map<String, Value>) -> Result<(), MetadataFull> {
+    pub fn merge(
+        &mut self,
+        received: Wall,
+        scope: Scope,
+        object: &Map<String, Value>,
+    ) -> Result<(), MetadataFull> {
         let mut merged = self.clone();
-        merged.apply(scope, object);
-        let bytes: usize = merged.to_objects().iter().map(|(_, object)| size_bytes(object)).sum();
-        if bytes > MAX_BYTES {
+        merged.apply(received, scope, object);
+        if merged.size_bytes() > MAX_BYTES {
             return Err(MetadataFull);
         }
         *self = merged;
         Ok(())
     }
 
-    fn apply(&mut self, scope: Scope, object: &Map<String, Value>) {
+    fn apply(&mut self, received: Wall, scope: Scope, object: &Map<String, Value>) {
         for (key, value) in object {
             match (key.as_str(), value) {
                 ("conversation_id", Value::String(id)) if is_name(id) => {
                     self.conversation_id = Some(id.clone());
                 }
                 ("tenant", Value::String(tenant)) if is_name(tenant) => self.tenant = Some(tenant.clone()),
-                ("payload_types", Value::Object(maps)) => self.map_payload_types(scope, maps),
+                ("payload_types", Value::Object(maps)) => self.map_payload_types(received, scope, maps),
+                ("consent", Value::Object(consent)) => self.consent = Some(consent.clone()),
+                ("traceparent", Value::String(trace))
+                    if is_name(trace) && trace.len() <= TRACEPARENT_MAX_BYTES =>
+                {
+                    self.traceparent = Some(trace.clone());
+                }
+                ("record", Value::Bool(_)) => {}
                 ("labels", Value::Object(labels)) => {
                     self.labels.extend(labels.iter().map(|(name, label)| (name.clone(), label.clone())));
                 }
@@ -74,53 +110,85 @@ impl Metadata {
         }
     }
 
-    /// What `payload_type` means on `channel`: as the gateway said, or the default of contract section 3.
+    /// What `payload_type` means on `channel` now: as the gateway said, or the default of contract section 3.
     #[must_use]
     pub fn rtpmap(&self, channel: Channel, payload_type: u8) -> Rtpmap {
-        let said = self.payload_types[channel.index()].get(&payload_type);
-        said.copied().unwrap_or_else(|| Rtpmap::default_for(payload_type))
+        let said = self.payload_types[channel.index()].get(&payload_type).and_then(|said| said.last());
+        said.map_or_else(|| Rtpmap::default_for(payload_type), |meaning| meaning.rtpmap)
     }
 
-    /// The META objects that bring an empty metadata to this state: what the next part of a long call begins with.
+    /// What it meant when a packet was received.
     #[must_use]
-    pub fn to_objects(&self) -> Vec<(Scope, Map<String, Value>)> {
-        let mut whole = self.meta.clone();
-        let texts = [("conversation_id", &self.conversation_id), ("tenant", &self.tenant)];
-        for (key, text) in texts {
-            whole.extend(text.iter().map(|text| (key.to_owned(), Value::from(text.as_str()))));
-        }
-        if !self.labels.is_empty() {
-            whole.insert("labels".to_owned(), Value::Object(self.labels.clone()));
-        }
-        let mut objects = vec![(Scope::Whole, whole)];
-        for channel in Channel::BOTH {
-            let maps = &self.payload_types[channel.index()];
-            let maps: Map<_, _> =
-                maps.iter().map(|(pt, map)| (pt.to_string(), Value::from(map.to_string()))).collect();
-            let object = Map::from_iter([("payload_types".to_owned(), Value::Object(maps))]);
-            objects.push((Scope::Channel(channel), object));
-        }
-        objects
+    pub fn rtpmap_at(&self, channel: Channel, payload_type: u8, received: Wall) -> Rtpmap {
+        let said = self.payload_types[channel.index()].get(&payload_type).map_or(&[][..], Vec::as_slice);
+        let later = said.partition_point(|meaning| meaning.from <= received);
+        let meaning = said.get(later.saturating_sub(1));
+        meaning.map_or_else(|| Rtpmap::default_for(payload_type), |meaning| meaning.rtpmap)
     }
 
-    fn map_payload_types(&mut self, scope: Scope, maps: &Map<String, Value>) {
+    /// The same, with what payload types mean now as all that they have meant: what the next part begins with.
+    #[must_use]
+    pub fn latest(&self) -> Self {
+        let latest = |said: &BTreeMap<u8, Vec<Meaning>>| {
+            let last = |(number, said): (&u8, &Vec<Meaning>)| Some((*number, vec![*said.last()?]));
+            said.iter().filter_map(last).collect()
+        };
+        Self { payload_types: self.payload_types.each_ref().map(latest), ..self.clone() }
+    }
+
+    /// Takes over what was noted of a connection where this differs from it: something was lost in between.
+    pub fn correct(&mut self, noted: &Self) {
+        let history = std::mem::replace(self, noted.clone()).payload_types;
+        for (own, before) in self.payload_types.iter_mut().zip(history) {
+            for (number, said) in before {
+                let noted = own.insert(number, said).unwrap_or_default();
+                let own = own.entry(number).or_default();
+                let is_new = |meaning: &Meaning| own.last().is_none_or(|last| last.rtpmap != meaning.rtpmap);
+                let new: Vec<_> = noted.last().copied().into_iter().filter(is_new).collect();
+                own.extend(new);
+            }
+        }
+    }
+
+    fn map_payload_types(&mut self, from: Wall, scope: Scope, maps: &Map<String, Value>) {
         for (number, text) in maps {
             let number = number.parse::<u8>().ok().filter(|number| *number < 128);
             let map = text.as_str().and_then(|text| Rtpmap::parse(text).ok());
-            let (Some(number), Some(map)) = (number, map) else { continue };
-            for channel in Channel::BOTH.into_iter().filter(|channel| scope.covers(*channel)) {
-                self.payload_types[channel.index()].insert(number, map);
+            let (Some(number), Some(rtpmap)) = (number, map) else { continue };
+            for channel in scope.channels() {
+                let said = self.payload_types[channel.index()].entry(number).or_default();
+                let is_full = said.len() >= MEANINGS_MAX;
+                match said.last_mut() {
+                    Some(last) if last.rtpmap == rtpmap => {}
+                    Some(last) if is_full => last.rtpmap = rtpmap,
+                    _ => said.push(Meaning { from, rtpmap }),
+                }
             }
         }
+    }
+
+    fn size_bytes(&self) -> usize {
+        let mut size = Size(0);
+        serde_json::to_writer(&mut size, self).map_or(usize::MAX, |()| size.0)
+    }
+}
+
+/// Counts what is written.
+struct Size(usize);
+
+impl std::io::Write for Size {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 = self.0.saturating_add(bytes.len());
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 
 fn is_name(text: &str) -> bool {
     !text.is_empty() && !text.chars().any(char::is_control)
-}
-
-fn size_bytes(object: &Map<String, Value>) -> usize {
-    serde_json::to_vec(object).map_or(usize::MAX, |text| text.len())
 }
 
 #[cfg(test)]
@@ -136,8 +204,10 @@ mod tests {
     fn later_values_win_and_labels_merge() {
         let mut metadata = Metadata::default();
         let first = object(r#"{"conversation_id":"a","labels":{"x":"1","y":"2"},"team":"red","n":1}"#);
-        metadata.merge(Scope::Whole, &first).unwrap();
-        metadata.merge(Scope::Whole, &object(r#"{"conversation_id":"b","labels":{"y":"3"},"n":2}"#)).unwrap();
+        metadata.merge(Wall(5), Scope::Whole, &first).unwrap();
+        metadata
+            .merge(Wall(5), Scope::Whole, &object(r#"{"conversation_id":"b","labels":{"y":"3"},"n":2}"#))
+            .unwrap();
         assert_eq!(metadata.conversation_id.as_deref(), Some("b"));
         assert_eq!(metadata.labels, object(r#"{"x":"1","y":"3"}"#));
         assert_eq!(metadata.meta, object(r#"{"team":"red","n":2}"#));
@@ -147,7 +217,7 @@ mod tests {
     fn payload_types_hold_for_the_channel_they_were_sent_on() {
         let mut metadata = Metadata::default();
         let maps = object(r#"{"payload_types":{"96":"L16/16000","200":"opus/48000","97":"nonsense"}}"#);
-        metadata.merge(Scope::Channel(Channel::Ai), &maps).unwrap();
+        metadata.merge(Wall(5), Scope::Channel(Channel::Ai), &maps).unwrap();
         assert_eq!(metadata.rtpmap(Channel::Ai, 96).codec, Codec::L16);
         assert_eq!(metadata.rtpmap(Channel::Ai, 97).codec, Codec::Opus, "nonsense leaves the default");
         assert_eq!(metadata.rtpmap(Channel::Caller, 96).codec, Codec::Opus);
@@ -156,7 +226,7 @@ mod tests {
     #[test]
     fn a_value_of_the_wrong_form_is_kept_as_given() {
         let mut metadata = Metadata::default();
-        metadata.merge(Scope::Whole, &object(r#"{"conversation_id":7,"tenant":""}"#)).unwrap();
+        metadata.merge(Wall(5), Scope::Whole, &object(r#"{"conversation_id":7,"tenant":""}"#)).unwrap();
         assert_eq!(metadata.conversation_id, None);
         assert_eq!(metadata.meta, object(r#"{"conversation_id":7,"tenant":""}"#));
     }
@@ -165,22 +235,37 @@ mod tests {
     fn metadata_is_bounded() {
         let mut metadata = Metadata::default();
         let big = |key: &str| object(&format!(r#"{{"{key}":"{}"}}"#, "y".repeat(40_000)));
-        metadata.merge(Scope::Whole, &big("x")).unwrap();
-        metadata.merge(Scope::Whole, &big("x")).expect("the same again takes no more room");
+        metadata.merge(Wall(5), Scope::Whole, &big("x")).unwrap();
+        metadata.merge(Wall(5), Scope::Whole, &big("x")).expect("the same again takes no more room");
         let before = metadata.clone();
-        assert_eq!(metadata.merge(Scope::Whole, &big("z")), Err(MetadataFull));
+        assert_eq!(metadata.merge(Wall(5), Scope::Whole, &big("z")), Err(MetadataFull));
         assert_eq!(metadata, before);
     }
 
     #[test]
-    fn the_objects_of_a_metadata_make_it_again() {
+    fn what_was_noted_of_a_metadata_makes_it_again() {
         let mut metadata = Metadata::default();
-        let said = r#"{"conversation_id":"c","tenant":"t","labels":{"a":"b"},"payload_types":{"96":"L16/8000/2"},"z":[1]}"#;
-        metadata.merge(Scope::Channel(Channel::Caller), &object(said)).unwrap();
-        let mut again = Metadata::default();
-        for (scope, object) in metadata.to_objects() {
-            again.merge(scope, &object).unwrap();
+        let said = r#"{"conversation_id":"c","tenant":"t","labels":{"a":"b"},"payload_types":{"96":"L16/8000/2"},
+            "z":[1],"consent":{"by":"voice"},"traceparent":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}"#;
+        metadata.merge(Wall(5), Scope::Channel(Channel::Caller), &object(said)).unwrap();
+        assert_eq!(metadata.meta, object(r#"{"z":[1]}"#));
+        let noted = serde_json::to_string(&metadata).unwrap();
+        assert_eq!(serde_json::from_str::<Metadata>(&noted).unwrap(), metadata);
+    }
+
+    #[test]
+    fn a_meaning_holds_from_its_moment_and_the_first_for_what_came_before() {
+        let mut metadata = Metadata::default();
+        let map = |text: &str| object(&format!(r#"{{"payload_types":{{"96":"{text}"}}}}"#));
+        for (at, text) in [(100, "L16/16000"), (150, "L16/16000"), (200, "PCMU/8000")] {
+            metadata.merge(Wall(at), Scope::Whole, &map(text)).unwrap();
         }
-        assert_eq!(again, metadata);
+        let codec = |metadata: &Metadata, at| metadata.rtpmap_at(Channel::Caller, 96, Wall(at)).codec;
+        let codecs = [50, 100, 199, 200, 500].map(|at| codec(&metadata, at));
+        assert_eq!(codecs, [Codec::L16, Codec::L16, Codec::L16, Codec::Pcmu, Codec::Pcmu]);
+        let latest = metadata.latest();
+        assert_eq!([50, 500].map(|at| codec(&latest, at)), [Codec::Pcmu; 2]);
+        metadata.correct(&latest);
+        assert_eq!(codec(&metadata, 50), Codec::L16, "the history is kept");
     }
 }

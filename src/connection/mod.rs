@@ -16,7 +16,10 @@
 //! what a deadline means; the shell does it. Invariants: a sealed connection keeps nothing; each way out of the
 //! open states passes through exactly one [`End`].
 
+pub mod call;
+pub mod claims;
 pub mod metadata;
+pub mod pauses;
 pub mod redaction;
 pub mod vigil;
 
@@ -25,6 +28,8 @@ use std::time::Duration;
 use crate::frame::{Message, PauseMode};
 use crate::id::{Channel, Scope};
 use crate::time::Mono;
+use claims::Claims;
+use pauses::Stamp;
 use vigil::{Noticed, Silence, Vigil};
 
 /// How long the frames of a finished connection are recognised as late, and do not open it anew.
@@ -41,6 +46,19 @@ pub struct Rules {
     pub resume: Duration,
     /// The longest recording; a longer call goes on as another part.
     pub max_duration: Duration,
+    /// Whether a call is kept before META has said so.
+    pub is_recorded: bool,
+    /// Whether the digits of key presses are left out.
+    pub masks_digits: bool,
+}
+
+impl Rules {
+    /// What there is to know for reading a spool file, where nothing is waited for.
+    #[must_use]
+    pub fn for_reading(masks_digits: bool) -> Self {
+        let (linger, retention, resume, max_duration) = Default::default();
+        Self { linger, retention, resume, max_duration, is_recorded: true, masks_digits }
+    }
 }
 
 /// Why a connection was closed.
@@ -65,6 +83,10 @@ pub enum Keep {
     Whole,
     /// Only the RTP header: the channel is paused, and what was said must not be kept.
     HeaderOnly,
+    /// Only that there was a mark of this name: what else it says must not be kept.
+    NameOnly,
+    /// Nothing, because nobody wants this call to be kept. It was received all the same.
+    Unrecorded,
     /// Nothing, and the frame is to be counted under this reason.
     Nothing(Refusal),
     /// The frame asks a finished connection to open again: begin a new one with it.
@@ -89,6 +111,10 @@ pub struct Step {
     pub released: [bool; 2],
     /// A deadline that has come into being: call [`Connection::handle_timeout`] then.
     pub wake_at: Option<Mono>,
+    /// Whether something that was kept is to be taken out: [`Claims::taken_out`] says what.
+    pub takes_out: bool,
+    /// Whether META has said, and not as before, if the call is to be kept.
+    pub is_decision: bool,
 }
 
 /// What a deadline led to.
@@ -121,6 +147,8 @@ pub struct View {
     pub holds: u32,
     /// The pauses of caller and ai.
     pub pauses: [Option<PauseMode>; 2],
+    /// Whether audio is kept where there is no pause.
+    pub is_recorded: bool,
     /// How caller and ai are not heard while the other one talks.
     pub missing: [Option<Silence>; 2],
     /// When its last frame came, or when it was taken up after a restart.
@@ -136,27 +164,52 @@ pub struct Connection {
     /// How long the recording was already when `opened` began to count, after a restart.
     recorded: Duration,
     last_frame: Mono,
-    references: [bool; 2],
-    holds: u32,
-    pauses: [Option<PauseMode>; 2],
+    claims: Claims,
     vigil: Vigil,
 }
 
 impl Connection {
     /// Opens a connection with its two references.
     #[must_use]
-    pub fn open(now: Mono, rules: Rules) -> Self {
+    pub fn open(now: Mono, received: Stamp, rules: Rules) -> Self {
+        Self::with_claims(now, rules, Claims::new(received, rules.is_recorded))
+    }
+
+    /// Opens a connection of which something was said before.
+    #[must_use]
+    pub fn with_claims(now: Mono, rules: Rules, claims: Claims) -> Self {
         Self {
             rules,
             state: State::Open,
             opened: now,
             recorded: Duration::ZERO,
             last_frame: now,
-            references: [true; 2],
-            holds: 0,
-            pauses: [None; 2],
+            claims,
             vigil: Vigil::default(),
         }
+    }
+
+    /// The waiting times, and what else the operator has chosen.
+    #[must_use]
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// What frames have said of it.
+    #[must_use]
+    pub fn claims(&self) -> &Claims {
+        &self.claims
+    }
+
+    /// The same, to be changed by what a spool file says.
+    pub fn claims_mut(&mut self) -> &mut Claims {
+        &mut self.claims
+    }
+
+    /// The connection that takes over when a finished one is opened again.
+    #[must_use]
+    pub fn reopened(&self, now: Mono) -> Self {
+        Self::with_claims(now, self.rules, self.claims.reopened())
     }
 
     /// Takes up a connection whose earlier frames have been handled again out of the spool, after a restart. It
@@ -198,9 +251,11 @@ impl Connection {
             State::Resuming { .. } => "resuming",
             State::Sealed { .. } => "ended",
         };
-        let (references, holds, pauses) = (self.references, self.holds, self.pauses);
+        let Claims { references, holds, .. } = self.claims;
+        let pauses = Channel::BOTH.map(|channel| self.claims.pause(channel));
+        let (is_recorded, last_frame) = (self.claims.is_recorded(), self.last_frame);
         let missing = Channel::BOTH.map(|channel| self.vigil.missing(channel));
-        View { state, references, holds, pauses, missing, last_frame: self.last_frame }
+        View { state, references, holds, pauses, is_recorded, missing, last_frame }
     }
 
     /// Counts a packet of a channel. True if it is to be listened to, one in some.
@@ -218,7 +273,7 @@ impl Connection {
         patience: Duration,
     ) -> Option<Noticed> {
         let other = channel.other();
-        let is_awaited = self.references[other.index()] && !self.is_paused(other);
+        let is_awaited = self.claims.references[other.index()] && !self.claims.is_kept_out(other);
         self.vigil.hear(now, channel, sound, is_awaited, patience)
     }
 
@@ -231,12 +286,19 @@ impl Connection {
     /// Whether a claim stands that a stream is still coming.
     #[must_use]
     pub fn is_referenced(&self) -> bool {
-        self.references != [false; 2] || self.holds > 0
+        self.claims.is_referenced()
     }
 
-    /// Handles one valid frame about this connection.
-    pub fn handle_frame(&mut self, now: Mono, scope: Scope, message: &Message) -> Step {
-        let mut step = Step { keep: Keep::Whole, released: [false; 2], wake_at: None };
+    /// Handles one valid frame about this connection, which was received `now`; `at` says when by the wall, and the
+    /// gateway's stamp.
+    pub fn handle_frame(&mut self, now: Mono, at: Stamp, scope: Scope, message: &Message) -> Step {
+        let mut step = Step {
+            keep: Keep::Whole,
+            released: [false; 2],
+            wake_at: None,
+            takes_out: false,
+            is_decision: false,
+        };
         if !self.is_live() {
             let is_reopening = matches!(message, Message::Meta(meta) if metadata::asks_to_reopen(meta));
             step.keep = if is_reopening { Keep::Reopen } else { Keep::Nothing(Refusal::Late) };
@@ -247,24 +309,35 @@ impl Connection {
             self.state = State::Open;
             step.wake_at = Some(self.poll_timeout());
         }
+        let claims = &mut self.claims;
         match message {
+            Message::Rtp => step.keep = claims.enter_packet(at, scope),
+            Message::Rtcp if !claims.is_recorded() => step.keep = Keep::Unrecorded,
+            Message::Mark(_) => step.keep = claims.enter_mark(at, scope),
             Message::End { .. } => {
-                for channel in Channel::BOTH.into_iter().filter(|channel| scope.covers(*channel)) {
-                    step.released[channel.index()] = std::mem::take(&mut self.references[channel.index()]);
+                for channel in scope.channels() {
+                    step.released[channel.index()] = std::mem::take(&mut claims.references[channel.index()]);
                 }
             }
-            Message::Hold => self.holds = self.holds.saturating_add(1),
-            Message::Release => match self.holds.checked_sub(1) {
-                Some(holds) => self.holds = holds,
+            Message::Hold => claims.holds = claims.holds.saturating_add(1),
+            Message::Release => match claims.holds.checked_sub(1) {
+                Some(holds) => claims.holds = holds,
                 None => step.keep = Keep::Nothing(Refusal::ReleaseWithoutHold),
             },
-            Message::Pause(mode) => self.set_pause(scope, Some(*mode)),
-            Message::Resume => self.set_pause(scope, None),
-            Message::Rtp if Channel::BOTH.iter().any(|c| scope.covers(*c) && self.is_paused(*c)) => {
-                step.keep = Keep::HeaderOnly;
+            Message::Pause(mode) => {
+                claims.begin_pause(at, scope, *mode);
+            }
+            Message::Resume => {
+                claims.end_pause(at, scope);
+            }
+            Message::Meta(object) => {
+                if let Some(is_recorded) = metadata::decides(object) {
+                    step.is_decision = claims.decide(at, is_recorded);
+                }
             }
             _ => {}
         }
+        step.takes_out = claims.takes_out();
         match (self.is_referenced(), self.state) {
             (true, State::Lingering { .. }) => self.state = State::Open,
             (false, State::Open) => {
@@ -316,16 +389,6 @@ impl Connection {
         self.state = State::Sealed { until };
         Timeout::Seal(end, until)
     }
-
-    fn set_pause(&mut self, scope: Scope, pause: Option<PauseMode>) {
-        for channel in Channel::BOTH.into_iter().filter(|channel| scope.covers(*channel)) {
-            self.pauses[channel.index()] = pause;
-        }
-    }
-
-    fn is_paused(&self, channel: Channel) -> bool {
-        self.pauses[channel.index()].is_some()
-    }
 }
 
 #[cfg(test)]
@@ -342,6 +405,20 @@ mod tests {
             retention: Duration::from_secs(1800),
             resume: Duration::from_secs(15),
             max_duration: Duration::from_secs(14_400),
+            is_recorded: true,
+            masks_digits: false,
+        }
+    }
+
+    fn open() -> Connection {
+        Connection::open(at(0), Stamp::default(), rules())
+    }
+
+    impl Connection {
+        /// Handles a frame without a stamp.
+        fn frame(&mut self, now: Mono, scope: Scope, message: &Message) -> Step {
+            let received = crate::time::Wall(i64::try_from(now.0).unwrap());
+            self.handle_frame(now, Stamp::received(received), scope, message)
         }
     }
 
@@ -351,52 +428,52 @@ mod tests {
 
     #[test]
     fn a_call_ends_when_both_streams_have_ended_and_the_linger_is_over() {
-        let mut call = Connection::open(at(0), rules());
-        assert_eq!(call.handle_frame(at(10), CALLER, &END).released, [true, false]);
+        let mut call = open();
+        assert_eq!(call.frame(at(10), CALLER, &END).released, [true, false]);
         assert_eq!(call.handle_timeout(at(99_999)), Timeout::Wait(Some(at(14_400_000))));
-        let step = call.handle_frame(at(1000), AI, &END);
+        let step = call.frame(at(1000), AI, &END);
         assert_eq!((step.released, step.wake_at), ([false, true], Some(at(1500))));
-        assert_eq!(call.handle_frame(at(1400), CALLER, &Message::Rtp).keep, Keep::Whole);
+        assert_eq!(call.frame(at(1400), CALLER, &Message::Rtp).keep, Keep::Whole);
         assert_eq!(call.handle_timeout(at(1499)), Timeout::Wait(Some(at(1500))));
         assert_eq!(call.handle_timeout(at(1500)), Timeout::Seal(End::Released, at(61_500)));
-        assert_eq!(call.handle_frame(at(1501), CALLER, &Message::Rtp).keep, Keep::Nothing(Refusal::Late));
+        assert_eq!(call.frame(at(1501), CALLER, &Message::Rtp).keep, Keep::Nothing(Refusal::Late));
         assert_eq!(call.handle_timeout(at(61_500)), Timeout::Retire);
     }
 
     #[test]
     fn a_repeated_end_is_harmless() {
-        let mut call = Connection::open(at(0), rules());
-        call.handle_frame(at(1), CALLER, &END);
-        assert_eq!(call.handle_frame(at(2), CALLER, &END).released, [false, false]);
+        let mut call = open();
+        call.frame(at(1), CALLER, &END);
+        assert_eq!(call.frame(at(2), CALLER, &END).released, [false, false]);
         assert!(call.is_referenced());
-        assert_eq!(call.handle_frame(at(3), Scope::Whole, &END).released, [false, true]);
-        assert_eq!(call.handle_frame(at(4), Scope::Whole, &END).wake_at, None, "the linger is not prolonged");
+        assert_eq!(call.frame(at(3), Scope::Whole, &END).released, [false, true]);
+        assert_eq!(call.frame(at(4), Scope::Whole, &END).wake_at, None, "the linger is not prolonged");
     }
 
     #[test]
     fn a_hold_keeps_the_recording_open_until_it_is_given_back() {
-        let mut call = Connection::open(at(0), rules());
-        call.handle_frame(at(1), Scope::Whole, &Message::Hold);
-        assert_eq!(call.handle_frame(at(2), Scope::Whole, &END).wake_at, None);
-        let step = call.handle_frame(at(3), Scope::Whole, &Message::Release);
+        let mut call = open();
+        call.frame(at(1), Scope::Whole, &Message::Hold);
+        assert_eq!(call.frame(at(2), Scope::Whole, &END).wake_at, None);
+        let step = call.frame(at(3), Scope::Whole, &Message::Release);
         assert_eq!(step.wake_at, Some(at(503)));
-        let step = call.handle_frame(at(4), Scope::Whole, &Message::Release);
+        let step = call.frame(at(4), Scope::Whole, &Message::Release);
         assert_eq!(step.keep, Keep::Nothing(Refusal::ReleaseWithoutHold));
     }
 
     #[test]
     fn a_hold_during_the_linger_reopens_the_call() {
-        let mut call = Connection::open(at(0), rules());
-        call.handle_frame(at(1), Scope::Whole, &END);
-        call.handle_frame(at(2), Scope::Whole, &Message::Hold);
+        let mut call = open();
+        call.frame(at(1), Scope::Whole, &END);
+        call.frame(at(2), Scope::Whole, &Message::Hold);
         assert_eq!(call.handle_timeout(at(10_000)), Timeout::Wait(Some(at(14_400_000))));
     }
 
     #[test]
     fn a_call_that_still_sends_is_never_stale_however_long_it_is() {
-        let mut call = Connection::open(at(0), rules());
+        let mut call = open();
         for minute in 1..200 {
-            call.handle_frame(at(minute * 60_000), CALLER, &Message::Rtp);
+            call.frame(at(minute * 60_000), CALLER, &Message::Rtp);
             assert_eq!(call.handle_sweep(at(minute * 60_000 + 1)), Timeout::Wait(None));
         }
         let late = at(199 * 60_000 + 1_800_000);
@@ -405,12 +482,12 @@ mod tests {
 
     #[test]
     fn what_is_said_during_a_pause_is_kept_as_headers_only() {
-        let mut call = Connection::open(at(0), rules());
-        call.handle_frame(at(1), CALLER, &Message::Pause(PauseMode::Silence));
-        assert_eq!(call.handle_frame(at(2), CALLER, &Message::Rtp).keep, Keep::HeaderOnly);
-        assert_eq!(call.handle_frame(at(2), AI, &Message::Rtp).keep, Keep::Whole);
-        call.handle_frame(at(3), Scope::Whole, &Message::Resume);
-        assert_eq!(call.handle_frame(at(4), CALLER, &Message::Rtp).keep, Keep::Whole);
+        let mut call = open();
+        call.frame(at(1), CALLER, &Message::Pause(PauseMode::Silence));
+        assert_eq!(call.frame(at(2), CALLER, &Message::Rtp).keep, Keep::HeaderOnly);
+        assert_eq!(call.frame(at(2), AI, &Message::Rtp).keep, Keep::Whole);
+        call.frame(at(3), Scope::Whole, &Message::Resume);
+        assert_eq!(call.frame(at(4), CALLER, &Message::Rtp).keep, Keep::Whole);
     }
 
     #[test]
@@ -420,64 +497,64 @@ mod tests {
             let mut packets = (0..100).map(|n| call.hear(at(from_ms + n * 80), Channel::Ai, sound, patience));
             packets.find_map(|noticed| noticed)
         };
-        let mut call = Connection::open(at(0), rules());
-        call.handle_frame(at(1), CALLER, &Message::Pause(PauseMode::Silence));
+        let mut call = open();
+        call.frame(at(1), CALLER, &Message::Pause(PauseMode::Silence));
         assert_eq!(talk(&mut call, 0), None);
-        call.handle_frame(at(2), CALLER, &Message::Resume);
+        call.frame(at(2), CALLER, &Message::Resume);
         assert_eq!(talk(&mut call, 8000), Some(Noticed::Missing(Channel::Caller, Silence::Absent)));
         assert_eq!(call.view().missing, [Some(Silence::Absent), None]);
-        let mut call = Connection::open(at(0), rules());
-        call.handle_frame(at(1), CALLER, &END);
+        let mut call = open();
+        call.frame(at(1), CALLER, &END);
         assert_eq!(talk(&mut call, 0), None);
     }
 
     #[test]
     fn a_finished_call_opens_again_only_when_asked() {
-        let mut call = Connection::open(at(0), rules());
+        let mut call = open();
         call.handle_shutdown(at(1));
         let meta = |json: &str| Message::Meta(serde_json::from_str(json).unwrap());
-        assert_eq!(call.handle_frame(at(2), CALLER, &meta("{}")).keep, Keep::Nothing(Refusal::Late));
-        assert_eq!(call.handle_frame(at(2), CALLER, &meta(r#"{"reopen":true}"#)).keep, Keep::Reopen);
+        assert_eq!(call.frame(at(2), CALLER, &meta("{}")).keep, Keep::Nothing(Refusal::Late));
+        assert_eq!(call.frame(at(2), CALLER, &meta(r#"{"reopen":true}"#)).keep, Keep::Reopen);
     }
 
     #[test]
     fn after_a_restart_a_call_waits_for_its_gateway_and_goes_on() {
-        let mut call = Connection::open(at(0), rules()).resume(at(100), Duration::ZERO);
+        let mut call = open().resume(at(100), Duration::ZERO);
         assert_eq!(call.poll_timeout(), at(15_100));
-        call.handle_frame(at(200), CALLER, &Message::Rtp);
+        call.frame(at(200), CALLER, &Message::Rtp);
         assert!(matches!(call.handle_timeout(at(15_100)), Timeout::Wait(_)));
 
-        let mut call = Connection::open(at(0), rules()).resume(at(100), Duration::ZERO);
+        let mut call = open().resume(at(100), Duration::ZERO);
         assert!(matches!(call.handle_timeout(at(15_100)), Timeout::Seal(End::NotResumed, _)));
     }
 
     #[test]
     fn after_a_restart_a_call_that_lacked_only_its_end_is_over_at_once() {
-        let mut call = Connection::open(at(0), rules());
-        call.handle_frame(at(1), Scope::Whole, &END);
+        let mut call = open();
+        call.frame(at(1), Scope::Whole, &END);
         let mut call = call.resume(at(5), Duration::ZERO);
         assert!(matches!(call.handle_timeout(at(5)), Timeout::Seal(End::Released, _)));
     }
 
     #[test]
     fn a_recording_that_is_full_goes_on_as_another_part_with_the_same_references() {
-        let mut call = Connection::open(at(0), rules());
-        call.handle_frame(at(1), CALLER, &END);
-        call.handle_frame(at(2), AI, &Message::Pause(PauseMode::Cut));
+        let mut call = open();
+        call.frame(at(1), CALLER, &END);
+        call.frame(at(2), AI, &Message::Pause(PauseMode::Cut));
         assert!(matches!(call.handle_timeout(at(14_400_000)), Timeout::Seal(End::PartFull, _)));
         let mut next = call.next_part(at(14_400_000));
-        assert_eq!(next.handle_frame(at(14_400_001), AI, &Message::Rtp).keep, Keep::HeaderOnly);
-        assert_eq!(next.handle_frame(at(14_400_002), AI, &END).released, [false, true]);
+        assert_eq!(next.frame(at(14_400_001), AI, &Message::Rtp).keep, Keep::HeaderOnly);
+        assert_eq!(next.frame(at(14_400_002), AI, &END).released, [false, true]);
         assert!(!next.is_referenced());
     }
 
     #[test]
     fn a_deadline_that_has_passed_is_never_asked_for_again() {
         let short = Rules { max_duration: Duration::from_secs(1), ..rules() };
-        let mut lingering = Connection::open(at(0), short);
-        lingering.handle_frame(at(900), Scope::Whole, &END);
+        let mut lingering = Connection::open(at(0), Stamp::default(), short);
+        lingering.frame(at(900), Scope::Whole, &END);
         assert_eq!(lingering.handle_timeout(at(1000)), Timeout::Wait(Some(at(1400))));
-        let mut resuming = Connection::open(at(0), short).resume(at(100), Duration::ZERO);
+        let mut resuming = Connection::open(at(0), Stamp::default(), short).resume(at(100), Duration::ZERO);
         assert_eq!(resuming.handle_timeout(at(1100)), Timeout::Wait(Some(at(15_100))));
         assert!(matches!(resuming.handle_timeout(at(15_100)), Timeout::Seal(End::NotResumed, _)));
     }
@@ -485,8 +562,8 @@ mod tests {
     #[test]
     fn what_was_recorded_before_a_restart_counts_towards_the_greatest_length() {
         let recorded = Duration::from_secs(14_000);
-        let mut call = Connection::open(at(0), rules()).resume(at(100), recorded);
-        assert_eq!(call.handle_frame(at(200), CALLER, &Message::Rtp).wake_at, Some(at(400_100)));
+        let mut call = open().resume(at(100), recorded);
+        assert_eq!(call.frame(at(200), CALLER, &Message::Rtp).wake_at, Some(at(400_100)));
         assert!(matches!(call.handle_timeout(at(400_100)), Timeout::Seal(End::PartFull, _)));
         assert_eq!(call.next_part(at(400_100)).poll_timeout(), at(14_800_100), "the next part begins empty");
     }

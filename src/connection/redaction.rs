@@ -9,6 +9,8 @@
     deny(clippy::indexing_slicing, clippy::as_conversions, clippy::arithmetic_side_effects)
 )]
 
+use serde::{Deserialize, Serialize};
+
 use crate::opus::packet::{has_redundancy, padding_bytes};
 use crate::packet::{Rtp, parse_rtp};
 use crate::red;
@@ -29,13 +31,13 @@ pub enum Redacted {
 }
 
 /// What has been withheld of one channel.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Redaction {
     withheld: Option<Withheld>,
 }
 
 /// The packets of a PAUSE.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Withheld {
     ssrc: u32,
     first: u16,

@@ -23,7 +23,9 @@ use super::backup::{Backup, Health};
 use super::log::chain;
 use super::render::{Keep, Options, RenderError, Rendered, RenderedFile, describe_failure, render};
 use super::spool_dir::{ReadError, beside, set_aside, sync_dir};
+use super::spool_rewrite::rewrite_file;
 use super::store::{AUDIO, Body, MANIFEST, Object, Put, Store, StoreError, Trouble};
+use crate::connection::Rules;
 use crate::manifest::{self, Manifest};
 use crate::metrics::{Metrics, RetryCause, Upload};
 use crate::publish::key::{self, Names};
@@ -232,7 +234,13 @@ impl Finisher {
         sync_dir(directory)?;
         // A bug that one call brings to light must not leave it unfinished for ever.
         let begun = Instant::now();
-        let rendered = catch_unwind(AssertUnwindSafe(|| (self.renderer)(spool, &self.options)));
+        let render = || catch_unwind(AssertUnwindSafe(|| (self.renderer)(spool, &self.options)));
+        let mut rendered = render();
+        if let Ok(Err(RenderError::Paused)) = rendered {
+            // Whoever should have taken it out was killed, or the disk was full.
+            rewrite_file(spool, Rules::for_reading(self.options.masks_digits))?;
+            rendered = render();
+        }
         let rendered = match rendered.unwrap_or(Err(RenderError::Panicked)) {
             Ok(rendered) => rendered,
             Err(error) => {
@@ -425,10 +433,17 @@ fn key_of(file: &RenderedFile, audio_key: &str) -> String {
 fn labels(manifest: &Manifest) -> Vec<(&'static str, String)> {
     let mut labels = vec![
         ("connection", label(&manifest.connection_id)),
+        ("recording", manifest.recording_id.to_string()),
         ("outcome", manifest.outcome.name().to_owned()),
         ("duration", format!("{}.{:03}", manifest.duration_ms / 1000, manifest.duration_ms % 1000)),
     ];
-    let texts = [("conversation", &manifest.conversation_id), ("tenant", &manifest.tenant)];
+    let consent = manifest.consent.as_ref().and_then(|consent| serde_json::to_string(consent).ok());
+    let texts = [
+        ("conversation", &manifest.conversation_id),
+        ("tenant", &manifest.tenant),
+        ("traceparent", &manifest.traceparent),
+        ("consent", &consent),
+    ];
     labels.extend(texts.into_iter().filter_map(|(name, text)| Some((name, label(text.as_deref()?)))));
     labels.retain(|(_, text)| !text.is_empty());
     labels

@@ -18,19 +18,20 @@ use tracing::{debug, info, warn};
 
 use super::awaited::{Awaited, Group, HeldFrame, Hold};
 use super::clock::Clock;
-use super::draw::draw;
 use super::gate::{Gate, Via};
 use super::log::DropLog;
+use super::random::draw;
 use super::slot::{Slot, SlotState, Timer};
 use super::spool_dir::SpoolDir;
 use super::spool_writer::{BUFFER_MAX_BYTES, SpoolFile, SpoolWriter, lock};
-use crate::connection::metadata::Metadata;
-use crate::connection::redaction::{Redacted, Redaction};
-use crate::connection::{Connection, End, Keep, Rules, Timeout};
+use crate::connection::call::{Call, Kept};
+use crate::connection::pauses::Stamp;
+use crate::connection::{End, Rules, Timeout};
 use crate::frame::{self, Frame, Message};
-use crate::id::{Channel, ConnectionId, Scope};
+use crate::id::{Channel, ConnectionId, RecordingId};
 use crate::metrics::{DropReason, Metrics};
 use crate::packet;
+use crate::replay::Anchor;
 use crate::spool::{Header, Record, RecordKind, SealCause};
 use crate::time::{Mono, Wall};
 
@@ -85,20 +86,14 @@ pub struct Ingest {
 /// A connection found in the spool after a restart, ready to go on.
 #[derive(Debug)]
 pub struct Resumed {
-    /// Its id.
-    pub id: ConnectionId,
-    /// The part that its file is.
-    pub part: u16,
-    /// When its recording began.
-    pub opened: Wall,
     /// Its file, already cut to its last whole record.
     pub path: PathBuf,
+    /// What the file says of itself.
+    pub header: Header,
     /// Its state as its records left it, not yet told of the restart.
-    pub connection: Connection,
-    /// Its metadata as its records left it.
-    pub metadata: Metadata,
-    /// What its pauses keep out.
-    pub redactions: [Redaction; 2],
+    pub call: Call,
+    /// Whether nothing can be added to its file, so that it goes on in another.
+    pub is_closed: bool,
 }
 
 impl Ingest {
@@ -212,41 +207,36 @@ impl Ingest {
     /// Handles a frame about a known connection. True if the frame asks for the connection to open again.
     fn handle(&self, slot: &Arc<Slot>, frame: &Frame<'_>, now: Mono) -> Result<bool, DropReason> {
         let mut state = lock(&slot.state);
-        if state.connection.is_live() {
+        if state.call.connection.is_live() {
             state.count(frame)?;
         }
-        if let Message::Meta(object) = &frame.message
-            && state.connection.is_live()
-        {
-            state.metadata.merge(frame.scope, object).map_err(|_| DropReason::MetadataFull)?;
-        }
-        let step = state.connection.handle_frame(now, frame.scope, &frame.message);
-        let (header, redacted);
+        let at = Stamp { received: slot.anchor.wall_of(now), gateway: frame.gateway };
+        let entered = state.call.enter(now, at, frame.scope, &frame.message, frame.body);
+        let (step, kept) = entered.map_err(|_| DropReason::MetadataFull)?;
         let whole = RecordKind::Tap(frame.message.kind());
-        let (kind, body) = match step.keep {
-            Keep::Whole => match state.redact(frame) {
-                Redacted::Whole => (whole, frame.body),
-                Redacted::HeaderOnly => {
-                    header = packet::header_only(frame.body);
-                    (RecordKind::Withheld, &header[..])
-                }
-                Redacted::Body(body) => {
-                    redacted = body;
-                    (whole, &redacted[..])
-                }
-            },
-            Keep::HeaderOnly => {
-                header = packet::header_only(frame.body);
-                state.withhold(frame);
-                (RecordKind::Withheld, &header[..])
-            }
-            Keep::Nothing(refusal) => return Err(refusal.into()),
-            Keep::Reopen => return Ok(true),
+        let record = match &kept {
+            Kept::Whole => Some((whole, frame.body)),
+            Kept::Body(body) => Some((whole, &body[..])),
+            Kept::Withheld(header) => Some((RecordKind::Withheld, &header[..])),
+            Kept::Unrecorded => None,
+            Kept::Refused(refusal) => return Err((*refusal).into()),
+            Kept::Reopen => return Ok(true),
         };
-        let record = Record { kind, scope: frame.scope, at: now, gateway: frame.gateway, body };
-        let kept = self.append(slot, &mut state, &record);
-        let is_full = state.packets >= self.limits.max_packets && matches!(frame.message, Message::Rtp);
-        let full = is_full.then(|| state.connection.fill(now));
+        let kept = record.is_none_or(|(kind, body)| {
+            let record = Record { kind, scope: frame.scope, at: now, gateway: frame.gateway, body };
+            self.append(slot, &mut state, &record)
+        });
+        if step.is_decision {
+            self.append_state(slot, &mut state, now);
+        }
+        if step.takes_out && !matches!(frame.message, Message::Rtp) {
+            // From here on that is the rewriter's, who reads it out of the file.
+            state.call.connection.claims_mut().note_taken_out();
+            self.writer.rewrite(&slot.file);
+        }
+        let is_full =
+            state.call.received() >= self.limits.max_packets && matches!(frame.message, Message::Rtp);
+        let full = is_full.then(|| state.call.connection.fill(now));
         let noticed = self.silence_alert.and_then(|patience| state.listen(frame, now, patience));
         drop(state);
         if let Some(full) = full {
@@ -286,8 +276,14 @@ impl Ingest {
     ) -> Result<Arc<Slot>, DropReason> {
         self.admit()?;
         let id = ConnectionId::new(frame.connection).map_err(frame::FrameError::Id)?;
-        let connection = Connection::open(now, self.limits.rules);
-        let slot = self.new_slot(id.clone(), 1, connection, &[], Default::default(), now);
+        let (call, part) = match old {
+            Some(old) => (lock(&old.state).call.reopened(now), old.part.saturating_add(1)),
+            None => {
+                let received = Stamp::received(self.clock.wall());
+                (Call::open(now, received, self.limits.rules), 1)
+            }
+        };
+        let slot = self.new_slot(id.clone(), part, call, now);
         match self.connections.entry(id) {
             Entry::Occupied(entry) if old.is_none_or(|old| !Arc::ptr_eq(entry.get(), old)) => {
                 return Ok(Arc::clone(entry.get()));
@@ -314,38 +310,48 @@ impl Ingest {
         }
     }
 
-    /// Makes a slot with a spool file of its own, whose header waits in the buffer for the writer. Nothing is counted
-    /// or logged until [`Ingest::begin`].
-    fn new_slot(
+    /// Makes a slot with a spool file of its own, whose first record, the state, waits in the buffer for the writer. Nothing is
+    /// counted or logged until [`Ingest::begin`].
+    fn new_slot(&self, id: ConnectionId, part: u16, call: Call, now: Mono) -> Arc<Slot> {
+        let opened = self.clock.wall();
+        let recording = RecordingId::draw(opened, draw());
+        let path = self.spool.new_file(&id, opened, recording);
+        let header = Header { recording, ..Header::derived(id.clone(), opened, now, part) };
+        let file = SpoolFile::new(path, header);
+        Record::state(now, &call.to_state()).append_to(lock(&file.buffer).records());
+        self.slot(id, part, (opened, Anchor::new(now, opened)), file, call)
+    }
+
+    fn slot(
         &self,
         id: ConnectionId,
         part: u16,
-        connection: Connection,
-        metadata: &[(Scope, serde_json::Map<String, serde_json::Value>)],
-        redactions: [Redaction; 2],
-        now: Mono,
+        (opened, anchor): (Wall, Anchor),
+        file: SpoolFile,
+        call: Call,
     ) -> Arc<Slot> {
-        let opened = self.clock.wall();
-        let path = self.spool.new_file(&id, opened, draw(&id, opened));
-        let mut bytes = Vec::new();
-        Header { connection: id.clone(), opened, opened_mono: now, part }.append_to(&mut bytes);
-        let mut merged = Metadata::default();
-        for (scope, object) in metadata {
-            let body = serde_json::to_vec(object).unwrap_or_default();
-            if merged.merge(*scope, object).is_ok() && body.len() <= crate::spool::BODY_MAX_BYTES {
-                let kind = RecordKind::Tap(3);
-                let record = Record { kind, scope: *scope, at: now, gateway: None, body: &body };
-                record.append_to(&mut bytes);
-            }
-        }
-        let file = Arc::new(SpoolFile::new(path, bytes));
-        let state = Mutex::new(SlotState::new(connection, merged, redactions));
-        Arc::new(Slot { id, part, opened, file, state })
+        let (file, state) = (Arc::new(file), Mutex::new(SlotState::new(call)));
+        let slot = Arc::new(Slot { id, part, opened, anchor, file, state });
+        let (of, clock) = (Arc::downgrade(&slot), self.clock);
+        slot.file.described_by(Box::new(move |give| {
+            let Some(slot) = of.upgrade() else { return };
+            let state = lock(&slot.state);
+            give(clock.now(), &state.call.to_state());
+        }));
+        slot
+    }
+
+    /// Notes the ports for plain RTP that a connection was given, so that a restart finds them.
+    pub fn note_ports(&self, id: &ConnectionId, ports: [u16; 2]) {
+        let Some(slot) = self.find(id.as_str()) else { return };
+        let mut state = lock(&slot.state);
+        state.call.ports = Some(ports);
+        self.append_state(&slot, &mut state, self.clock.now());
     }
 
     /// Begins a recording, once its slot is in the map.
     fn begin(&self, slot: &Arc<Slot>) {
-        let deadline = lock(&slot.state).connection.poll_timeout();
+        let deadline = lock(&slot.state).call.connection.poll_timeout();
         self.wake_at(deadline, slot);
         self.open.fetch_add(1, Ordering::Relaxed);
         Metrics::add(&self.metrics.opened);
@@ -372,25 +378,38 @@ impl Ingest {
             }
         });
         for slot in &slots {
-            let deadline = lock(&slot.state).connection.poll_timeout();
+            let deadline = lock(&slot.state).call.connection.poll_timeout();
             self.wake_at(deadline, slot);
         }
     }
 
     /// Goes on with a connection found in the spool: notes the restart in its file, and waits for its gateway.
     fn resume(&self, resumed: Resumed) -> Arc<Slot> {
-        let recorded_us = self.clock.wall().0.saturating_sub(resumed.opened.0);
+        let Resumed { path, header, mut call, is_closed } = resumed;
+        let now = self.clock.now();
+        let recorded_us = self.clock.wall().0.saturating_sub(header.opened.0);
         let recorded = Duration::from_micros(u64::try_from(recorded_us).unwrap_or(0));
-        let connection = resumed.connection.resume(self.clock.now(), recorded);
-        let file = Arc::new(SpoolFile::new(resumed.path, Vec::new()));
-        let state = SlotState::new(connection, resumed.metadata, resumed.redactions);
-        let (part, opened, state) = (resumed.part, resumed.opened, Mutex::new(state));
-        let slot = Arc::new(Slot { id: resumed.id, part, opened, file, state });
         self.open.fetch_add(1, Ordering::Relaxed);
         Metrics::add(&self.metrics.resumed);
+        if is_closed {
+            call.connection = call.connection.resume(now, Duration::ZERO);
+            return self.new_slot(
+                header.connection.clone(),
+                header.part.saturating_add(1),
+                call.next_part(now),
+                now,
+            );
+        }
+        call.connection = call.connection.resume(now, recorded);
         // Of the time when this process began, because frames that were held are older than this moment.
         let (mono, wall) = self.begun;
-        self.append(&slot, &mut lock(&slot.state), &Record::resumed(mono, &wall.0.to_be_bytes()));
+        let (id, part, opened) = (header.connection.clone(), header.part, header.opened);
+        let file = SpoolFile::resumed(path, header);
+        let slot = self.slot(id, part, (opened, Anchor::new(mono, wall)), file, call);
+        let mut state = lock(&slot.state);
+        self.append(&slot, &mut state, &Record::resumed(mono, &wall.0.to_be_bytes()));
+        self.append_state(&slot, &mut state, mono);
+        drop(state);
         slot
     }
 
@@ -405,15 +424,23 @@ impl Ingest {
     /// Appends a record to a connection's buffer. False if the buffer is full because the disk does not take it.
     fn append(&self, slot: &Slot, state: &mut SlotState, record: &Record<'_>) -> bool {
         let mut buffer = lock(&slot.file.buffer);
-        let is_room = buffer.bytes.len() + record.body.len() < BUFFER_MAX_BYTES && self.writer.has_room();
+        let is_room = buffer.waiting() + record.body.len() < BUFFER_MAX_BYTES && self.writer.has_room();
         if is_room {
-            state.append_dropped(record.at, &mut buffer.bytes);
-            record.append_to(&mut buffer.bytes);
+            state.append_dropped(record.at, buffer.records());
+            record.append_to(buffer.records());
         } else {
             state.dropped = state.dropped.saturating_add(1);
         }
         self.writer.note(&slot.file, buffer);
         is_room
+    }
+
+    /// Appends the whole state, which there is always room for: what has led to it may be gone from the file.
+    fn append_state(&self, slot: &Slot, state: &mut SlotState, at: Mono) {
+        let noted = state.call.to_state();
+        let mut buffer = lock(&slot.file.buffer);
+        Record::state(at, &noted).append_to(buffer.records());
+        self.writer.note(&slot.file, buffer);
     }
 
     /// Handles every deadline that has passed. The daemon calls this some fifty times a second.
@@ -436,7 +463,7 @@ impl Ingest {
             };
             let Some(Reverse(Timer { slot, .. })) = due else { return };
             let Some(slot) = slot.upgrade() else { continue };
-            let timeout = lock(&slot.state).connection.handle_timeout(now);
+            let timeout = lock(&slot.state).call.connection.handle_timeout(now);
             self.settle(&slot, timeout, now);
         }
     }
@@ -450,8 +477,8 @@ impl Ingest {
         for slot in slots {
             let timeout = {
                 let mut state = lock(&slot.state);
-                open += usize::from(state.connection.is_live());
-                state.connection.handle_sweep(now)
+                open += usize::from(state.call.connection.is_live());
+                state.call.connection.handle_sweep(now)
             };
             stale += usize::from(matches!(timeout, Timeout::Seal(..)));
             self.settle(&slot, timeout, now);
@@ -476,7 +503,7 @@ impl Ingest {
         let now = self.clock.now();
         let mut closed = 0;
         for slot in self.slots() {
-            let timeout = lock(&slot.state).connection.handle_shutdown(now);
+            let timeout = lock(&slot.state).call.connection.handle_shutdown(now);
             closed += usize::from(matches!(timeout, Timeout::Seal(..)));
             self.settle(&slot, timeout, now);
         }
@@ -487,7 +514,7 @@ impl Ingest {
     #[must_use]
     pub fn live_spool(&self, id: &str) -> Option<PathBuf> {
         let slot = Arc::clone(&*self.connections.get(id)?);
-        let is_live = lock(&slot.state).connection.is_live();
+        let is_live = lock(&slot.state).call.connection.is_live();
         is_live.then(|| slot.file.path.clone())
     }
 
@@ -556,20 +583,22 @@ impl Ingest {
         debug!(connection = ?slot.id.as_str(), ?end, "connection sealed");
         self.open.fetch_sub(1, Ordering::Relaxed);
         let mut state = lock(&slot.state);
+        let has_unrecorded = Channel::BOTH.iter().any(|channel| state.call.counts(*channel).unrecorded > 0);
+        if has_unrecorded {
+            // Only the state says how many there were.
+            self.append_state(slot, &mut state, now);
+        }
         let mut buffer = lock(&slot.file.buffer);
-        state.append_dropped(now, &mut buffer.bytes);
-        Record::append_seal(now, cause_of(end), &mut buffer.bytes);
+        state.append_dropped(now, buffer.records());
+        Record::append_seal(now, cause_of(end), buffer.records());
         buffer.is_sealed = true;
         self.writer.note(&slot.file, buffer);
     }
 
     fn begin_next_part(&self, slot: &Slot, now: Mono) {
-        let (connection, metadata, redactions) = {
-            let state = lock(&slot.state);
-            (state.connection.next_part(now), state.metadata.to_objects(), state.redactions)
-        };
+        let call = lock(&slot.state).call.next_part(now);
         let part = slot.part.saturating_add(1);
-        let next = self.new_slot(slot.id.clone(), part, connection, &metadata, redactions, now);
+        let next = self.new_slot(slot.id.clone(), part, call, now);
         self.connections.insert(slot.id.clone(), Arc::clone(&next));
         self.begin(&next);
     }

@@ -40,6 +40,7 @@ pub struct Live {
     pub opened_at: String,
     pub idle_ms: u64,
     pub holds: u32,
+    pub recorded: bool,
     pub channels: LiveChannels,
 }
 
@@ -102,7 +103,7 @@ impl Ingest {
     pub fn look_at_all(&self, after: Option<&str>, count: usize) -> LivePage {
         let now = self.clock.now();
         let mut live: Vec<_> =
-            self.slots().into_iter().filter(|slot| lock(&slot.state).connection.is_live()).collect();
+            self.slots().into_iter().filter(|slot| lock(&slot.state).call.connection.is_live()).collect();
         let total = live.len();
         live.retain(|slot| after.is_none_or(|after| slot.id.as_str() > after));
         live.sort_by(|a, b| a.id.cmp(&b.id));
@@ -125,7 +126,7 @@ impl Ingest {
 
 fn look(slot: &Slot, now: Mono) -> Live {
     let state = lock(&slot.state);
-    let view = state.connection.view();
+    let view = state.call.connection.view();
     let channel = |channel: Channel| LiveChannel {
         referenced: view.references[channel.index()],
         pause: view.pauses[channel.index()].map(|mode| mode.name()),
@@ -133,13 +134,14 @@ fn look(slot: &Slot, now: Mono) -> Live {
     };
     Live {
         connection_id: slot.id.to_string(),
-        conversation_id: state.metadata.conversation_id.clone(),
-        tenant: state.metadata.tenant.clone(),
+        conversation_id: state.call.metadata.conversation_id.clone(),
+        tenant: state.call.metadata.tenant.clone(),
         part: slot.part,
         state: view.state,
         opened_at: slot.opened.to_rfc3339(),
         idle_ms: micros(now.since(view.last_frame)) / 1000,
         holds: view.holds,
+        recorded: view.is_recorded,
         channels: LiveChannels { caller: channel(Channel::Caller), ai: channel(Channel::Ai) },
     }
 }
@@ -149,7 +151,7 @@ fn look(slot: &Slot, now: Mono) -> Live {
 /// # Errors
 /// [`ReadError`] where the spool file cannot be read.
 pub fn manifest_so_far(spool: &Path, now: Mono, options: &Options) -> Result<Map<String, Value>, ReadError> {
-    let (mut ledger, tail) = read_ledger(spool, options.longest)?;
+    let (mut ledger, tail) = read_ledger(spool, options)?;
     // Else it would count as one that was found after a crash.
     ledger.seal = ledger.seal.or(Some(SealCause::Released));
     let call = arrange(&ledger, options.ai_offset_ms, options.longest);

@@ -13,18 +13,18 @@ use tracing::{error, info, warn};
 
 use super::awaited::Group;
 use super::ingest::{Ingest, Resumed};
+use super::log::chain;
+use super::random::draw;
 use super::rtp_ports::RtpPorts;
 use super::spool_dir::{ReadError, SpoolDir, header_of, is_sealed, own_name, read, set_aside};
-use crate::connection::metadata::Metadata;
-use crate::connection::redaction::Redaction;
-use crate::connection::{Connection, Keep, Rules};
-use crate::frame::{Message, parse_body};
-use crate::id::Scope;
-use crate::packet::parse_rtp;
+use super::spool_rewrite::rewrite_file;
+use crate::connection::Rules;
 use crate::plain::ports_of;
+use crate::replay::Replay;
+use crate::spool::block::{self, OpeningCause, append_opening};
 use crate::spool::name::Aside;
-use crate::spool::scan::{Located, Tail};
-use crate::spool::{Header, Record, RecordKind, SealCause};
+use crate::spool::scan::Tail;
+use crate::spool::{Header, Record, SealCause, VERSION};
 use crate::time::Mono;
 
 /// What a spool directory holds.
@@ -92,7 +92,8 @@ pub fn look_at(group: &Group, rules: Rules) -> Found {
     // Of two open files of one connection the later one goes on.
     let mut superseded = Vec::new();
     for index in 0..found.open.len() {
-        if found.open[index + 1..].iter().any(|later| later.id == found.open[index].id) {
+        let is_of_same = |later: &Resumed| later.header.connection == found.open[index].header.connection;
+        if found.open[index + 1..].iter().any(is_of_same) {
             superseded.push(index);
         }
     }
@@ -134,12 +135,17 @@ pub fn recover(
         let found = catch_unwind(AssertUnwindSafe(|| look_at(&group, rules)));
         let found = found.unwrap_or_else(|_| Found { sealed: group.files.clone(), ..Found::default() });
         for resumed in &found.open {
-            info!(connection = ?resumed.id.as_str(), path = %resumed.path.display(), "connection found in the spool, waiting for its gateway");
+            info!(connection = ?resumed.header.connection.as_str(), path = %resumed.path.display(), "connection found in the spool, waiting for its gateway");
         }
         open += found.open.len();
         over += found.sealed.len();
         foreign += found.foreign;
-        let had = |resumed: &Resumed| Some((resumed.id.clone(), ports_of(&resumed.metadata.meta)?));
+        let had = |resumed: &Resumed| Some((resumed.header.connection.clone(), resumed.call.ports?));
+        // What cannot be gone on with is over, and its call goes on in another file.
+        over += found.open.iter().filter(|resumed| resumed.is_closed).count();
+        waiting.extend(
+            found.open.iter().filter(|resumed| resumed.is_closed).map(|resumed| resumed.path.clone()),
+        );
         let had: Vec<_> = found.open.iter().filter_map(had).collect();
         ingest.take_up(&group, found.open);
         if let Some(ports) = ports {
@@ -175,10 +181,18 @@ fn set_aside_foreign(path: &Path, reason: &str) {
 /// # Errors
 /// Where the disk says no.
 pub fn seal(path: &Path, cause: SealCause) -> io::Result<()> {
-    let mut seal = Vec::new();
-    Record::append_seal(Mono(0), cause, &mut seal);
+    let (mut out, mut seal) = (Vec::new(), Vec::new());
+    if header_of(path).is_ok_and(|header| header.is_of_before()) {
+        Record::append_seal(Mono(0), cause, &mut out);
+    } else {
+        append_opening(OpeningCause::Resumed, &draw(), &mut out);
+        block::append_room(&mut seal);
+        Record::append_seal(Mono(0), cause, &mut seal);
+        block::complete(&mut seal, 0);
+        out.append(&mut seal);
+    }
     let mut file = OpenOptions::new().append(true).open(path)?;
-    file.write_all(&seal)?;
+    file.write_all(&out)?;
     file.sync_all()
 }
 
@@ -211,44 +225,6 @@ impl From<ReadError> for NotTakenUp {
     }
 }
 
-/// A connection's state, made again from its records.
-struct Replay {
-    header: Header,
-    connection: Connection,
-    metadata: Metadata,
-    redactions: [Redaction; 2],
-    is_sealed: bool,
-}
-
-impl Replay {
-    fn record(&mut self, located: &Located<'_>) {
-        let record = &located.record;
-        let kind = match record.kind {
-            RecordKind::Tap(kind) => kind,
-            RecordKind::Seal => {
-                self.is_sealed = true;
-                return;
-            }
-            RecordKind::Withheld => {
-                if let (Scope::Channel(channel), Ok(packet)) = (record.scope, parse_rtp(record.body)) {
-                    self.redactions[channel.index()].withhold(&packet);
-                }
-                return;
-            }
-            RecordKind::Resumed | RecordKind::Dropped => return,
-        };
-        let Ok(message) = parse_body(kind, record.body) else { return };
-        if let Message::Meta(object) = &message
-            && self.metadata.merge(record.scope, object).is_err()
-        {
-            warn!(connection = ?self.header.connection.as_str(), "metadata in the spool is too large");
-        }
-        // References, holds and pauses depend on the order of frames alone, so any time will do.
-        let step = self.connection.handle_frame(Mono(0), record.scope, &message);
-        debug_assert_ne!(step.keep, Keep::Reopen, "a connection that is replayed is never sealed");
-    }
-}
-
 fn take_up(path: &Path, rules: Rules) -> Result<TakenUp, NotTakenUp> {
     // A symbolic link may lead anywhere, and opening a pipe would wait for ever.
     let file = fs::symlink_metadata(path)?;
@@ -266,27 +242,25 @@ fn take_up(path: &Path, rules: Rules) -> Result<TakenUp, NotTakenUp> {
     if is_sealed(path).is_ok_and(|is_sealed| is_sealed) && header_of(path).is_ok() {
         return Ok(TakenUp::Sealed);
     }
-    let begin = |header| Replay {
-        header,
-        connection: Connection::open(Mono(0), rules),
-        metadata: Metadata::default(),
-        redactions: Default::default(),
-        is_sealed: false,
-    };
-    let (replay, tail) = read(path, begin, Replay::record)?;
+    let (replay, tail) = read(path, |header| Replay::new(header, rules), Replay::record)?;
     if replay.is_sealed {
         return Ok(TakenUp::Sealed);
     }
     cut_torn_tail(path, &tail)?;
-    Ok(TakenUp::Open(Box::new(Resumed {
-        id: replay.header.connection,
-        part: replay.header.part,
-        opened: replay.header.opened,
-        path: path.to_owned(),
-        connection: replay.connection,
-        metadata: replay.metadata,
-        redactions: replay.redactions,
-    })))
+    let is_of_before = replay.header.is_of_before();
+    let (mut is_closed, is_to_be_rewritten) = (false, is_of_before || replay.taken_out().is_some());
+    if is_to_be_rewritten && let Err(error) = rewrite_file(path, rules) {
+        warn!(path = %path.display(), error = chain(&error), "spool file cannot be written again, the call goes on in another");
+        is_closed = true;
+    }
+    let Replay { header, mut call, .. } = replay;
+    if is_of_before {
+        // There they stood in what a sender may write. Whoever opens them sees to it that they are in the range.
+        call.ports = ports_of(&call.metadata.meta);
+    }
+    call.connection.claims_mut().note_taken_out();
+    let header = Header { version: VERSION, ..header };
+    Ok(TakenUp::Open(Box::new(Resumed { path: path.to_owned(), header, call, is_closed })))
 }
 
 fn cut_torn_tail(path: &Path, tail: &Tail) -> io::Result<()> {

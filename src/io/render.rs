@@ -44,6 +44,8 @@ pub struct Options {
     pub format: RecordingFormat,
     /// Gain of caller and AI in decibels, in the format `compat`.
     pub gains_db: [f32; 2],
+    /// Whether the digits of key presses are left out.
+    pub masks_digits: bool,
 }
 
 /// A recording on disk, beside its spool file, and what it holds.
@@ -109,6 +111,9 @@ pub enum RenderError {
     /// Even channels encoded anew share no grid: a bug.
     #[error(transparent)]
     Grid(#[from] NoCommonGrid),
+    /// The spool file has to be written again before anything may be made of it.
+    #[error("what was paused is still in the spool file")]
+    Paused,
     /// Another bug.
     #[error("rendering panicked: please report it, with the spool file")]
     Panicked,
@@ -119,7 +124,7 @@ impl RenderError {
     #[must_use]
     pub fn is_worth_a_retry(&self) -> bool {
         match self {
-            Self::Read(ReadError::Io(_)) | Self::Write(_) => true,
+            Self::Read(ReadError::Io(_)) | Self::Write(_) | Self::Paused => true,
             Self::Sound(error) => matches!(error, SoundError::Fetch(_)),
             Self::Anew(error) => {
                 matches!(error, AnewError::Store(_) | AnewError::Sound(SoundError::Fetch(_)))
@@ -134,24 +139,29 @@ impl RenderError {
 ///
 /// # Errors
 /// Where the disk or the file's header is bad.
-pub fn read_ledger(spool: &Path, longest: Duration) -> Result<(Ledger, Tail), ReadError> {
+pub fn read_ledger(spool: &Path, options: &Options) -> Result<(Ledger, Tail), ReadError> {
     let file_bytes = fs::metadata(spool)?.len();
     let begin = |header| {
         let mut ledger = Ledger::new(header);
         ledger.expect(file_bytes);
+        ledger.masks_digits = options.masks_digits;
         ledger
     };
     let (mut ledger, tail) = read(spool, begin, Ledger::record)?;
-    ledger.close(longest);
+    ledger.close(options.longest);
     Ok((ledger, tail))
 }
 
 /// Renders a spool file's recording into files beside it.
 ///
 /// # Errors
-/// [`RenderError`]; whether another attempt is worth while, it says itself.
+/// [`RenderError`]; whether another attempt is worth while, it says itself. [`RenderError::Paused`] asks for
+/// [`super::spool_rewrite::rewrite_file`] before.
 pub fn render(spool: &Path, options: &Options) -> Result<Rendered, RenderError> {
-    let (ledger, tail) = read_ledger(spool, options.longest)?;
+    let (ledger, tail) = read_ledger(spool, options)?;
+    if ledger.has_paused {
+        return Err(RenderError::Paused);
+    }
     let call = arrange(&ledger, options.ai_offset_ms, options.longest);
     let keep = why_kept(&ledger, &tail);
     let start = call.start;
@@ -212,7 +222,7 @@ fn why_kept(ledger: &Ledger, tail: &Tail) -> Option<Keep> {
 /// # Errors
 /// Where not even its spool's header can be read.
 pub fn describe_failure(spool: &Path, options: &Options, reason: &str) -> Result<Rendered, ReadError> {
-    let (ledger, tail) = read_ledger(spool, options.longest)?;
+    let (ledger, tail) = read_ledger(spool, options)?;
     let call = Arrangement { start: ledger.header.opened, end: ledger.last_frame, ..Arrangement::default() };
     let mut manifest = manifest::describe(&ledger, &tail, &call, &Default::default(), Samples48k::default());
     manifest.outcome = Outcome::Failed;
@@ -270,6 +280,7 @@ fn comments(manifest: &Manifest) -> Vec<(&'static str, String)> {
         ("START_TIME", manifest.started_at.clone()),
         ("OUTCOME", manifest.outcome.name().to_owned()),
         ("CHANNELS", "left=caller right=ai".to_owned()),
+        ("RECORDING_ID", manifest.recording_id.to_string()),
     ];
     comments.extend(manifest.conversation_id.iter().map(|id| ("CONVERSATION_ID", id.clone())));
     comments

@@ -125,20 +125,26 @@ impl RtpPorts {
             Some(id) => id.clone(),
             None => self.make_up_id(group.base),
         };
-        for (scope, object) in opening.to_objects(ports) {
+        for (scope, object) in opening.to_objects() {
             let body = serde_json::to_vec(&object).expect("keys are text");
             let frame = encode(META, scope, None, &connection, &body);
             self.ingest.take(&frame, Via::Ports).map_err(OpenError::Refused)?;
         }
+        self.ingest.note_ports(&connection, ports);
         info!(connection = ?connection.as_str(), caller = ports[0], ai = ports[1], "ports for plain RTP opened");
         self.receive(connection.clone(), group);
         Ok(Opened { connection, address: self.range.host, ports })
     }
 
-    /// Opens the ports again that a connection had before a restart.
+    /// Opens the ports again that a connection had before a restart, if they are of this range: it may be another one now.
     pub fn open_again(self: &Arc<Self>, connection: ConnectionId, ports: [u16; 2]) {
         let base = ports[0];
-        let group = if ports[1] == base.saturating_add(2) { self.group(base) } else { None };
+        let index = base.checked_sub(self.range.low).map(|above| above / GROUP);
+        let is_one = ports[1] == base.saturating_add(2)
+            && index.is_some_and(|index| {
+                index < self.range.groups(GROUP) && self.range.low + index * GROUP == base
+            });
+        let group = if is_one { self.group(base) } else { None };
         let Some(group) = group else {
             warn!(connection = ?connection.as_str(), caller = ports[0], ai = ports[1], "the call's ports cannot be had again, its recording ends here");
             return;

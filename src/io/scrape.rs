@@ -71,7 +71,7 @@ impl Scrape {
 
     fn live_spools(&self) -> HashSet<PathBuf> {
         let slots = self.ingest.slots();
-        let live = slots.iter().filter(|slot| lock(&slot.state).connection.is_live());
+        let live = slots.iter().filter(|slot| lock(&slot.state).call.connection.is_live());
         live.map(|slot| slot.file.path.clone()).collect()
     }
 }

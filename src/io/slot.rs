@@ -4,14 +4,13 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use super::spool_writer::SpoolFile;
-use crate::connection::Connection;
-use crate::connection::metadata::Metadata;
-use crate::connection::redaction::{Redacted, Redaction};
+use crate::connection::call::Call;
 use crate::connection::vigil::{Noticed, sound};
 use crate::frame::{Frame, Message};
 use crate::id::{ConnectionId, Scope};
 use crate::metrics::DropReason;
 use crate::packet;
+use crate::replay::Anchor;
 use crate::spool::Record;
 use crate::time::{Mono, Wall};
 
@@ -27,33 +26,29 @@ pub(super) struct Slot {
     pub(super) part: u16,
     /// When the recording was opened.
     pub(super) opened: Wall,
+    /// What brings steady times to the wall, as the file has it.
+    pub(super) anchor: Anchor,
     pub(super) file: Arc<SpoolFile>,
     pub(super) state: Mutex<SlotState>,
 }
 
 #[derive(Debug)]
 pub(super) struct SlotState {
-    pub(super) connection: Connection,
-    pub(super) metadata: Metadata,
-    /// What each channel's pauses keep out behind them.
-    pub(super) redactions: [Redaction; 2],
+    pub(super) call: Call,
     /// Frames that could not be spooled since the last record that could.
     pub(super) dropped: u32,
-    /// RTP frames of this part.
-    pub(super) packets: u64,
-    /// Frames of other kinds, and their bytes.
+    /// Frames beside RTP, and their bytes.
     control: (u32, usize),
 }
 
 impl SlotState {
-    pub(super) fn new(connection: Connection, metadata: Metadata, redactions: [Redaction; 2]) -> Self {
-        Self { connection, metadata, redactions, dropped: 0, packets: 0, control: (0, 0) }
+    pub(super) fn new(call: Call) -> Self {
+        Self { call, dropped: 0, control: (0, 0) }
     }
 
     /// Counts a frame. An error where no call can need so many; what ends a call or a pause may come twice as often.
     pub(super) fn count(&mut self, frame: &Frame<'_>) -> Result<(), DropReason> {
         if matches!(frame.message, Message::Rtp) {
-            self.packets += 1;
             return Ok(());
         }
         let (frames, bytes) = (self.control.0.saturating_add(1), self.control.1 + frame.body.len());
@@ -69,34 +64,16 @@ impl SlotState {
         Ok(())
     }
 
-    /// What of a frame that came outside a PAUSE may be kept.
-    pub(super) fn redact(&mut self, frame: &Frame<'_>) -> Redacted {
-        match (&frame.message, frame.scope) {
-            (Message::Rtp, Scope::Channel(channel)) => {
-                let metadata = &self.metadata;
-                self.redactions[channel.index()].redact(frame.body, |pt| metadata.rtpmap(channel, pt))
-            }
-            _ => Redacted::Whole,
-        }
-    }
-
     /// Listens to a packet: whether a channel is not heard while the other one talks for as long as `patience`.
     pub(super) fn listen(&mut self, frame: &Frame<'_>, now: Mono, patience: Duration) -> Option<Noticed> {
         let (Message::Rtp, Scope::Channel(channel)) = (&frame.message, frame.scope) else { return None };
-        if !self.connection.is_live() || !self.connection.is_next_sampled(channel) {
+        let Call { connection, metadata, .. } = &mut self.call;
+        if !connection.is_live() || !connection.is_next_sampled(channel) {
             return None;
         }
         let packet = packet::parse_rtp(frame.body).ok()?;
-        let metadata = &self.metadata;
         let sound = sound(&packet, |payload_type| metadata.rtpmap(channel, payload_type));
-        self.connection.hear(now, channel, sound, patience)
-    }
-
-    /// Notes a packet that came in a PAUSE.
-    pub(super) fn withhold(&mut self, frame: &Frame<'_>) {
-        if let (Scope::Channel(channel), Ok(packet)) = (frame.scope, packet::parse_rtp(frame.body)) {
-            self.redactions[channel.index()].withhold(&packet);
-        }
+        connection.hear(now, channel, sound, patience)
     }
 
     /// Appends a note of the frames that could not be spooled, if there are any.

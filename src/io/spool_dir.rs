@@ -262,7 +262,9 @@ pub fn header_of(path: &Path) -> Result<Header, ReadError> {
 fn header_from_name(path: &Path, first: Mono) -> Option<Header> {
     let name = own_name(path)?;
     let connection = ConnectionId::new(name.shown_id()).ok()?;
-    Some(Header { connection, opened: name.opened(), opened_mono: first, part: 1 })
+    let header = Header::derived(connection, name.opened(), first, 1);
+    let recording = name.recording().unwrap_or(header.recording);
+    Some(Header { recording, ..header })
 }
 
 /// Reads the name of a file. `None` where it is not that of a spool file or of what is made of one.
@@ -392,7 +394,7 @@ mod tests {
         let write = |name: &str, is_sealed: bool| {
             let mut bytes = Vec::new();
             let connection = ConnectionId::new(name).unwrap();
-            Header { connection, opened: Wall(1), opened_mono: Mono(0), part: 1 }.append_to(&mut bytes);
+            Header::derived(connection, Wall(1), Mono(0), 1).append_to(&mut bytes);
             if is_sealed {
                 Record::append_seal(Mono(7), SealCause::Stale, &mut bytes);
             }
@@ -423,7 +425,8 @@ mod tests {
         let spool = SpoolDir::open(dir.path()).unwrap();
         let (connection, opened) = (ConnectionId::new("call-1.a").unwrap(), Wall(1_767_323_045_678_901));
         let recording = RecordingId::derived(b"x");
-        let expected = Header { connection: connection.clone(), opened, opened_mono: Mono(7), part: 1 };
+        let header = Header::derived(connection.clone(), opened, Mono(7), 1);
+        let expected = Header { recording, ..header };
         for _ in 0..2 {
             let file = spool.new_file(&connection, opened, recording);
             fs::write(&file, b"").unwrap();

@@ -1,4 +1,5 @@
-//! Two threads that bring what was received to disk: one writes, one syncs.
+//! Three threads that bring what was received to disk: one writes, one syncs, and one writes files again that hold what a
+//! pause with an earlier time takes out ([`super::spool_rewrite`]).
 //!
 //! Receivers put records into a connection's buffer and note the connection as dirty. In rounds the writer takes
 //! all dirty buffers and appends each to its file, so that what was read from a socket is in the kernel's hands within
@@ -10,9 +11,8 @@
 //! that fills quickly does not wait for the next round.
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -23,6 +23,10 @@ use tokio::sync::mpsc;
 use tracing::{error, warn};
 
 use super::spool_dir::sync_dir;
+use super::spool_file::Written;
+pub use super::spool_file::{Buffer, SpoolFile};
+use super::spool_rewrite::Rewrites;
+use crate::connection::Rules;
 use crate::metrics::{Metrics, SpoolFigures};
 
 /// How long a record may wait in its buffer: 25 ms, which the system may let the thread wait, less than promised. A file
@@ -51,40 +55,6 @@ const SYNC_EACH_MAX: usize = 32;
 /// A disk that does not take data is reported this often.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(1);
 
-/// What one connection has to be written, shared between its receiver and the writer.
-#[derive(Debug, Default)]
-pub struct Buffer {
-    /// Records, ready to be appended.
-    pub bytes: Vec<u8>,
-    /// Whether the writer knows that there is something.
-    pub is_dirty: bool,
-    /// Whether nothing will follow: the last record is a seal.
-    pub is_sealed: bool,
-    /// How many of the bytes are in the sum of all buffers.
-    counted: usize,
-}
-
-/// A connection's spool file and what is still to be written to it.
-#[derive(Debug)]
-pub struct SpoolFile {
-    /// Where it is.
-    pub path: PathBuf,
-    /// What is to be appended. Locked for the time of a copy, never over I/O.
-    pub buffer: Mutex<Buffer>,
-    /// No other file of this process has it: the threads find a file by it a hundred times as fast as by its path.
-    number: u64,
-}
-
-impl SpoolFile {
-    /// A file at a path, to which `bytes` are to be appended first.
-    #[must_use]
-    pub fn new(path: PathBuf, bytes: Vec<u8>) -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        Self { path, buffer: Mutex::new(Buffer { bytes, ..Buffer::default() }), number }
-    }
-}
-
 /// Files by their numbers.
 type Files = HashMap<u64, Arc<SpoolFile>>;
 
@@ -105,12 +75,14 @@ struct Work {
     /// How often all dirty buffers have been written, or tried to be.
     rounds: AtomicU64,
     figures: SpoolFigures,
+    complained: Mutex<Option<Instant>>,
 }
 
-/// The two threads. Dropping it without [`SpoolWriter::stop`] leaves them running to the end of the process.
+/// The threads. Dropping it without [`SpoolWriter::stop`] leaves them running to the end of the process.
 #[derive(Debug)]
 pub struct SpoolWriter {
     work: Arc<Work>,
+    rewrites: Arc<Rewrites>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -119,9 +91,22 @@ impl SpoolWriter {
     ///
     /// # Errors
     /// Where the system gives no thread.
-    pub fn start(dir: &Path, sync_every: Duration, sealed: mpsc::Sender<PathBuf>) -> io::Result<Self> {
+    pub fn start(
+        dir: &Path,
+        sync_every: Duration,
+        rules: Rules,
+        sealed: mpsc::Sender<PathBuf>,
+    ) -> io::Result<Self> {
         let work = Arc::new(Work::default());
         let written = Arc::new(Mutex::new(Files::new()));
+        let rewrites = Arc::new(Rewrites::default());
+        let rewriter = {
+            let (work, rewrites) = (Arc::clone(&work), Arc::clone(&rewrites));
+            let written = move |file: &SpoolFile, written: Written| work.enter(file, &written);
+            let over = sealed.clone();
+            let run = move || rewrites.run(rules, &over, written);
+            std::thread::Builder::new().name("spool-rewriter".to_owned()).spawn(run)?
+        };
         let writer = {
             let (work, written) = (Arc::clone(&work), Arc::clone(&written));
             let run = move || Writer::new(written, sealed).run(&work);
@@ -132,7 +117,12 @@ impl SpoolWriter {
             let run = move || sync_loop(&work, &written, &dir, sync_every);
             std::thread::Builder::new().name("spool-sync".to_owned()).spawn(run)?
         };
-        Ok(Self { work, threads: Mutex::new(vec![writer, syncer]) })
+        Ok(Self { work, rewrites, threads: Mutex::new(vec![writer, rewriter, syncer]) })
+    }
+
+    /// Writes a file again, soon: it holds what may not be kept.
+    pub fn rewrite(&self, file: &Arc<SpoolFile>) {
+        self.rewrites.add(file);
     }
 
     /// Whether all buffers together have room for more.
@@ -150,7 +140,7 @@ impl SpoolWriter {
 
     /// Takes note of what has been added to a file's buffer, and lets go of it.
     pub fn note(&self, file: &Arc<SpoolFile>, mut buffer: MutexGuard<'_, Buffer>) {
-        let length = buffer.bytes.len();
+        let length = buffer.records().len();
         let grown = length - std::mem::replace(&mut buffer.counted, length);
         self.work.buffered.fetch_add(grown, Ordering::Relaxed);
         let is_news = !std::mem::replace(&mut buffer.is_dirty, true);
@@ -193,6 +183,8 @@ impl SpoolWriter {
 
     /// Writes all that there is, syncs, and ends the threads.
     pub fn stop(&self) {
+        // First what is to be written again: then the writer ends with all that there is.
+        self.rewrites.stop();
         self.work.is_stopping.store(true, Ordering::Release);
         self.work.wake.notify_all();
         let threads = std::mem::take(&mut *lock(&self.threads));
@@ -210,21 +202,25 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-struct OpenFile {
-    file: File,
-    used: u64,
-}
-
-/// How much of a buffer got into its file.
-struct Written {
-    /// Something, that is to be synced.
-    some: bool,
-    /// Not all, and nobody but the writer knows that there is something left.
-    is_dirty: bool,
+impl Work {
+    /// Enters what was written into the books. Returns what went wrong.
+    fn enter(&self, file: &SpoolFile, written: &Written) {
+        self.buffered.fetch_sub(written.freed, Ordering::Relaxed);
+        self.figures.written_bytes.fetch_add(u64::try_from(written.bytes).unwrap_or(0), Ordering::Relaxed);
+        if let Some(error) = &written.error {
+            Metrics::add(&self.figures.failed_writes);
+            let mut complained = lock(&self.complained);
+            if complained.is_none_or(|last| last.elapsed() >= COMPLAIN_EVERY) {
+                *complained = Some(Instant::now());
+                error!(path = %file.path.display(), %error, "the spool cannot be written, trying again");
+            }
+        }
+    }
 }
 
 struct Writer {
-    files: HashMap<u64, OpenFile>,
+    /// Those that are open.
+    files: Files,
     /// Those that the other thread has to sync.
     written: Arc<Mutex<Files>>,
     /// Empty, with the memory of the buffer that was written last.
@@ -234,7 +230,6 @@ struct Writer {
     waiting: Vec<PathBuf>,
     round: u64,
     open_files_max: usize,
-    complained: Option<Instant>,
 }
 
 impl Writer {
@@ -249,7 +244,6 @@ impl Writer {
             waiting: Vec::new(),
             round: 0,
             open_files_max: usize::try_from(open_files_max).unwrap_or(usize::MAX),
-            complained: None,
         }
     }
 
@@ -262,20 +256,23 @@ impl Writer {
             std::mem::swap(&mut dirty, &mut *lock(&work.dirty));
             let (begun, is_any) = (Instant::now(), !dirty.is_empty());
             let (mut left, mut written) = (Vec::new(), Vec::with_capacity(dirty.len()));
+            let mut is_failing = false;
             for file in dirty.drain(..) {
-                let Written { some, is_dirty } = self.write(&file, work);
-                if is_dirty {
-                    left.push(Arc::clone(&file));
-                }
-                if some {
-                    written.push((file.number, file));
+                lock(&file.buffer).is_dirty = false;
+                match self.write(&file, work) {
+                    Round::Done { is_some } => written.extend(is_some.then(|| (file.number, file))),
+                    Round::Failed => {
+                        is_failing = true;
+                        left.extend(keep_dirty(&file).then_some(file));
+                    }
+                    Round::Busy => left.extend(keep_dirty(&file).then_some(file)),
                 }
             }
             lock(&self.written).extend(written);
             if is_any {
                 work.figures.write_time.observe(begun.elapsed());
             }
-            work.is_failing.store(!left.is_empty(), Ordering::Relaxed);
+            work.is_failing.store(is_failing, Ordering::Relaxed);
             work.is_congested.store(false, Ordering::Relaxed);
             lock(&work.dirty).extend(left);
             self.round += 1;
@@ -296,71 +293,47 @@ impl Writer {
     }
 
     /// Appends a file's buffer.
-    fn write(&mut self, spool: &SpoolFile, work: &Work) -> Written {
-        let mut bytes = std::mem::take(&mut self.spare);
-        let (counted, is_sealed) = {
-            let mut buffer = lock(&spool.buffer);
-            buffer.is_dirty = false;
-            std::mem::swap(&mut buffer.bytes, &mut bytes);
-            (std::mem::take(&mut buffer.counted), buffer.is_sealed)
-        };
-        let written = match self.append(spool, &bytes) {
-            Ok(()) => bytes.len(),
-            Err((written, error)) => {
-                Metrics::add(&work.figures.failed_writes);
-                self.complain(&spool.path, &error);
-                written
+    fn write(&mut self, file: &Arc<SpoolFile>, work: &Work) -> Round {
+        // Who has it is writing it again, and writes what waits as well.
+        let Ok(mut disk) = file.disk.try_lock() else { return Round::Busy };
+        if !self.files.contains_key(&file.number) {
+            self.make_room();
+            self.files.insert(file.number, Arc::clone(file));
+        }
+        let written = file.write(&mut disk, &mut self.spare, self.round);
+        if self.spare.capacity() > KEEP_BYTES {
+            self.spare = Vec::new();
+        }
+        work.enter(file, &written);
+        if written.is_complete {
+            disk.close();
+            self.files.remove(&file.number);
+            // Else whoever writes it again hands it over.
+            if file.rewrites.load(Ordering::Acquire) == 0 {
+                self.waiting.push(file.path.clone());
             }
-        };
-        work.buffered.fetch_sub(counted.min(written), Ordering::Relaxed);
-        work.figures.written_bytes.fetch_add(u64::try_from(written).unwrap_or(0), Ordering::Relaxed);
-        let some = written > 0;
-        if written < bytes.len() {
-            let mut buffer = lock(&spool.buffer);
-            bytes.drain(..written);
-            bytes.append(&mut buffer.bytes);
-            buffer.bytes = bytes;
-            buffer.counted += counted - counted.min(written);
-            return Written { some, is_dirty: !std::mem::replace(&mut buffer.is_dirty, true) };
         }
-        bytes.clear();
-        if bytes.capacity() <= KEEP_BYTES {
-            self.spare = bytes;
-        }
-        if is_sealed {
-            self.files.remove(&spool.number);
-            self.waiting.push(spool.path.clone());
-        }
-        Written { some, is_dirty: false }
+        if written.error.is_some() { Round::Failed } else { Round::Done { is_some: written.bytes > 0 } }
     }
 
-    /// Appends to a file; on failure says how many bytes got there, for a record may be written in part.
-    fn append(&mut self, spool: &SpoolFile, bytes: &[u8]) -> Result<(), (usize, io::Error)> {
+    /// Closes files where too many are open: those that were not written in this round, or else all.
+    fn make_room(&mut self) {
+        if self.files.len() < self.open_files_max {
+            return;
+        }
         let round = self.round;
-        if self.files.len() >= self.open_files_max && !self.files.contains_key(&spool.number) {
-            self.files.retain(|_, open| open.used == round);
-            if self.files.len() >= self.open_files_max {
-                self.files.clear();
+        let close = |file: &Arc<SpoolFile>, is_forced: bool| {
+            let Ok(mut disk) = file.disk.try_lock() else { return false };
+            let is_due = is_forced || disk.used != round;
+            if is_due {
+                disk.close();
             }
-        }
-        let open = match self.files.entry(spool.number) {
-            std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
-            std::collections::hash_map::Entry::Vacant(entry) => {
-                let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&spool.path);
-                entry.insert(OpenFile { file: file.map_err(|error| (0, error))?, used: round })
-            }
+            is_due
         };
-        open.used = round;
-        let mut written = 0;
-        while written < bytes.len() {
-            match open.file.write(&bytes[written..]) {
-                Ok(0) => return Err((written, io::ErrorKind::WriteZero.into())),
-                Ok(length) => written += length,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err((written, error)),
-            }
+        self.files.retain(|_, file| !close(file, false));
+        if self.files.len() >= self.open_files_max {
+            self.files.retain(|_, file| !close(file, true));
         }
-        Ok(())
     }
 
     fn hand_over(&mut self) {
@@ -374,13 +347,21 @@ impl Writer {
             }
         }
     }
+}
 
-    fn complain(&mut self, path: &Path, error: &io::Error) {
-        if self.complained.is_none_or(|last| last.elapsed() >= COMPLAIN_EVERY) {
-            self.complained = Some(Instant::now());
-            error!(path = %path.display(), %error, "the spool cannot be written, trying again");
-        }
-    }
+/// What a round did for a file.
+enum Round {
+    /// All is written, if there was something.
+    Done { is_some: bool },
+    /// The disk did not take all.
+    Failed,
+    /// Somebody else has it.
+    Busy,
+}
+
+/// Sees to it that a file is looked at again. True if nobody else has seen to it since.
+fn keep_dirty(file: &SpoolFile) -> bool {
+    !std::mem::replace(&mut lock(&file.buffer).is_dirty, true)
 }
 
 fn sync_loop(work: &Work, written: &Mutex<Files>, dir: &Path, every: Duration) {

@@ -99,7 +99,7 @@ pub fn stretch(
     if to <= from {
         return Err(StretchError::Empty { from, to });
     }
-    let (ledger, _) = read_ledger(spool, options.longest)?;
+    let (ledger, _) = read_ledger(spool, options)?;
     let mut call = arrange(&ledger, options.ai_offset_ms, options.longest);
     if call.channels.iter().all(|channel| channel.packets.is_empty()) {
         return Err(StretchError::NoAudio);

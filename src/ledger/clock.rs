@@ -112,7 +112,12 @@ impl Ledger {
     /// All that happened beside audio.
     fn moments(&mut self) -> impl Iterator<Item = &mut Moment> {
         let marks = self.marks.iter_mut().map(|mark| &mut mark.when);
-        let pauses = self.pauses.iter_mut().map(|pause| &mut pause.when);
+        let pauses = self
+            .pauses
+            .iter_mut()
+            .flatten()
+            .flat_map(|span| [Some(&mut span.from), span.to.as_mut()])
+            .flatten();
         let heard = self.channels.iter_mut().flat_map(|ledger| &mut ledger.heard);
         marks.chain(pauses).chain(&mut self.clears).chain(heard.map(|(when, _)| when))
     }
@@ -366,7 +371,7 @@ mod tests {
 
     fn ledger() -> Ledger {
         let connection = ConnectionId::new("c").unwrap();
-        Ledger::new(Header { connection, opened: BEGIN.plus_us(40_000), opened_mono: Mono(0), part: 1 })
+        Ledger::new(Header::derived(connection, BEGIN.plus_us(40_000), Mono(0), 1))
     }
 
     fn rtp(ssrc: u8, sequence: u16, packets: u16) -> Vec<u8> {

@@ -1,11 +1,11 @@
 //! What a spool says of its call: records in, one after the other, and everything but the payloads out.
 //!
 //! [`Ledger::record`] takes the records of a spool file in order, [`Ledger::close`] settles what only the whole file
-//! can tell: which clock the arrivals are by, and what each payload type meant. A payload type means the same for
-//! the whole call, so that a META frame that a socket delivered late still counts.
-//! Memory: 64 bytes a packet.
+//! can tell: which clock the arrivals are by, what each payload type meant when a packet came, and which packets lie in a pause
+//! that was told of later. Memory: 64 bytes a packet.
 
 mod clock;
+mod pause;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -13,18 +13,23 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use crate::codec::pcm::{PcmFormat, energy_dbov};
-use crate::connection::metadata::Metadata;
-use crate::frame::{Message, PauseMode, parse_body};
+use crate::connection::call::{Counts, State, tells_key_press};
+use crate::connection::claims::Claims;
+use crate::connection::metadata::{Metadata, decides};
+use crate::connection::pauses::Stamp;
+use crate::frame::{Message, parse_body};
 use crate::id::{Channel, Scope};
 use crate::opus::packet::{self, Shape};
 use crate::packet::{HEADER_BYTES, Rtp, SenderReport, parse_rtp, sender_reports};
 use crate::red::{self, Block};
+use crate::replay::Anchor;
 use crate::rtpmap::{Codec, Rtpmap};
 use crate::sound::Format;
 use crate::spool::scan::Located;
 use crate::spool::{BODY_OFFSET, Header, RecordKind, SealCause};
 use crate::time::{Mono, Wall};
 use crate::timeline::{Report, Rx, RxKind};
+pub use pause::{PauseReason, PauseSpan};
 
 /// SSRCs listed in a manifest. A call has a few; a hostile sender may use a new one for each packet.
 const SSRCS_MAX: usize = 64;
@@ -45,8 +50,8 @@ pub struct Ledger {
     pub channels: [ChannelLedger; 2],
     /// MARK frames, and DTMF.
     pub marks: Vec<Mark>,
-    /// PAUSE and RESUME, in order.
-    pub pauses: Vec<Pause>,
+    /// The times of caller and AI that are not kept.
+    pub pauses: [Vec<PauseSpan>; 2],
     /// CLEAR, in order.
     pub clears: Vec<Moment>,
     /// Why the connection was closed; `None` if the file has no SEAL.
@@ -61,13 +66,22 @@ pub struct Ledger {
     pub dropped: u64,
     /// Records that could not be understood although their checksum was right.
     pub unreadable: u64,
+    /// Bytes of the file that others have taken away.
+    pub lost_bytes: u64,
+    /// Whether the digits of key presses are left out.
+    pub masks_digits: bool,
+    /// Whether the file has payloads of a time that is not to be kept. Complete after [`Ledger::close`].
+    pub has_paused: bool,
+    /// What frames said of the connection.
+    pub claims: Claims,
     /// Whether the gateway's times could not be believed, and the daemon's are used.
     pub is_gateway_ignored: bool,
     /// How often the gateway's clock was set in mid-call. The times are brought to what it showed at first.
     pub clock_steps: u32,
     /// Where in the file the daemon was started again: its own clock is another one there.
     restarted_at: Vec<u64>,
-    anchor: (Mono, Wall),
+    anchor: Anchor,
+    is_begun: bool,
 }
 
 /// One channel of a [`Ledger`].
@@ -77,8 +91,10 @@ pub struct ChannelLedger {
     pub rx: Vec<Rx>,
     /// Where the payload of each stands, one for each of `rx`.
     pub payloads: Vec<Payload>,
-    /// RTP frames received.
+    /// RTP frames received, of which something is in the spool.
     pub packets: u64,
+    /// Others: of parts before this one, and those that nobody wanted.
+    pub noted: Counts,
     /// Bytes of RTP payload received.
     pub bytes: u64,
     /// Synchronisation sources, in the order of their appearance, the first 64.
@@ -154,38 +170,32 @@ pub struct Mark {
     pub fields: Map<String, Value>,
 }
 
-/// A PAUSE, or with no mode a RESUME.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pause {
-    /// When.
-    pub when: Moment,
-    /// What it is about.
-    pub scope: Scope,
-    /// What the pause leaves in the recording; `None` ends it.
-    pub mode: Option<PauseMode>,
-}
-
 impl Ledger {
     /// Begins with the header of a spool file.
     #[must_use]
     pub fn new(header: Header) -> Self {
         Self {
-            anchor: (header.opened_mono, header.opened),
+            anchor: Anchor::of(&header),
+            claims: Claims::new(Stamp::received(header.opened), true),
             last_frame: header.opened,
             header,
             metadata: Metadata::default(),
             channels: Default::default(),
             marks: Vec::new(),
-            pauses: Vec::new(),
+            pauses: Default::default(),
             clears: Vec::new(),
             seal: None,
             restarts: 0,
             declared_together: None,
             dropped: 0,
             unreadable: 0,
+            lost_bytes: 0,
+            masks_digits: false,
+            has_paused: false,
             is_gateway_ignored: false,
             clock_steps: 0,
             restarted_at: Vec::new(),
+            is_begun: false,
         }
     }
 
@@ -202,21 +212,41 @@ impl Ledger {
     /// Enters the next record.
     pub fn record(&mut self, located: &Located<'_>) {
         let record = &located.record;
-        let received = self.wall_of(record.at);
+        let at = self.anchor.stamp(record);
+        let received = at.received;
+        let is_first = !std::mem::replace(&mut self.is_begun, true);
         match record.kind {
+            RecordKind::State => match serde_json::from_slice(record.body) {
+                Ok(state) => self.state(state, Moment::new(at), is_first),
+                Err(_) => self.unreadable += 1,
+            },
+            RecordKind::Lost => match <[u8; 8]>::try_from(record.body) {
+                Ok(bytes) => self.lost_bytes = self.lost_bytes.saturating_add(u64::from_be_bytes(bytes)),
+                Err(_) => self.unreadable += 1,
+            },
             RecordKind::Resumed => {
                 self.restarted_at.push(located.body_offset);
-                self.resume(record.at, record.body);
+                self.restarts += 1;
+                match Anchor::of_resumed(record) {
+                    Some(anchor) => self.anchor = anchor,
+                    None => self.unreadable += 1,
+                }
             }
             RecordKind::Seal => self.seal = SealCause::from_body(record.body).or(self.seal),
             RecordKind::Dropped => match <[u8; 4]>::try_from(record.body) {
                 Ok(count) => self.dropped += u64::from(u32::from_be_bytes(count)),
                 Err(_) => self.unreadable += 1,
             },
-            RecordKind::Withheld => self.rtp(located, received, true),
-            RecordKind::Tap(1) => self.rtp(located, received, false),
+            RecordKind::Withheld => {
+                self.claims.enter_withheld(at, record.scope);
+                self.rtp(located, received, true);
+            }
+            RecordKind::Tap(1) => {
+                self.claims.enter_packet(at, record.scope);
+                self.rtp(located, received, false);
+            }
             RecordKind::Tap(kind) => {
-                let when = Moment { at: received, received, gateway: record.gateway };
+                let when = Moment::new(at);
                 match parse_body(kind, record.body) {
                     Ok(Message::Rtcp) => self.rtcp(record.scope, when, record.body),
                     Ok(message) => self.message(record.scope, when, message),
@@ -231,12 +261,13 @@ impl Ledger {
 
     /// Settles clocks and payload types once all records are in. `longest` is the longest that a recording may be.
     pub fn close(&mut self, longest: Duration) {
+        self.take_out_paused();
         self.settle_clocks(longest);
         for channel in Channel::BOTH {
             let ledger = &mut self.channels[channel.index()];
             ledger.restore_lost();
             for (rx, payload) in ledger.rx.iter_mut().zip(&ledger.payloads) {
-                let rtpmap = self.metadata.rtpmap(channel, payload.payload_type);
+                let rtpmap = self.metadata.rtpmap_at(channel, payload.payload_type, payload.received);
                 settle(rx, payload, rtpmap);
                 ledger.has_unusable |= rx.kind == RxKind::Unusable;
                 let codec = rtpmap.codec;
@@ -249,6 +280,12 @@ impl Ledger {
         }
     }
 
+    /// What the payload type of a packet meant when it came.
+    #[must_use]
+    pub fn rtpmap_of(&self, channel: Channel, payload: &Payload) -> Rtpmap {
+        self.metadata.rtpmap_at(channel, payload.payload_type, payload.received)
+    }
+
     /// Brings an instant of the daemon's steady clock to the clock that the packets are placed by, as the last packet
     /// told their difference. After [`Ledger::close`].
     #[must_use]
@@ -256,7 +293,7 @@ impl Ledger {
         let last = self.channels.iter().filter_map(|channel| channel.rx.last().zip(channel.payloads.last()));
         let last = last.max_by_key(|(_, payload)| payload.received);
         let ahead_us = last.map_or(0, |(rx, payload)| rx.arrival.0.saturating_sub(payload.received.0));
-        self.wall_of(now).plus_us(ahead_us)
+        self.anchor.wall_of(now).plus_us(ahead_us)
     }
 
     fn rtp(&mut self, located: &Located<'_>, received: Wall, is_withheld: bool) {
@@ -301,13 +338,14 @@ impl Ledger {
             ledger.payloads.push(Payload { noise, ..payload });
         }
         // The three last packets of a key press are alike, and the first says all: the key, and when.
+        let event = blocks.last().and_then(|block| block.payload.first()).filter(|_| !is_withheld);
         if rtpmap.codec == Codec::TelephoneEvent
-            && !is_withheld
-            && let [event, ..] = *packet.payload
+            && (event.is_some() || is_withheld)
             && ledger.dtmf.replace((packet.ssrc, packet.timestamp)) != Some((packet.ssrc, packet.timestamp))
         {
             let when = Moment { at: arrival, received, gateway: record.gateway };
-            self.marks.push(Mark { when, scope: record.scope, fields: dtmf_mark(event) });
+            let event = event.filter(|_| !self.masks_digits);
+            self.marks.push(Mark { when, scope: record.scope, fields: dtmf_mark(event.copied()) });
         }
     }
 
@@ -325,29 +363,51 @@ impl Ledger {
             },
             // What would not fit was refused when it came, and is not in the spool.
             Message::Meta(object) => {
-                self.unreadable += u64::from(self.metadata.merge(scope, &object).is_err())
+                self.unreadable += u64::from(self.metadata.merge(when.received, scope, &object).is_err());
+                if let Some(is_recorded) = decides(&object) {
+                    self.decide(when, is_recorded);
+                }
             }
-            Message::Mark(fields) => self.marks.push(Mark { when, scope, fields }),
-            Message::Pause(mode) => self.pauses.push(Pause { when, scope, mode: Some(mode) }),
-            Message::Resume => self.pauses.push(Pause { when, scope, mode: None }),
+            Message::Mark(fields) => self.mark(scope, when, fields),
+            Message::Pause(mode) => self.begin_pause(scope, when, mode),
+            Message::Resume => self.end_pause(scope, when),
             Message::Clear => self.clears.push(when),
             _ => {}
         }
     }
 
-    fn resume(&mut self, at: Mono, wall: &[u8]) {
-        let Ok(wall) = <[u8; 8]>::try_from(wall) else {
-            self.unreadable += 1;
-            return;
-        };
-        self.anchor = (at, Wall(i64::from_be_bytes(wall)));
-        self.restarts += 1;
+    fn mark(&mut self, scope: Scope, when: Moment, mut fields: Map<String, Value>) {
+        // The spool file may be older than the wish to leave digits out.
+        if self.masks_digits && tells_key_press(&fields) {
+            fields.retain(|name, _| name == "name");
+        }
+        self.claims.enter_mark(when.stamp(), scope);
+        self.marks.push(Mark { when, scope, fields });
     }
 
-    fn wall_of(&self, at: Mono) -> Wall {
-        let (mono, wall) = self.anchor;
-        let us = i128::from(at.0) - i128::from(mono.0);
-        wall.plus_us(i64::try_from(us).unwrap_or(0))
+    /// Takes what the file says of the whole state: at its beginning, and where something may have been lost before.
+    fn state(&mut self, state: State, when: Moment, is_first: bool) {
+        for (ledger, counts) in self.channels.iter_mut().zip(state.counts) {
+            ledger.noted = counts;
+            ledger.declared = counts.declared.or(ledger.declared);
+        }
+        self.declared_together = state.declared_together.or(self.declared_together);
+        if is_first {
+            self.metadata = state.metadata;
+        } else {
+            self.metadata.correct(&state.metadata);
+        }
+        self.restore_pauses(state.claims, when, is_first);
+    }
+}
+
+impl Moment {
+    fn new(at: Stamp) -> Self {
+        Self { at: at.own(), received: at.received, gateway: at.gateway }
+    }
+
+    fn stamp(self) -> Stamp {
+        Stamp { received: self.received, gateway: self.gateway }
     }
 }
 
@@ -446,13 +506,14 @@ fn settle(rx: &mut Rx, payload: &Payload, rtpmap: Rtpmap) {
     };
 }
 
-fn dtmf_mark(event: u8) -> Map<String, Value> {
+/// The mark of a key press; without the key, where that is not to be kept.
+fn dtmf_mark(event: Option<u8>) -> Map<String, Value> {
     let keys = "0123456789*#ABCD";
-    let key = keys.chars().nth(usize::from(event)).map_or_else(|| event.to_string(), String::from);
-    Map::from_iter([
-        ("name".to_owned(), Value::from("telephone-event")),
-        ("event".to_owned(), Value::from(key)),
-    ])
+    let key =
+        |event: u8| keys.chars().nth(usize::from(event)).map_or_else(|| event.to_string(), String::from);
+    let name = ("name".to_owned(), Value::from("telephone-event"));
+    let event = event.map(|event| ("event".to_owned(), Value::from(key(event))));
+    Map::from_iter([name].into_iter().chain(event))
 }
 
 #[cfg(test)]
@@ -464,12 +525,7 @@ mod tests {
     const LONGEST: Duration = Duration::from_secs(14_400);
 
     fn ledger() -> Ledger {
-        Ledger::new(Header {
-            connection: ConnectionId::new("c").unwrap(),
-            opened: Wall(1_000_000_000),
-            opened_mono: Mono(500),
-            part: 1,
-        })
+        Ledger::new(Header::derived(ConnectionId::new("c").unwrap(), Wall(1_000_000_000), Mono(500), 1))
     }
 
     fn enter(ledger: &mut Ledger, kind: u8, at_us: u64, gateway: Option<Wall>, body: &[u8]) {

@@ -1,17 +1,23 @@
-//! The spool's file format, version 1: one append-only file per connection, which outlives the daemon.
+//! The spool's file format, version 2: one append-only file per recording, which outlives the daemon.
 //!
-//! A file is a header and then records. Integers are big-endian; checksums are CRC-32C (Castagnoli).
+//! A file is a header, and then openings and blocks. Integers are big-endian; checksums are CRC-32C (Castagnoli).
 //!
 //! | header | size | field |
 //! | --- | --- | --- |
 //! | 0 | 4 | magic "STSP" |
-//! | 4 | 2 | format version, 1 |
+//! | 4 | 2 | format version, 2 |
 //! | 6 | 2 | H, the bytes from here to the checksum |
-//! | 8 | 8 | wall clock at the opening, microseconds since the Unix epoch |
+//! | 8 | 8 | wall clock at the opening of the recording, microseconds since the Unix epoch |
 //! | 16 | 8 | steady clock at the same moment, microseconds |
-//! | 24 | 2 | part: 1, or more where a long call goes on |
-//! | 26 | H-18 | connection id, UTF-8 |
+//! | 24 | 2 | part: 1, or more where a long call goes on, or a finished one was opened again |
+//! | 26 | 16 | recording id, a UUID |
+//! | 42 | 16 | file id: random, another for each file, also for one that takes the place of this one |
+//! | 58 | H-50 | connection id, UTF-8 |
 //! | 8+H | 4 | CRC-32C of all before it |
+//!
+//! Whoever opens the file for writing begins with an opening, and then writes blocks, which are numbered from 0 in each
+//! opening ([`block`] has both, byte by byte). Nothing is ever appended under an earlier opening, so a file id, an opening's
+//! random bytes and a block's number together name a block for ever. What a block holds is records:
 //!
 //! | record | size | field |
 //! | --- | --- | --- |
@@ -22,33 +28,55 @@
 //! | 10 | 2 | zero |
 //! | 12 | 8 | steady clock at the receipt |
 //! | 20 | 8 | the gateway's timestamp, 0 = none |
-//! | 28 | N-20 | body, as received |
+//! | 28 | N-20 | body |
 //!
-//! The steady clock of a record means something only against the pair of clocks noted last: in the header, or in
-//! a RESUMED record, which each restart of the daemon appends. A file is complete when its last record is a SEAL.
-//! What a crash leaves behind is a prefix, perhaps with a torn last record; [`scan::Scanner`] reads around damage.
+//! The body of a record with a kind of the tap protocol is the frame's, or what may be kept of it. The spool's own kinds:
+//!
+//! | kind | name | body |
+//! | --- | --- | --- |
+//! | `81` | WITHHELD | the header of an RTP packet whose payload may not be kept |
+//! | `82` | RESUMED | 8 bytes: wall clock at the record's steady clock. The daemon was started again |
+//! | `83` | SEAL | 1 byte: a [`SealCause`]. The recording is over |
+//! | `84` | DROPPED | 4 bytes: so many frames were received here and could not be kept |
+//! | `85` | STATE | JSON: the whole state of the connection at this moment |
+//! | `86` | LOST | 8 bytes: so many bytes of this file were taken away by others |
+//!
+//! The first record of a file is a STATE, and each RESUMED is followed by one. No sender can write either. The steady clock
+//! of a record means something only against the pair of clocks noted last: in the header, or in a RESUMED. A file is complete
+//! when its last record is a SEAL. What a crash leaves behind is a prefix, perhaps with a torn last record;
+//! [`scan::Scanner`] reads around damage.
+//!
+//! Version 1 had neither recording id, file id, openings nor blocks: its connection id begins at 26, and records follow the
+//! header. It is read like version 2, and written again as version 2 before anything is added to it.
 #![cfg_attr(
     not(test),
     deny(clippy::indexing_slicing, clippy::as_conversions, clippy::arithmetic_side_effects)
 )]
 
+pub mod block;
 pub mod name;
 pub mod scan;
 
-use crate::id::{ConnectionId, Scope};
+use crate::id::{ConnectionId, RecordingId, Scope};
 use crate::time::{Mono, Wall};
 
 /// The first bytes of a spool file.
 pub const MAGIC: [u8; 4] = *b"STSP";
 /// The format version written.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
+/// The format version that is still read.
+const VERSION_BEFORE: u16 = 1;
 /// The longest body: what one unit of the framed byte stream can hold.
 pub const BODY_MAX_BYTES: usize = 65_535;
+/// The longest body of a STATE: metadata of 64 KiB, written as JSON in JSON, and what else there is to say.
+pub const STATE_MAX_BYTES: usize = 512 * 1024;
 
 const FIXED_BYTES: usize = 20;
 const PREFIX_BYTES: usize = 8;
 /// Bytes of a record in front of its body.
 pub const BODY_OFFSET: usize = 28;
+/// The bytes of a file id.
+pub const FILE_ID_BYTES: usize = 16;
 
 /// What a spool file says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,8 +87,14 @@ pub struct Header {
     pub opened: Wall,
     /// Steady clock at the same moment.
     pub opened_mono: Mono,
-    /// 1, or more where a long call goes on in another file.
+    /// 1, or more where a long call goes on in another file, or a finished one was opened again.
     pub part: u16,
+    /// The recording that is made of this file.
+    pub recording: RecordingId,
+    /// Random bytes that no other file has; zero in version 1.
+    pub file: [u8; FILE_ID_BYTES],
+    /// The version of the format, 1 or 2.
+    pub version: u16,
 }
 
 /// What a record is.
@@ -76,6 +110,10 @@ pub enum RecordKind {
     Seal,
     /// So many frames (4 bytes) were received here and could not be kept: the disk was full or too slow.
     Dropped,
+    /// The whole state of the connection at this moment, as JSON.
+    State,
+    /// So many bytes (8 bytes) of this file were taken away by others, or the whole file.
+    Lost,
 }
 
 impl RecordKind {
@@ -86,6 +124,8 @@ impl RecordKind {
             Self::Resumed => 0x82,
             Self::Seal => 0x83,
             Self::Dropped => 0x84,
+            Self::State => 0x85,
+            Self::Lost => 0x86,
         }
     }
 
@@ -96,6 +136,8 @@ impl RecordKind {
             0x82 => Some(Self::Resumed),
             0x83 => Some(Self::Seal),
             0x84 => Some(Self::Dropped),
+            0x85 => Some(Self::State),
+            0x86 => Some(Self::Lost),
             _ => None,
         }
     }
@@ -161,7 +203,7 @@ pub enum HeaderError {
     #[error("file does not begin with the magic STSP")]
     Magic,
     /// Written by another version of the program.
-    #[error("spool file has format version {0}, this program reads version 1")]
+    #[error("spool file has format version {0}, this program reads versions 1 and 2")]
     Version(u16),
     /// The checksum or a field is wrong.
     #[error("header of the spool file is damaged")]
@@ -180,18 +222,32 @@ pub enum Parsed<'a> {
 }
 
 impl Header {
-    /// Appends the header's bytes to `out`.
+    /// A header whose recording id is derived from the rest, where nobody has drawn one: the same for the same call.
+    #[must_use]
+    pub fn derived(connection: ConnectionId, opened: Wall, opened_mono: Mono, part: u16) -> Self {
+        let seed = [connection.as_str().as_bytes(), &opened.0.to_be_bytes(), &part.to_be_bytes()].concat();
+        let recording = RecordingId::derived(&seed);
+        Self { connection, opened, opened_mono, part, recording, file: [0; FILE_ID_BYTES], version: VERSION }
+    }
+
+    /// Appends the header's bytes to `out`, in the version that it names.
     pub fn append_to(&self, out: &mut Vec<u8>) {
         let id = self.connection.as_str().as_bytes();
-        let mut header = Vec::with_capacity(160);
+        let mut fields = Vec::with_capacity(192);
+        fields.extend_from_slice(&self.opened.0.to_be_bytes());
+        fields.extend_from_slice(&self.opened_mono.0.to_be_bytes());
+        fields.extend_from_slice(&self.part.to_be_bytes());
+        if self.version != VERSION_BEFORE {
+            fields.extend_from_slice(&self.recording.to_bytes());
+            fields.extend_from_slice(&self.file);
+        }
+        fields.extend_from_slice(id);
+        let mut header = Vec::with_capacity(208);
         header.extend_from_slice(&MAGIC);
-        header.extend_from_slice(&VERSION.to_be_bytes());
-        let length = u16::try_from(id.len().saturating_add(18)).expect("an id has at most 128 bytes");
+        header.extend_from_slice(&self.version.to_be_bytes());
+        let length = u16::try_from(fields.len()).expect("an id has at most 128 bytes");
         header.extend_from_slice(&length.to_be_bytes());
-        header.extend_from_slice(&self.opened.0.to_be_bytes());
-        header.extend_from_slice(&self.opened_mono.0.to_be_bytes());
-        header.extend_from_slice(&self.part.to_be_bytes());
-        header.extend_from_slice(id);
+        header.extend_from_slice(&fields);
         let sum = crc32c::crc32c(&header);
         out.extend_from_slice(&header);
         out.extend_from_slice(&sum.to_be_bytes());
@@ -217,20 +273,32 @@ impl Header {
             return Err(HeaderError::Damaged);
         }
         // Only now, so that a flipped bit does not pass for another version.
-        if version != VERSION {
+        if version != VERSION && version != VERSION_BEFORE {
             return Err(HeaderError::Version(version));
         }
-        let (opened, fields) = fields.split_first_chunk::<8>().ok_or(HeaderError::Damaged)?;
-        let (mono, fields) = fields.split_first_chunk::<8>().ok_or(HeaderError::Damaged)?;
-        let (part, id) = fields.split_first_chunk::<2>().ok_or(HeaderError::Damaged)?;
-        let id = std::str::from_utf8(id).map_err(|_| HeaderError::Damaged)?;
-        let header = Self {
-            connection: ConnectionId::new(id).map_err(|_| HeaderError::Damaged)?,
-            opened: Wall(i64::from_be_bytes(*opened)),
-            opened_mono: Mono(u64::from_be_bytes(*mono)),
-            part: u16::from_be_bytes(*part),
+        let (opened, rest) = fields.split_first_chunk::<8>().ok_or(HeaderError::Damaged)?;
+        let (mono, rest) = rest.split_first_chunk::<8>().ok_or(HeaderError::Damaged)?;
+        let (part, rest) = rest.split_first_chunk::<2>().ok_or(HeaderError::Damaged)?;
+        let (recording, file, id) = if version == VERSION_BEFORE {
+            (None, [0; FILE_ID_BYTES], rest)
+        } else {
+            let (recording, rest) = rest.split_first_chunk::<16>().ok_or(HeaderError::Damaged)?;
+            let (file, id) = rest.split_first_chunk::<FILE_ID_BYTES>().ok_or(HeaderError::Damaged)?;
+            (Some(RecordingId::from_bytes(*recording)), *file, id)
         };
+        let id = std::str::from_utf8(id).map_err(|_| HeaderError::Damaged)?;
+        let connection = ConnectionId::new(id).map_err(|_| HeaderError::Damaged)?;
+        let (opened, mono) = (Wall(i64::from_be_bytes(*opened)), Mono(u64::from_be_bytes(*mono)));
+        let header = Self::derived(connection, opened, mono, u16::from_be_bytes(*part));
+        let recording = recording.unwrap_or(header.recording);
+        let header = Self { recording, file, version, ..header };
         Ok((header, length.saturating_add(12)))
+    }
+
+    /// Whether nothing may be appended to the file before it has been written again as version 2.
+    #[must_use]
+    pub fn is_of_before(&self) -> bool {
+        self.version == VERSION_BEFORE
     }
 }
 
@@ -239,6 +307,19 @@ impl<'a> Record<'a> {
     #[must_use]
     pub fn resumed(at: Mono, wall: &'a [u8; 8]) -> Self {
         Self { kind: RecordKind::Resumed, scope: Scope::Whole, at, gateway: None, body: wall }
+    }
+
+    /// The record of a STATE.
+    #[must_use]
+    pub fn state(at: Mono, json: &'a [u8]) -> Self {
+        Self { kind: RecordKind::State, scope: Scope::Whole, at, gateway: None, body: json }
+    }
+
+    /// Appends a note that so many bytes of the file are gone to `out`.
+    pub fn append_lost(at: Mono, bytes: u64, out: &mut Vec<u8>) {
+        let body = bytes.to_be_bytes();
+        let kind = RecordKind::Lost;
+        Record { kind, scope: Scope::Whole, at, gateway: None, body: &body }.append_to(out);
     }
 
     /// Appends a note that `count` frames could not be kept to `out`.
@@ -257,9 +338,13 @@ impl<'a> Record<'a> {
     /// Appends the record's bytes to `out`.
     ///
     /// # Panics
-    /// If the body is longer than [`BODY_MAX_BYTES`], which no frame can bring about.
+    /// If the body is longer than [`BODY_MAX_BYTES`], or [`STATE_MAX_BYTES`] for a STATE: no frame can bring that about.
     pub fn append_to(&self, out: &mut Vec<u8>) {
-        assert!(self.body.len() <= BODY_MAX_BYTES, "a frame's body is at most 65,535 bytes long");
+        let longest = if self.kind == RecordKind::State { STATE_MAX_BYTES } else { BODY_MAX_BYTES };
+        assert!(
+            self.body.len() <= longest,
+            "a frame's body is at most 65,535 bytes long, and metadata is bounded"
+        );
         let start = out.len();
         let length = u32::try_from(self.body.len().saturating_add(FIXED_BYTES)).expect("checked above");
         let gateway = self.gateway.and_then(|wall| u64::try_from(wall.0).ok()).unwrap_or(0);
@@ -279,14 +364,19 @@ impl<'a> Record<'a> {
     /// Reads what stands at the beginning of `bytes`.
     #[must_use]
     pub fn parse(bytes: &'a [u8]) -> Parsed<'a> {
+        Self::parse_with(bytes, false)
+    }
+
+    /// Reads what stands at the beginning of `bytes`, whose checksum somebody else has compared if `is_summed`.
+    fn parse_with(bytes: &'a [u8], is_summed: bool) -> Parsed<'a> {
         let Some((length_bytes, rest)) = bytes.split_first_chunk::<4>() else { return Parsed::Incomplete };
         let Ok(length) = usize::try_from(u32::from_be_bytes(*length_bytes)) else { return Parsed::Damaged };
-        if !(FIXED_BYTES..=FIXED_BYTES.saturating_add(BODY_MAX_BYTES)).contains(&length) {
+        if !(FIXED_BYTES..=FIXED_BYTES.saturating_add(STATE_MAX_BYTES)).contains(&length) {
             return Parsed::Damaged;
         }
         let Some((sum, rest)) = rest.split_first_chunk::<4>() else { return Parsed::Incomplete };
         let Some(content) = rest.get(..length) else { return Parsed::Incomplete };
-        if checksum(*length_bytes, content) != u32::from_be_bytes(*sum) {
+        if !is_summed && checksum(*length_bytes, content) != u32::from_be_bytes(*sum) {
             return Parsed::Damaged;
         }
         match Self::parse_content(content) {
@@ -324,6 +414,9 @@ mod tests {
             opened: Wall(1_700_000_000_000_000),
             opened_mono: Mono(77),
             part: 1,
+            recording: RecordingId::derived(b"call/1"),
+            file: [7; FILE_ID_BYTES],
+            version: VERSION,
         }
     }
 
@@ -333,6 +426,18 @@ mod tests {
         header().append_to(&mut bytes);
         let (read, length) = Header::parse(&bytes).unwrap();
         assert_eq!((read, length), (header(), bytes.len()));
+
+        let before = Header { version: 1, file: [0; FILE_ID_BYTES], ..header() };
+        let mut bytes = Vec::new();
+        before.append_to(&mut bytes);
+        let (read, length) = Header::parse(&bytes).unwrap();
+        assert_eq!((&read.connection, read.opened, read.part), (&before.connection, before.opened, 1));
+        assert!(read.is_of_before() && length == bytes.len());
+        assert_eq!(
+            Header::parse(&bytes).unwrap().0.recording,
+            read.recording,
+            "the same whenever it is read"
+        );
 
         let record = Record {
             kind: RecordKind::Tap(1),

@@ -1,13 +1,15 @@
 //! Reads a spool file piece by piece, and reads around what is damaged.
 //!
-//! The shell feeds bytes, the scanner hands out records with their places in the file. At a damaged place it looks
-//! for the next byte at which a whole record with a right checksum begins, and counts what it skipped: a bad sector
-//! costs the records in it, not the call. Memory: one record and one piece fed.
+//! The shell feeds bytes, the scanner hands out records with their places in the file. Where a block's checksum is right,
+//! those of its records are not looked at. At a damaged place it looks for the next byte at which a whole record with a right
+//! checksum begins, or a block, and counts what it skipped: a bad sector costs the records in it, not the call. Memory: one
+//! block and one piece fed.
 #![cfg_attr(
     not(test),
     deny(clippy::indexing_slicing, clippy::as_conversions, clippy::arithmetic_side_effects)
 )]
 
+use super::block::{self, Mark};
 use super::{BODY_OFFSET, Header, HeaderError, PREFIX_BYTES, Parsed, Record, RecordKind};
 
 /// A reader of one spool file.
@@ -23,6 +25,11 @@ pub struct Scanner {
     /// Bytes skipped since the last whole record: damage if a record follows, else a torn tail.
     pending_bytes: u64,
     damaged_bytes: u64,
+    /// The place in the file up to which a block's checksum has been found right.
+    summed_until: u64,
+    /// The number that the next block of this opening has, if one is known.
+    next_block: Option<u32>,
+    missing_blocks: u64,
     /// Whether `pending_bytes` begin as a record that the file is too short for.
     is_tear: bool,
     /// Whether a SEAL was read, behind which nobody writes.
@@ -48,6 +55,8 @@ pub struct Tail {
     pub damaged_bytes: u64,
     /// Bytes at the end that are the beginning of a record: what a crash tore.
     pub torn_bytes: u64,
+    /// Blocks whose numbers are missing between those of others.
+    pub missing_blocks: u64,
 }
 
 impl Scanner {
@@ -85,10 +94,35 @@ impl Scanner {
     /// Hands out the next whole record. `None` asks for more bytes, or ends the file after [`Scanner::end`].
     pub fn next_record(&mut self) -> Option<Located<'_>> {
         loop {
-            let length = match Record::parse(self.rest()) {
+            let (bytes, is_summed) = self.next_bytes();
+            let mark = if is_summed { None } else { block::parse(bytes) };
+            let parsed = match mark {
+                Some(Mark::Incomplete) => Parsed::Incomplete,
+                Some(Mark::Opening) => {
+                    self.next_block = Some(0);
+                    self.take_mark(block::OPENING_BYTES);
+                    continue;
+                }
+                Some(Mark::Block { number, length, sum }) => {
+                    let records = bytes.get(block::HEADER_BYTES..).and_then(|rest| rest.get(..length));
+                    if records.is_none() && !self.is_ended {
+                        return None;
+                    }
+                    let is_right = records.is_some_and(|records| crc32c::crc32c(records) == sum);
+                    self.enter_block(number, length, is_right);
+                    continue;
+                }
+                None => Record::parse_with(bytes, is_summed),
+            };
+            let length = match parsed {
                 Parsed::Record(_, length) => length,
+                // What a block says of itself is right, and yet it holds something else: its records are looked at one by one.
+                Parsed::Incomplete | Parsed::Damaged if is_summed => {
+                    self.summed_until = 0;
+                    continue;
+                }
                 Parsed::Incomplete if !self.is_ended || self.rest().is_empty() => return None,
-                parsed @ (Parsed::Incomplete | Parsed::Damaged) => {
+                Parsed::Incomplete | Parsed::Damaged => {
                     if self.pending_bytes == 0 {
                         self.is_tear = parsed == Parsed::Incomplete;
                     }
@@ -110,18 +144,43 @@ impl Scanner {
         }
     }
 
+    /// What is looked at next, and whether a block's checksum has been found right for it: then no more than that block.
+    fn next_bytes(&self) -> (&[u8], bool) {
+        let rest = self.rest();
+        let summed = usize::try_from(self.summed_until.saturating_sub(self.position())).unwrap_or(0);
+        if summed == 0 { (rest, false) } else { (rest.get(..summed).unwrap_or(rest), true) }
+    }
+
+    /// Goes behind an opening or the header of a block: what was skipped before it was damaged.
+    fn take_mark(&mut self, bytes: usize) {
+        self.damaged_bytes = self.damaged_bytes.saturating_add(std::mem::take(&mut self.pending_bytes));
+        self.take(bytes);
+        self.valid_end = self.position();
+    }
+
+    fn enter_block(&mut self, number: u32, length: usize, is_right: bool) {
+        let missing = self.next_block.map_or(0, |next| number.saturating_sub(next));
+        self.missing_blocks = self.missing_blocks.saturating_add(missing.into());
+        self.next_block = number.checked_add(1);
+        self.take_mark(block::HEADER_BYTES);
+        if is_right {
+            self.summed_until = self.position().saturating_add(widen(length));
+        }
+    }
+
     /// How the file ended. Asked after [`Scanner::end`], when no record is left.
     #[must_use]
     pub fn tail(&self) -> Tail {
-        let Self { valid_end, pending_bytes, damaged_bytes, .. } = *self;
+        let Self { valid_end, pending_bytes, damaged_bytes, missing_blocks, .. } = *self;
         // A crash leaves the beginning of a record, and nothing at all behind a seal. All else was done by others.
         if self.is_tear && !self.is_sealed {
-            return Tail { valid_bytes: valid_end, damaged_bytes, torn_bytes: pending_bytes };
+            return Tail { valid_bytes: valid_end, damaged_bytes, torn_bytes: pending_bytes, missing_blocks };
         }
         Tail {
             valid_bytes: valid_end.saturating_add(pending_bytes),
             damaged_bytes: damaged_bytes.saturating_add(pending_bytes),
             torn_bytes: 0,
+            missing_blocks,
         }
     }
 
@@ -147,15 +206,26 @@ mod tests {
     use super::*;
     use crate::id::{Channel, Scope};
     use crate::spool::SealCause;
+    use crate::spool::block::OpeningCause;
     use crate::time::Mono;
 
+    /// A file of one opening, with so many records of 40 bytes, three in a block.
     fn file(records: u8) -> Vec<u8> {
         let mut bytes = Vec::new();
         crate::spool::tests::header().append_to(&mut bytes);
-        for n in 0..records {
-            record(&[n; 40]).append_to(&mut bytes);
+        block::append_opening(OpeningCause::Made, &[3; block::RANDOM_BYTES], &mut bytes);
+        let bodies: Vec<u8> = (0..records).collect();
+        for (number, bodies) in bodies.chunks(3).enumerate() {
+            append_block(u32::try_from(number).unwrap(), bodies, &mut bytes);
         }
         bytes
+    }
+
+    fn append_block(number: u32, bodies: &[u8], bytes: &mut Vec<u8>) {
+        let start = bytes.len();
+        block::append_room(bytes);
+        bodies.iter().for_each(|n| record(&[*n; 40]).append_to(bytes));
+        block::complete(&mut bytes[start..], number);
     }
 
     fn record(body: &[u8]) -> Record<'_> {
@@ -191,33 +261,70 @@ mod tests {
         (found, scanner.tail())
     }
 
+    fn length(bytes: &[u8]) -> u64 {
+        u64::try_from(bytes.len()).unwrap()
+    }
+
     #[test]
     fn records_are_found_whatever_the_size_of_the_pieces() {
         let bytes = file(5);
         for piece in [1, 7, 64, 100_000] {
             let (found, tail) = scan(&bytes, piece);
             assert_eq!(found, [0, 1, 2, 3, 4]);
-            let valid_bytes = u64::try_from(bytes.len()).unwrap();
-            assert_eq!(tail, Tail { valid_bytes, damaged_bytes: 0, torn_bytes: 0 });
+            let valid_bytes = length(&bytes);
+            assert_eq!(tail, Tail { valid_bytes, damaged_bytes: 0, torn_bytes: 0, missing_blocks: 0 });
         }
     }
 
     #[test]
+    fn records_of_version_1_stand_without_blocks() {
+        let mut bytes = Vec::new();
+        crate::spool::tests::header().append_to(&mut bytes);
+        (0..3).for_each(|n| record(&[n; 40]).append_to(&mut bytes));
+        let (found, tail) = scan(&bytes, 50);
+        assert_eq!((found, tail.damaged_bytes), (vec![0, 1, 2], 0));
+    }
+
+    #[test]
     fn a_torn_tail_is_cut_wherever_it_was_torn() {
-        let bytes = file(3);
-        let whole = file(2).len();
-        for cut in whole..bytes.len() {
+        let (bytes, whole) = (file(3), file(0).len() + block::HEADER_BYTES);
+        let step = (bytes.len() - whole) / 3;
+        for cut in file(0).len() + 1..bytes.len() {
             let (found, tail) = scan(&bytes[..cut], 50);
-            assert_eq!(found, [0, 1]);
-            assert_eq!(tail.valid_bytes, u64::try_from(whole).unwrap());
-            assert_eq!(tail.torn_bytes, u64::try_from(cut - whole).unwrap());
+            let records = cut.saturating_sub(whole) / step;
+            assert_eq!(found.len(), records, "cut at {cut}");
+            let valid = if cut < whole { file(0).len() } else { whole + records * step };
+            assert_eq!(tail.valid_bytes, u64::try_from(valid).unwrap(), "cut at {cut}");
+            assert_eq!(tail.torn_bytes, u64::try_from(cut - valid).unwrap());
         }
+    }
+
+    #[test]
+    fn what_was_torn_and_resumed_is_no_damage() {
+        let mut bytes = file(3);
+        let step = 68;
+        bytes.truncate(bytes.len() - step);
+        block::append_opening(OpeningCause::Resumed, &[4; block::RANDOM_BYTES], &mut bytes);
+        append_block(0, &[7, 8], &mut bytes);
+        for piece in [1, 90, 100_000] {
+            let (found, tail) = scan(&bytes, piece);
+            assert_eq!(found, [0, 1, 7, 8]);
+            let valid_bytes = length(&bytes);
+            assert_eq!(tail, Tail { valid_bytes, damaged_bytes: 0, torn_bytes: 0, missing_blocks: 0 });
+        }
+    }
+
+    #[test]
+    fn a_block_that_was_taken_out_is_missed() {
+        let (bytes, from) = (file(9), file(3).len());
+        let cut = [&bytes[..from], &bytes[file(6).len()..]].concat();
+        let (found, tail) = scan(&cut, 64);
+        assert_eq!((found, tail.missing_blocks, tail.damaged_bytes), (vec![0, 1, 2, 6, 7, 8], 1, 0));
     }
 
     #[test]
     fn what_stands_at_the_end_and_was_not_torn_there_is_damage() {
         let whole = file(2);
-        let length = |bytes: &[u8]| u64::try_from(bytes.len()).unwrap();
         let mut flipped = whole.clone();
         *flipped.last_mut().unwrap() ^= 1;
         let hole = [whole.clone(), vec![0; 99]].concat();
@@ -227,21 +334,23 @@ mod tests {
         for (bytes, damaged) in [(flipped, whole.len() - file(1).len()), (hole, 99), (behind_the_seal, 30)] {
             let (_, tail) = scan(&bytes, 64);
             let damaged_bytes = u64::try_from(damaged).unwrap();
-            assert_eq!(tail, Tail { valid_bytes: length(&bytes), damaged_bytes, torn_bytes: 0 });
+            let valid_bytes = length(&bytes);
+            assert_eq!(tail, Tail { valid_bytes, damaged_bytes, torn_bytes: 0, missing_blocks: 0 });
         }
     }
 
     #[test]
     fn a_damaged_place_costs_the_records_in_it_and_no_others() {
         let clean = file(6);
-        let header = file(0).len();
-        let step = (clean.len() - header) / 6;
-        for at in header..clean.len() {
+        let (first, second) = (file(0).len(), file(3).len());
+        for at in first..clean.len() {
             let mut bytes = clean.clone();
             bytes[at] ^= 0xff;
-            let hit = u8::try_from((at - header) / step).unwrap();
+            let begin = if at < second { first } else { second };
+            let in_block = (at - begin).checked_sub(block::HEADER_BYTES);
+            let hit = in_block.map(|at| u8::try_from(at / 68).unwrap() + if begin == second { 3 } else { 0 });
             let (found, _) = scan(&bytes, 33);
-            let expected: Vec<u8> = (0..6).filter(|n| *n != hit).collect();
+            let expected: Vec<u8> = (0..6).filter(|n| Some(*n) != hit).collect();
             assert_eq!(found, expected, "byte {at}");
         }
     }

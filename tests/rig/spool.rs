@@ -21,6 +21,7 @@ pub(crate) fn options(format: RecordingFormat) -> Options {
         longest: Duration::from_secs(14_400),
         format,
         gains_db: [0.0; 2],
+        masks_digits: false,
     }
 }
 
@@ -30,7 +31,7 @@ pub(crate) fn write_spool(path: &Path, payload_types: [&Value; 2], channels: [&[
     let opened = Wall(i64::try_from(begin).expect("a time of this century"));
     let connection = ConnectionId::new("call").expect("a good id");
     let mut out = Vec::new();
-    Header { connection, opened, opened_mono: Mono(0), part: 1 }.append_to(&mut out);
+    Header::derived(connection, opened, Mono(0), 1).append_to(&mut out);
     let mut append = |kind, channel, at, body: &[u8]| {
         let scope = Scope::Channel(channel);
         Record { kind: RecordKind::Tap(kind), scope, at: Mono(at), gateway: None, body }.append_to(&mut out);

@@ -27,7 +27,7 @@ fuzz_target!(|bytes: &[u8]| {
 fn build(mut bytes: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     let connection = ConnectionId::new("fuzz").expect("a good id");
-    Header { connection, opened: Wall(1_767_323_045_000_000), opened_mono: Mono(0), part: 1 }.append_to(&mut out);
+    Header::derived(connection, Wall(1_767_323_045_000_000), Mono(0), 1).append_to(&mut out);
     let mut at = 0u64;
     while let Some(([kind, scope, delay, jitter, length], rest)) = bytes.split_first_chunk::<5>() {
         let (body, rest) = rest.split_at(usize::from(*length).min(rest.len()));

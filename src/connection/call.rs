@@ -1,0 +1,292 @@
+//! A connection with all that is known of it, and what is kept of a frame: the one place that says what may reach the spool.
+//!
+//! [`Call::enter`] takes a frame as it is received. [`Call::replay`] takes what the spool kept of one, and leads to the same
+//! state, so that a restart goes on as if nothing had been. [`Call::to_state`] is that state as JSON, which begins each spool
+//! file: no part and no restart can forget a pause that stands in a file before.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::claims::Claims;
+use super::metadata::{Metadata, MetadataFull};
+use super::pauses::Stamp;
+use super::redaction::{Redacted, Redaction};
+use super::{Connection, Keep, Refusal, Rules, Step};
+use crate::frame::Message;
+use crate::id::{Channel, Scope};
+use crate::packet::{self, HEADER_BYTES, parse_rtp};
+use crate::red;
+use crate::rtpmap::{Codec, Rtpmap};
+use crate::time::Mono;
+
+/// Names of marks that tell of key presses: their further fields are digits.
+const KEY_PRESSES: [&str; 2] = ["telephone-event", "dtmf"];
+
+/// A connection with all that is known of it.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// Its life.
+    pub connection: Connection,
+    /// What META has said.
+    pub metadata: Metadata,
+    /// What each channel's pauses keep out behind them.
+    redactions: [Redaction; 2],
+    counts: [Counts; 2],
+    /// How many RTP frames the gateway has sent on both channels, as it says.
+    declared_together: Option<u64>,
+    /// The ports for plain RTP that it was given, of caller and AI. No frame can set them.
+    pub ports: Option<[u16; 2]>,
+}
+
+/// How many RTP frames of a channel there were.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Received in the parts before this one.
+    pub before: u64,
+    /// Received in this part.
+    pub received: u64,
+    /// Those of them of which nothing is in the spool, because nobody wants the call to be kept.
+    pub unrecorded: u64,
+    /// Sent, as the gateway says.
+    pub declared: Option<u64>,
+}
+
+/// The state of a connection, as a spool file tells it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// References, holds, pauses.
+    pub claims: Claims,
+    /// What META has said.
+    pub metadata: Metadata,
+    /// What each channel's pauses keep out behind them.
+    pub redactions: [Redaction; 2],
+    /// RTP frames by channel.
+    pub counts: [Counts; 2],
+    /// RTP frames that the gateway says it has sent on both channels.
+    pub declared_together: Option<u64>,
+    /// Ports for plain RTP.
+    pub ports: Option<[u16; 2]>,
+}
+
+/// What of a frame goes into the spool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// The frame as it came.
+    Whole,
+    /// The frame with this body.
+    Body(Vec<u8>),
+    /// The header of its RTP packet, as WITHHELD.
+    Withheld([u8; HEADER_BYTES]),
+    /// Nothing, because nobody wants the call to be kept.
+    Unrecorded,
+    /// Nothing, and the frame is to be counted under this reason.
+    Refused(Refusal),
+    /// The frame asks a finished connection to open again.
+    Reopen,
+}
+
+impl Call {
+    /// Opens a connection with its first frame.
+    #[must_use]
+    pub fn open(now: Mono, at: Stamp, rules: Rules) -> Self {
+        Self::of(Connection::open(now, at, rules))
+    }
+
+    fn of(connection: Connection) -> Self {
+        let (redactions, counts) = Default::default();
+        let metadata = Metadata::default();
+        Self { connection, metadata, redactions, counts, declared_together: None, ports: None }
+    }
+
+    /// What takes over when this one's recording is full.
+    #[must_use]
+    pub fn next_part(&self, now: Mono) -> Self {
+        let counts = self.counts.map(|counts| Counts {
+            before: counts.before.saturating_add(counts.received),
+            received: 0,
+            unrecorded: 0,
+            declared: counts.declared,
+        });
+        let (connection, metadata) = (self.connection.next_part(now), self.metadata.latest());
+        Self { connection, metadata, counts, ..self.clone() }
+    }
+
+    /// What takes over when this one is finished and is opened again: another recording, whose metadata and counts begin anew,
+    /// while what was not to be kept is not until somebody says otherwise.
+    #[must_use]
+    pub fn reopened(&self, now: Mono) -> Self {
+        Self { redactions: self.redactions, ..Self::of(self.connection.reopened(now)) }
+    }
+
+    /// RTP frames of a channel.
+    #[must_use]
+    pub fn counts(&self, channel: Channel) -> Counts {
+        self.counts[channel.index()]
+    }
+
+    /// RTP frames of this part.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.counts.iter().map(|counts| counts.received).sum()
+    }
+
+    /// Its state, for a spool file.
+    #[must_use]
+    pub fn to_state(&self) -> Vec<u8> {
+        let state = State {
+            claims: self.connection.claims().clone(),
+            metadata: self.metadata.clone(),
+            redactions: self.redactions,
+            counts: self.counts,
+            declared_together: self.declared_together,
+            ports: self.ports,
+        };
+        serde_json::to_vec(&state).expect("a state has only keys of text and numbers")
+    }
+
+    /// Handles one valid frame, received `now`; `at` says when by the wall, and the gateway's stamp.
+    ///
+    /// # Errors
+    /// [`MetadataFull`]; then the frame has changed nothing.
+    pub fn enter(
+        &mut self,
+        now: Mono,
+        at: Stamp,
+        scope: Scope,
+        message: &Message,
+        body: &[u8],
+    ) -> Result<(Step, Kept), MetadataFull> {
+        if let Message::Meta(object) = message
+            && self.connection.is_live()
+        {
+            self.metadata.merge(at.received, scope, object)?;
+        }
+        let step = self.connection.handle_frame(now, at, scope, message);
+        let kept = match step.keep {
+            Keep::Whole => self.redact(scope, message, body),
+            Keep::HeaderOnly => self.withhold(scope, body),
+            Keep::NameOnly => Kept::Body(name_only(message)),
+            Keep::Unrecorded => Kept::Unrecorded,
+            Keep::Nothing(refusal) => return Ok((step, Kept::Refused(refusal))),
+            Keep::Reopen => return Ok((step, Kept::Reopen)),
+        };
+        self.count(scope, message, kept == Kept::Unrecorded);
+        Ok((step, kept))
+    }
+
+    /// Takes what the spool kept of a frame. What it says is merged as far as there is room.
+    pub fn replay(&mut self, at: Stamp, scope: Scope, message: &Message, body: &[u8]) {
+        if let Message::Meta(object) = message {
+            // What would not fit was refused when it came.
+            let _ = self.metadata.merge(at.received, scope, object).is_ok();
+        }
+        // References, holds and pauses depend on the order of frames alone, so any steady time will do.
+        let step = self.connection.handle_frame(Mono(0), at, scope, message);
+        self.count(scope, message, false);
+        if step.keep == Keep::HeaderOnly {
+            self.withhold(scope, body);
+        }
+    }
+
+    /// Takes a packet of which the spool kept the header.
+    pub fn replay_withheld(&mut self, at: Stamp, scope: Scope, header: &[u8]) {
+        self.connection.claims_mut().enter_withheld(at, scope);
+        self.withhold(scope, header);
+        self.count(scope, &Message::Rtp, false);
+    }
+
+    /// Takes what a spool file says of the whole state.
+    pub fn replay_state(&mut self, state: State) {
+        let State { claims, metadata, redactions, counts, declared_together, ports } = state;
+        self.connection.claims_mut().restore(claims);
+        (self.redactions, self.counts, self.declared_together) = (redactions, counts, declared_together);
+        (self.metadata, self.ports) = (metadata, ports);
+    }
+
+    /// What may be kept of a packet that lies in a time that is taken out, although it was kept; or of one that comes behind
+    /// such packets. For whoever writes a spool file again.
+    pub fn redact_again(&mut self, scope: Scope, body: &[u8], is_taken_out: bool) -> Kept {
+        if is_taken_out { self.withhold(scope, body) } else { self.redact(scope, &Message::Rtp, body) }
+    }
+
+    fn count(&mut self, scope: Scope, message: &Message, is_unrecorded: bool) {
+        match (message, scope) {
+            (Message::Rtp, Scope::Channel(channel)) => {
+                let counts = &mut self.counts[channel.index()];
+                counts.received = counts.received.saturating_add(1);
+                counts.unrecorded = counts.unrecorded.saturating_add(is_unrecorded.into());
+            }
+            (Message::End { sent: Some(sent) }, Scope::Channel(channel)) => {
+                self.counts[channel.index()].declared = Some(*sent);
+            }
+            (Message::End { sent: Some(sent) }, Scope::Whole) => self.declared_together = Some(*sent),
+            _ => {}
+        }
+    }
+
+    /// What of a frame that came outside a PAUSE may be kept.
+    fn redact(&mut self, scope: Scope, message: &Message, body: &[u8]) -> Kept {
+        let (Message::Rtp, Scope::Channel(channel)) = (message, scope) else {
+            return match message {
+                Message::Mark(fields) if self.masks_digits() && tells_key_press(fields) => {
+                    Kept::Body(name_only(message))
+                }
+                _ => Kept::Whole,
+            };
+        };
+        let metadata = &self.metadata;
+        let rtpmap = |payload_type| metadata.rtpmap(channel, payload_type);
+        let masked = if self.masks_digits() { without_digits(body, rtpmap) } else { Redacted::Whole };
+        let redaction = &mut self.redactions[channel.index()];
+        let redacted = match masked {
+            Redacted::Whole => redaction.redact(body, rtpmap),
+            masked => masked,
+        };
+        match redacted {
+            Redacted::Whole => Kept::Whole,
+            Redacted::HeaderOnly => Kept::Withheld(packet::header_only(body)),
+            Redacted::Body(body) => Kept::Body(body),
+        }
+    }
+
+    /// Notes a packet that came in a PAUSE.
+    fn withhold(&mut self, scope: Scope, body: &[u8]) -> Kept {
+        if let (Scope::Channel(channel), Ok(packet)) = (scope, parse_rtp(body)) {
+            self.redactions[channel.index()].withhold(&packet);
+        }
+        Kept::Withheld(packet::header_only(body))
+    }
+
+    fn masks_digits(&self) -> bool {
+        self.connection.rules().masks_digits
+    }
+}
+
+/// The body of a MARK with its name alone.
+#[must_use]
+pub fn name_only(message: &Message) -> Vec<u8> {
+    let name = if let Message::Mark(fields) = message { fields.get("name") } else { None };
+    let object = Map::from_iter(name.map(|name| ("name".to_owned(), name.clone())));
+    serde_json::to_vec(&object).expect("a name is text")
+}
+
+/// Whether a mark tells of a key press, so that its fields are digits.
+#[must_use]
+pub fn tells_key_press(fields: &Map<String, Value>) -> bool {
+    let name = fields.get("name").and_then(Value::as_str).unwrap_or_default();
+    KEY_PRESSES.iter().any(|known| name.eq_ignore_ascii_case(known))
+}
+
+/// A packet without the digits in it.
+fn without_digits(body: &[u8], rtpmap: impl Fn(u8) -> Rtpmap) -> Redacted {
+    let Ok(packet) = parse_rtp(body) else { return Redacted::Whole };
+    match rtpmap(packet.payload_type).codec {
+        Codec::TelephoneEvent => Redacted::HeaderOnly,
+        Codec::Red => {
+            let Some(blocks) = red::blocks(packet.payload) else { return Redacted::Whole };
+            let is_digit = |block: &red::Block<'_>| rtpmap(block.payload_type).codec == Codec::TelephoneEvent;
+            if blocks.iter().any(is_digit) { Redacted::HeaderOnly } else { Redacted::Whole }
+        }
+        _ => Redacted::Whole,
+    }
+}

@@ -1,0 +1,414 @@
+//! One connection's spool file: what is to be written to it, and how far it is written.
+//!
+//! Receivers add records to its buffer, under the buffer's own lock. Whoever writes, which is the writer or, while a file is
+//! written again, the rewriter, holds the lock of its disk side: so there is one at a time. Each write is one block.
+//!
+//! A file may be taken away under an open call: removed, replaced, cut, or its directory moved. Once a second, and when the
+//! call is over, what stands at its path is compared with what was written. As long as this process has the file open, all
+//! of it is copied to its path again; else what comes is written to a new one, with a note of what is lost. Either way it goes
+//! on under a new opening.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Seek, SeekFrom, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use tracing::error;
+
+use super::random::draw;
+use super::spool_dir::{self, set_aside, sync_dir};
+use super::spool_writer::lock;
+use crate::spool::block::{self, OpeningCause, append_opening};
+use crate::spool::name::{Aside, Made};
+use crate::spool::{Header, Record};
+use crate::time::Mono;
+
+/// How often what stands at a path is compared with what was written.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// What one connection has to be written.
+#[derive(Debug, Default)]
+pub struct Buffer {
+    /// Records, behind the room for the header of a block.
+    bytes: Vec<u8>,
+    /// Whether the writer knows that there is something.
+    pub(super) is_dirty: bool,
+    /// Whether nothing will follow: the last record is a seal.
+    pub is_sealed: bool,
+    /// Bytes taken from here that are not on disk yet.
+    pub(super) pending: usize,
+    /// How many of the bytes are in the sum of all buffers.
+    pub(super) counted: usize,
+}
+
+impl Buffer {
+    /// Where records are appended.
+    pub fn records(&mut self) -> &mut Vec<u8> {
+        if self.bytes.is_empty() {
+            block::append_room(&mut self.bytes);
+        }
+        &mut self.bytes
+    }
+
+    /// How many bytes wait.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.bytes.len() + self.pending
+    }
+}
+
+/// Hands the whole state of a file's connection to somebody, as JSON, while nothing is added to the file's buffer.
+pub type Describe = Box<dyn Fn(&mut dyn FnMut(Mono, &[u8])) + Send + Sync>;
+
+/// A connection's spool file and what is still to be written to it.
+pub struct SpoolFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What is to be appended. Locked for the time of a copy, never over I/O.
+    pub buffer: Mutex<Buffer>,
+    /// Its disk side. Locked by whoever writes.
+    pub(super) disk: Mutex<Disk>,
+    /// What the file says of itself.
+    pub(super) header: Header,
+    /// How often it is still to be written again before anybody may finish it.
+    pub(super) rewrites: AtomicU32,
+    /// No other file of this process has it: the threads find a file by it a hundred times as fast as by its path.
+    pub(super) number: u64,
+    describe: OnceLock<Describe>,
+}
+
+impl std::fmt::Debug for SpoolFile {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("SpoolFile")
+            .field("path", &self.path)
+            .field("number", &self.number)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How far a file is written.
+#[derive(Debug)]
+pub(super) struct Disk {
+    file: Option<File>,
+    /// When the file that is open was last written to.
+    pub(super) used: u64,
+    /// The opening that is to be appended first.
+    opening: Option<OpeningCause>,
+    next_block: u32,
+    /// How long the file is, as far as this process knows; `None` before it was opened.
+    length: Option<u64>,
+    /// Which file it is: device and number.
+    identity: (u64, u64),
+    looked: Option<Instant>,
+    /// What is to be written next: a whole block, or what is left of one.
+    rest: Vec<u8>,
+    /// How many bytes of it are in the sum of all buffers.
+    counted: usize,
+    /// Before then it is not written again.
+    pub(super) rewritten_until: Option<Instant>,
+}
+
+/// How much of a buffer got into its file.
+pub(super) struct Written {
+    pub(super) bytes: usize,
+    /// How many bytes leave the sum of all buffers.
+    pub(super) freed: usize,
+    pub(super) error: Option<io::Error>,
+    /// Whether the call is over and all of it is written.
+    pub(super) is_complete: bool,
+}
+
+impl SpoolFile {
+    /// A file that is to be made.
+    #[must_use]
+    pub fn new(path: PathBuf, header: Header) -> Self {
+        Self::with(path, header, OpeningCause::Made)
+    }
+
+    /// A file that another process has written.
+    #[must_use]
+    pub fn resumed(path: PathBuf, header: Header) -> Self {
+        Self::with(path, header, OpeningCause::Resumed)
+    }
+
+    fn with(path: PathBuf, header: Header, opening: OpeningCause) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let disk = Disk {
+            file: None,
+            used: 0,
+            opening: Some(opening),
+            next_block: 0,
+            length: None,
+            identity: (0, 0),
+            looked: None,
+            rest: Vec::new(),
+            counted: 0,
+            rewritten_until: None,
+        };
+        Self {
+            path,
+            buffer: Mutex::default(),
+            disk: Mutex::new(disk),
+            header,
+            rewrites: AtomicU32::new(0),
+            number: NEXT.fetch_add(1, Ordering::Relaxed),
+            describe: OnceLock::new(),
+        }
+    }
+
+    /// Says who knows the connection's state.
+    pub fn described_by(&self, describe: Describe) {
+        // Whoever was first knows it as well.
+        drop(self.describe.set(describe));
+    }
+
+    /// Writes what waits, as a block. `spare` is empty, and gives its memory to the buffer.
+    pub(super) fn write(&self, disk: &mut Disk, spare: &mut Vec<u8>, round: u64) -> Written {
+        disk.used = round;
+        let mut bytes = 0;
+        let result = self.try_write(disk, spare, &mut bytes);
+        let is_complete = {
+            let mut buffer = lock(&self.buffer);
+            buffer.pending = disk.rest.len();
+            result.is_ok() && buffer.is_sealed && buffer.bytes.is_empty()
+        };
+        let freed = if disk.rest.is_empty() { disk.counted } else { disk.counted.min(bytes) };
+        disk.counted -= freed;
+        Written { bytes, freed, error: result.err(), is_complete }
+    }
+
+    fn try_write(&self, disk: &mut Disk, spare: &mut Vec<u8>, written: &mut usize) -> io::Result<()> {
+        let is_sealed = lock(&self.buffer).is_sealed;
+        disk.open(self)?;
+        if is_sealed || disk.looked.is_none_or(|looked| looked.elapsed() >= LOOK_EVERY) {
+            self.look(disk)?;
+        }
+        disk.flush(written)?;
+        self.take(disk, std::mem::take(spare));
+        disk.flush(written)?;
+        *spare = std::mem::take(&mut disk.rest);
+        Ok(())
+    }
+
+    /// Takes what waits as the next block.
+    fn take(&self, disk: &mut Disk, spare: Vec<u8>) {
+        let mut buffer = lock(&self.buffer);
+        let mut block = std::mem::replace(&mut buffer.bytes, spare);
+        disk.counted += std::mem::take(&mut buffer.counted);
+        drop(buffer);
+        if !block.is_empty() {
+            block::complete(&mut block, disk.next_block);
+            disk.next_block = disk.next_block.wrapping_add(1);
+        }
+        disk.rest = block;
+    }
+
+    /// Compares what stands at the path with what was written, and mends what is not as it should be.
+    fn look(&self, disk: &mut Disk) -> io::Result<()> {
+        disk.looked = Some(Instant::now());
+        let Some(length) = disk.length else { return Ok(()) };
+        let found = match fs::symlink_metadata(&self.path) {
+            Ok(found) => Some((found.dev(), found.ino(), found.len())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        let (dev, ino) = disk.identity;
+        match found {
+            Some((device, number, found)) if (device, number) == (dev, ino) => {
+                if found < length {
+                    self.report(
+                        "spool file was cut under a live call, what it had is lost",
+                        Some(length - found),
+                    );
+                    disk.begin_again();
+                    self.describe_again(length - found);
+                }
+                disk.length = Some(found);
+                Ok(())
+            }
+            // It may be moved away, or have no name any more, and be there all the same.
+            _ if disk.file.is_some() => self.copy_back(disk, found.is_some(), length),
+            _ => {
+                self.report("spool file was removed under a live call, what it had is lost", Some(length));
+                self.make_way(found.is_some())?;
+                (disk.length, disk.opening) = (None, Some(OpeningCause::MadeAnew));
+                disk.open(self)?;
+                self.describe_again(length);
+                Ok(())
+            }
+        }
+    }
+
+    /// Copies the file that is open to its path again.
+    fn copy_back(&self, disk: &mut Disk, is_taken: bool, length: u64) -> io::Result<()> {
+        let Some(file) = &mut disk.file else { return Ok(()) };
+        self.make_way(is_taken)?;
+        let temporary = spool_dir::beside(&self.path, Made::New);
+        remove_if_there(&temporary)?;
+        let mut copy =
+            OpenOptions::new().create_new(true).append(true).read(true).mode(0o600).open(&temporary)?;
+        file.seek(SeekFrom::Start(0))?;
+        let copied = io::copy(file, &mut copy)?;
+        fs::rename(&temporary, &self.path)?;
+        self.sync_dir()?;
+        let lost = length.saturating_sub(copied);
+        self.report(
+            "spool file was removed under a live call, it is copied back",
+            (lost > 0).then_some(lost),
+        );
+        disk.adopt(copy)?;
+        disk.begin_again();
+        if lost > 0 {
+            self.describe_again(lost);
+        }
+        Ok(())
+    }
+
+    /// Makes the directory anew, and sets aside what has taken the file's place.
+    fn make_way(&self, is_taken: bool) -> io::Result<()> {
+        spool_dir::make(self.directory())?;
+        if is_taken {
+            set_aside(&self.path, Aside::Failed)?;
+        }
+        Ok(())
+    }
+
+    /// Notes what is lost, and the whole state behind what waits, because what said it is gone.
+    fn describe_again(&self, lost: u64) {
+        let Some(describe) = self.describe.get() else { return };
+        describe(&mut |at, state| {
+            let mut buffer = lock(&self.buffer);
+            let records = buffer.records();
+            Record::append_lost(at, lost, records);
+            Record::state(at, state).append_to(records);
+        });
+    }
+
+    fn report(&self, what: &'static str, lost_bytes: Option<u64>) {
+        let (connection, path) = (self.header.connection.as_str(), self.path.display());
+        error!(?connection, %path, bytes = lost_bytes, "{what}");
+    }
+
+    fn directory(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new("."))
+    }
+
+    pub(super) fn sync_dir(&self) -> io::Result<()> {
+        sync_dir(self.directory())
+    }
+}
+
+impl Disk {
+    /// Opens the file, and makes it where it is new. What is to be written first goes in front of the rest.
+    fn open(&mut self, spool: &SpoolFile) -> io::Result<()> {
+        if self.file.is_none() {
+            let is_new = self.length.is_none() && self.opening != Some(OpeningCause::Resumed);
+            let mut options = OpenOptions::new();
+            options.create_new(is_new).append(true).read(true).mode(0o600);
+            let opened = match options.open(&spool.path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound && is_new => {
+                    spool_dir::make(spool.directory())?;
+                    options.open(&spool.path)
+                }
+                opened => opened,
+            };
+            match opened {
+                Ok(file) if self.length.is_none() => self.adopt(file)?,
+                Ok(file) => {
+                    let found = file.metadata()?;
+                    let is_own = self.identity == (found.dev(), found.ino());
+                    self.file = is_own.then_some(file);
+                    // Somebody has put another in its place.
+                    if !is_own {
+                        self.looked = None;
+                        return Ok(());
+                    }
+                }
+                // What is known of it tells what is to be done about that.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && self.length.is_some() => {
+                    self.looked = None;
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let Some(opening) = self.opening.take() else { return Ok(()) };
+        let mut front = Vec::new();
+        if self.length == Some(0) {
+            let file = draw();
+            Header { file, ..spool.header.clone() }.append_to(&mut front);
+        }
+        append_opening(opening, &draw(), &mut front);
+        self.next_block = 0;
+        self.rest.splice(..0, front);
+        Ok(())
+    }
+
+    /// What is written behind the rest is under another opening.
+    fn begin_again(&mut self) {
+        append_opening(OpeningCause::MadeAnew, &draw(), &mut self.rest);
+        self.next_block = 0;
+    }
+
+    /// Goes on with this file.
+    pub(super) fn adopt(&mut self, file: File) -> io::Result<()> {
+        let found = file.metadata()?;
+        self.identity = (found.dev(), found.ino());
+        self.length = Some(found.len());
+        self.file = Some(file);
+        Ok(())
+    }
+
+    /// Goes on with a file that was just written, in its one opening, with so many blocks.
+    pub(super) fn adopt_rewritten(&mut self, file: File, blocks: u32) -> io::Result<()> {
+        self.adopt(file)?;
+        (self.opening, self.next_block) = (None, blocks);
+        Ok(())
+    }
+
+    /// Lets go of the descriptor.
+    pub(super) fn close(&mut self) {
+        self.file = None;
+    }
+
+    fn flush(&mut self, written: &mut usize) -> io::Result<()> {
+        if self.rest.is_empty() {
+            return Ok(());
+        }
+        let Some(file) = &mut self.file else { return Err(io::ErrorKind::NotFound.into()) };
+        let mut done = 0;
+        let result = loop {
+            match file.write(&self.rest[done..]) {
+                Ok(0) => break Err(io::ErrorKind::WriteZero.into()),
+                Ok(length) => done += length,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => break Err(error),
+            }
+            if done == self.rest.len() {
+                break Ok(());
+            }
+        };
+        *written += done;
+        self.length = self.length.map(|length| length + u64::try_from(done).unwrap_or(0));
+        if result.is_ok() {
+            self.rest.clear();
+        } else {
+            self.rest.drain(..done);
+        }
+        result
+    }
+}
+
+/// Removes a file, if it is there.
+///
+/// # Errors
+/// Where the disk says no.
+pub(super) fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}

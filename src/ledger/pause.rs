@@ -1,0 +1,143 @@
+//! The times of a call that are not kept, as its spool tells them: for the manifest, and to take out what is there all the same.
+
+use super::{Ledger, Moment};
+use crate::connection::claims::Claims;
+use crate::connection::pauses::{Begun, Standing};
+use crate::frame::PauseMode;
+use crate::id::{Channel, Scope};
+
+/// Why a time is not kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PauseReason {
+    /// A PAUSE.
+    Paused,
+    /// META said that the call is not to be kept.
+    NotWanted,
+}
+
+/// A time of a channel that is not kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PauseSpan {
+    /// When it began.
+    pub from: Moment,
+    /// When it ended, if it did.
+    pub to: Option<Moment>,
+    /// What it leaves in the recording.
+    pub mode: PauseMode,
+    /// Why.
+    pub reason: PauseReason,
+}
+
+impl Ledger {
+    pub(super) fn begin_pause(&mut self, scope: Scope, when: Moment, mode: PauseMode) {
+        let moments = self.by_packets(when);
+        let begun = self.claims.begin_pause(when.stamp(), scope, mode);
+        for ((spans, begun), when) in self.pauses.iter_mut().zip(begun).zip(moments) {
+            begin(spans, when, mode, PauseReason::Paused, begun);
+        }
+    }
+
+    pub(super) fn end_pause(&mut self, scope: Scope, when: Moment) {
+        let moments = self.by_packets(when);
+        let ended = self.claims.end_pause(when.stamp(), scope);
+        for ((spans, has_ended), when) in self.pauses.iter_mut().zip(ended).zip(moments) {
+            if has_ended {
+                end(spans, when, PauseReason::Paused);
+            }
+        }
+    }
+
+    pub(super) fn decide(&mut self, when: Moment, is_recorded: bool) {
+        let moments = self.by_packets(when);
+        let is_news = self.claims.decide(when.stamp(), is_recorded);
+        for (spans, when) in self.pauses.iter_mut().zip(moments).filter(|_| is_news) {
+            if is_recorded {
+                end(spans, when, PauseReason::NotWanted);
+            } else {
+                begin(spans, when, PauseMode::Silence, PauseReason::NotWanted, Begun::New);
+            }
+        }
+    }
+
+    /// A moment by the clock of each channel's packets.
+    fn by_packets(&self, when: Moment) -> [Moment; 2] {
+        Channel::BOTH.map(|channel| Moment::new(self.claims.by_packets(channel, when.stamp())))
+    }
+
+    /// Takes over what stands, as the file notes it. That of its beginning is older than the file; elsewhere it is news only
+    /// where something was lost.
+    pub(super) fn restore_pauses(&mut self, claims: Claims, when: Moment, is_first: bool) {
+        self.claims.restore(claims);
+        for channel in Channel::BOTH {
+            let spans = &mut self.pauses[channel.index()];
+            let noted = self.claims.standing(channel);
+            for (standing, reason) in noted.into_iter().zip([PauseReason::Paused, PauseReason::NotWanted]) {
+                let is_open = open(spans, reason).is_some();
+                match standing {
+                    Some(standing) if !is_open => {
+                        let from = if is_first { moment_of(standing) } else { when };
+                        begin(spans, from, standing.mode, reason, Begun::New);
+                    }
+                    None if is_open => end(spans, when, reason),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// Takes out the packets of a pause that were received before it was told of.
+    pub(super) fn take_out_paused(&mut self) {
+        if !self.claims.takes_out() {
+            return;
+        }
+        for channel in Channel::BOTH {
+            let taken_out = self.claims.taken_out(channel);
+            let ledger = &mut self.channels[channel.index()];
+            for (rx, payload) in ledger.rx.iter().zip(&mut ledger.payloads) {
+                if !payload.is_withheld && taken_out.has(rx.arrival) {
+                    payload.is_withheld = true;
+                    self.has_paused = true;
+                }
+            }
+            ledger.copies.retain(|copy| !taken_out.has(copy.rx.arrival));
+            let is_out =
+                |mark: &super::Mark| mark.scope.covers(channel) && taken_out.has(mark.when.stamp().own());
+            for mark in self.marks.iter_mut().filter(|mark| is_out(mark) && mark.fields.len() > 1) {
+                mark.fields.retain(|name, _| name == "name");
+                self.has_paused = true;
+            }
+        }
+    }
+}
+
+fn open(spans: &mut [PauseSpan], reason: PauseReason) -> Option<&mut PauseSpan> {
+    spans.iter_mut().rev().find(|span| span.reason == reason).filter(|span| span.to.is_none())
+}
+
+fn begin(spans: &mut Vec<PauseSpan>, from: Moment, mode: PauseMode, reason: PauseReason, begun: Begun) {
+    let new = PauseSpan { from, to: None, mode, reason };
+    match begun {
+        Begun::Same => {}
+        Begun::Earlier => match open(spans, reason) {
+            Some(span) => *span = new,
+            None => spans.push(new),
+        },
+        Begun::OtherMode => {
+            end(spans, from, reason);
+            spans.push(new);
+        }
+        Begun::New => spans.push(new),
+    }
+}
+
+fn end(spans: &mut [PauseSpan], to: Moment, reason: PauseReason) {
+    if let Some(span) = open(spans, reason) {
+        span.to = Some(to);
+    }
+}
+
+/// When a pause began that is older than the file.
+fn moment_of(standing: Standing) -> Moment {
+    let gateway = standing.is_stamped.then_some(standing.from);
+    Moment { at: standing.from, received: standing.from, gateway }
+}
