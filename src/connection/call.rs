@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::claims::Claims;
-use super::metadata::{Metadata, MetadataFull};
+use super::metadata::{Metadata, MetadataFull, decides};
 use super::pauses::Stamp;
 use super::redaction::{Redacted, Redaction};
 use super::{Connection, Keep, Refusal, Rules, Step};
@@ -144,6 +144,17 @@ impl Call {
         serde_json::to_vec(&state).expect("a state has only keys of text and numbers")
     }
 
+    /// Whether a frame would keep out audio that is kept now.
+    #[must_use]
+    pub fn keeps_out_more(&self, scope: Scope, message: &Message) -> bool {
+        let claims = self.connection.claims();
+        match message {
+            Message::Pause(_) => !claims.is_paused(scope),
+            Message::Meta(object) => decides(object) == Some(false) && claims.is_recorded(),
+            _ => false,
+        }
+    }
+
     /// Handles one valid frame, received `now`; `at` says when by the wall, and the gateway's stamp.
     ///
     /// # Errors
@@ -158,8 +169,14 @@ impl Call {
     ) -> Result<(Step, Kept), MetadataFull> {
         if let Message::Meta(object) = message
             && self.connection.is_live()
+            && let Err(full) = self.metadata.merge(at.received, scope, object)
         {
-            self.metadata.merge(at.received, scope, object)?;
+            // What there is no room for must not hide that nothing is to be kept.
+            let is_recorded = decides(object).ok_or(full)?;
+            let decision = Map::from_iter([("record".to_owned(), Value::Bool(is_recorded))]);
+            let body = serde_json::to_vec(&decision).expect("keys are text");
+            let step = self.connection.handle_frame(now, at, scope, &Message::Meta(decision));
+            return Ok((step, Kept::Body(body)));
         }
         let step = self.connection.handle_frame(now, at, scope, message);
         let kept = match step.keep {
@@ -178,7 +195,7 @@ impl Call {
     pub fn replay(&mut self, at: Stamp, scope: Scope, message: &Message, body: &[u8]) {
         if let Message::Meta(object) = message {
             // What would not fit was refused when it came.
-            let _ = self.metadata.merge(at.received, scope, object).is_ok();
+            self.metadata.merge(at.received, scope, object).unwrap_or(());
         }
         // References, holds and pauses depend on the order of frames alone, so any steady time will do.
         let step = self.connection.handle_frame(Mono(0), at, scope, message);

@@ -69,6 +69,12 @@ impl Claims {
         lanes.zip(pauses.into_iter().chain(unwanted)).for_each(|(own, noted)| own.restore(noted));
     }
 
+    /// Whether a PAUSE stands on each channel that a scope takes in.
+    #[must_use]
+    pub fn is_paused(&self, scope: Scope) -> bool {
+        scope.channels().all(|channel| self.pause(channel).is_some())
+    }
+
     /// Whether audio is kept where there is no PAUSE.
     #[must_use]
     pub fn is_recorded(&self) -> bool {

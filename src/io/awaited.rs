@@ -17,6 +17,9 @@ use super::ingest::Ingest;
 use super::spool_writer::{BUFFER_MAX_BYTES, BUFFERS_MAX_BYTES, lock};
 use crate::time::Mono;
 
+/// The kind byte of frames with audio.
+const RTP: u8 = 1;
+
 /// Spool files that may belong to one connection: they are recovered together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Group {
@@ -98,7 +101,10 @@ impl Awaited {
         let sum = crc32c::crc32c(connection.as_bytes());
         let inner = &mut *lock(&self.inner);
         let Some(held) = inner.held.get_mut(&sum) else { return Hold::NotAwaited };
-        if held.bytes + bytes.len() > BUFFER_MAX_BYTES || inner.held_bytes + bytes.len() > BUFFERS_MAX_BYTES {
+        // A PAUSE must not find that audio has taken all the room.
+        let is_audio = bytes.get(3) == Some(&RTP);
+        let room = if is_audio { BUFFER_MAX_BYTES } else { BUFFER_MAX_BYTES * 2 };
+        if held.bytes + bytes.len() > room || inner.held_bytes + bytes.len() > BUFFERS_MAX_BYTES {
             held.dropped = held.dropped.saturating_add(1);
             return Hold::Full;
         }
@@ -219,7 +225,8 @@ mod tests {
     fn what_is_held_is_bounded_and_what_is_not_is_counted() {
         let group = group("a");
         let awaited = Awaited::new(vec![group.clone()]);
-        let frame = vec![0; BUFFER_MAX_BYTES / 2];
+        let mut frame = vec![0; BUFFER_MAX_BYTES / 2];
+        frame[3] = RTP;
         let holds: Vec<_> = (0..4).map(|_| awaited.hold("a", &frame, Mono(1))).collect();
         assert_eq!(holds, [Hold::Held, Hold::Held, Hold::Full, Hold::Full]);
         let (frames, dropped) = released(&awaited, &group);

@@ -207,10 +207,18 @@ impl Ingest {
     /// Handles a frame about a known connection. True if the frame asks for the connection to open again.
     fn handle(&self, slot: &Arc<Slot>, frame: &Frame<'_>, now: Mono) -> Result<bool, DropReason> {
         let mut state = lock(&slot.state);
-        if state.call.connection.is_live() {
-            state.count(frame)?;
-        }
         let at = Stamp { received: slot.anchor.wall_of(now), gateway: frame.gateway };
+        if state.call.connection.is_live()
+            && let Err(full) = state.count(frame)
+        {
+            // Whoever has paused a call a hundred thousand times may be mad, but what is said now is not to be kept. There are
+            // three such states at most, because nothing that would end them is taken any more.
+            if state.call.keeps_out_more(frame.scope, &frame.message) {
+                drop(state.call.enter(now, at, frame.scope, &frame.message, frame.body));
+                self.append_state(slot, &mut state, now);
+            }
+            return Err(full);
+        }
         let entered = state.call.enter(now, at, frame.scope, &frame.message, frame.body);
         let (step, kept) = entered.map_err(|_| DropReason::MetadataFull)?;
         let whole = RecordKind::Tap(frame.message.kind());
@@ -426,8 +434,13 @@ impl Ingest {
         let mut buffer = lock(&slot.file.buffer);
         let is_room = buffer.waiting() + record.body.len() < BUFFER_MAX_BYTES && self.writer.has_room();
         if is_room {
+            let has_dropped = state.dropped > 0;
             state.append_dropped(record.at, buffer.records());
             record.append_to(buffer.records());
+            if has_dropped {
+                // A PAUSE may have been among them.
+                Record::state(record.at, &state.call.to_state()).append_to(buffer.records());
+            }
         } else {
             state.dropped = state.dropped.saturating_add(1);
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::spool_writer::SpoolFile;
 use crate::connection::call::Call;
+use crate::connection::metadata::decides;
 use crate::connection::vigil::{Noticed, sound};
 use crate::frame::{Frame, Message};
 use crate::id::{ConnectionId, Scope};
@@ -46,18 +47,19 @@ impl SlotState {
         Self { call, dropped: 0, control: (0, 0) }
     }
 
-    /// Counts a frame. An error where no call can need so many; what ends a call or a pause may come twice as often.
+    /// Counts a frame. An error where no call can need so many; what ends a call or a pause may come as often again.
     pub(super) fn count(&mut self, frame: &Frame<'_>) -> Result<(), DropReason> {
         if matches!(frame.message, Message::Rtp) {
             return Ok(());
         }
         let (frames, bytes) = (self.control.0.saturating_add(1), self.control.1 + frame.body.len());
-        let is_needed = matches!(
-            frame.message,
-            Message::End { .. } | Message::Pause(_) | Message::Resume | Message::Release
-        );
-        let share = if is_needed { 2 } else { 1 };
-        if frames > CONTROL_FRAMES_MAX * share || bytes > CONTROL_BYTES_MAX {
+        let is_needed = match &frame.message {
+            Message::End { .. } | Message::Pause(_) | Message::Resume | Message::Release => true,
+            Message::Meta(object) => decides(object).is_some(),
+            _ => false,
+        };
+        let share: u8 = if is_needed { 2 } else { 1 };
+        if frames > CONTROL_FRAMES_MAX * u32::from(share) || bytes > CONTROL_BYTES_MAX * usize::from(share) {
             return Err(DropReason::ControlFull);
         }
         self.control = (frames, bytes);

@@ -172,7 +172,7 @@ mod tests {
             for bit in 0..whole.len() * 8 {
                 let mut flipped = whole.clone();
                 flipped[bit / 8] ^= 1 << (bit % 8);
-                assert!(matches!(parse(&flipped), None), "bit {bit}");
+                assert!(parse(&flipped).is_none(), "bit {bit}");
             }
             for cut in 1..whole.len() {
                 assert_eq!(parse(&whole[..cut]), Some(Mark::Incomplete), "cut at {cut}");
