@@ -35,6 +35,9 @@ use vigil::{Noticed, Silence, Vigil};
 /// How long the frames of a finished connection are recognised as late, and do not open it anew.
 pub const TOMBSTONE: Duration = Duration::from_secs(60);
 
+/// How long a pause is remembered of a connection that fell silent in it and was closed.
+pub const REMEMBERED: Duration = Duration::from_secs(3600);
+
 /// The waiting times that the operator configures.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
@@ -300,7 +303,12 @@ impl Connection {
             is_decision: false,
         };
         if !self.is_live() {
-            let is_reopening = matches!(message, Message::Meta(meta) if metadata::asks_to_reopen(meta));
+            let is_over = |until| now >= until && matches!(message, Message::Rtp | Message::Meta(_));
+            let is_reopening = match self.state {
+                // It has only been remembered for what is not to be kept.
+                State::Sealed { until } if is_over(until) => true,
+                _ => matches!(message, Message::Meta(meta) if metadata::asks_to_reopen(meta)),
+            };
             step.keep = if is_reopening { Keep::Reopen } else { Keep::Nothing(Refusal::Late) };
             return step;
         }
@@ -358,7 +366,10 @@ impl Connection {
     /// Handles the passing of a deadline; harmless at any other time.
     pub fn handle_timeout(&mut self, now: Mono) -> Timeout {
         match self.state {
-            State::Sealed { until } if now >= until => Timeout::Retire,
+            State::Sealed { until } if now >= until => match until.after(self.remembered()) {
+                until if now < until => Timeout::Wait(Some(until)),
+                _ => Timeout::Retire,
+            },
             State::Lingering { until } if now >= until => self.seal(now, End::Released),
             State::Resuming { until } if now >= until => {
                 let end = if self.is_referenced() { End::NotResumed } else { End::Released };
@@ -382,6 +393,13 @@ impl Connection {
         }
         let end = if self.is_referenced() { End::Shutdown } else { End::Released };
         self.seal(now, end)
+    }
+
+    /// How long it is remembered behind its tombstone. Whoever falls silent in a pause, for longer than a call may, and then
+    /// goes on without RESUME, is still paused.
+    fn remembered(&self) -> Duration {
+        let is_kept_out = Channel::BOTH.iter().any(|channel| self.claims.is_kept_out(*channel));
+        if is_kept_out && self.is_referenced() { REMEMBERED } else { Duration::ZERO }
     }
 
     fn seal(&mut self, now: Mono, end: End) -> Timeout {
@@ -459,6 +477,24 @@ mod tests {
         assert_eq!(step.wake_at, Some(at(503)));
         let step = call.frame(at(4), Scope::Whole, &Message::Release);
         assert_eq!(step.keep, Keep::Nothing(Refusal::ReleaseWithoutHold));
+    }
+
+    #[test]
+    fn a_pause_is_remembered_of_a_call_that_fell_silent_in_it() {
+        let mut call = open();
+        call.frame(at(10), Scope::Whole, &Message::Pause(PauseMode::Silence));
+        let until = at(1_800_010 + 60_000);
+        assert_eq!(call.handle_sweep(at(1_800_010)), Timeout::Seal(End::Stale, until));
+        assert_eq!(call.frame(at(1_800_020), CALLER, &Message::Rtp).keep, Keep::Nothing(Refusal::Late));
+        let forgotten = until.after(REMEMBERED);
+        assert_eq!(call.handle_timeout(until), Timeout::Wait(Some(forgotten)));
+        assert_eq!(call.frame(until, CALLER, &Message::Rtp).keep, Keep::Reopen);
+        let mut next = call.reopened(until);
+        assert_eq!(next.frame(until, CALLER, &Message::Rtp).keep, Keep::HeaderOnly);
+        assert_eq!(call.handle_timeout(forgotten), Timeout::Retire);
+        next.frame(at(2_000_000), Scope::Whole, &END);
+        assert!(matches!(next.handle_timeout(at(2_000_500)), Timeout::Seal(End::Released, _)));
+        assert_eq!(next.handle_timeout(at(2_060_500)), Timeout::Retire, "it was ended");
     }
 
     #[test]

@@ -21,8 +21,10 @@ use tracing::{error, info, warn};
 
 use super::backup::{Backup, Health};
 use super::log::chain;
-use super::render::{Keep, Options, RenderError, Rendered, RenderedFile, describe_failure, render};
-use super::spool_dir::{ReadError, beside, set_aside, sync_dir};
+use super::render::{
+    Keep, Options, RenderError, Rendered, RenderedFile, describe_failure, describe_gone, render,
+};
+use super::spool_dir::{ReadError, beside, header_from_name, set_aside, sync_dir};
 use super::spool_rewrite::rewrite_file;
 use super::store::{AUDIO, Body, MANIFEST, Object, Put, Store, StoreError, Trouble};
 use crate::connection::Rules;
@@ -31,11 +33,15 @@ use crate::metrics::{Metrics, RetryCause, Upload};
 use crate::publish::key::{self, Names};
 use crate::publish::label::label;
 use crate::spool::name::{Aside, Made};
+use crate::time::Mono;
 
 /// Recordings sent at once: enough for a link of some delay, few enough that a store that hangs ties up little.
 pub const UPLOADS_MAX: usize = 8;
 /// Names tried for one recording. Ten thousand calls of one name are a mistake in the template.
 const NUMBERS_MAX: u32 = 10_000;
+
+/// What is said of a spool file that others have taken away.
+const GONE: &str = "the spool file was removed by somebody else";
 
 /// Makes a recording of a spool file.
 pub type Renderer = fn(&Path, &Options) -> Result<Rendered, RenderError>;
@@ -79,6 +85,8 @@ enum End {
     Keep(Keep),
     /// No recording could be made, and why.
     Fail(String),
+    /// It is not there any more.
+    Gone,
 }
 
 /// A connection could not be finished this time.
@@ -230,7 +238,13 @@ impl Finisher {
     fn prepare(&self, spool: &Path) -> Result<Option<Prepared>, FinishError> {
         let since = Instant::now();
         let directory = spool.parent().unwrap_or(Path::new("."));
-        File::open(spool)?.sync_all()?;
+        match File::open(spool) {
+            Ok(file) => file.sync_all()?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(self.prepare_gone(spool, since));
+            }
+            Err(error) => return Err(error.into()),
+        }
         sync_dir(directory)?;
         // A bug that one call brings to light must not leave it unfinished for ever.
         let begun = Instant::now();
@@ -287,12 +301,34 @@ impl Finisher {
         }
     }
 
+    /// Makes the manifest of a call whose spool file was taken away after its end: of what it was, only the name tells.
+    fn prepare_gone(&self, spool: &Path, since: Instant) -> Option<Prepared> {
+        let Some(header) = header_from_name(spool, Mono(0)) else {
+            self.metrics.finish(manifest::Outcome::Failed);
+            error!(outcome = "failed", path = %spool.display(), error = GONE, "no recording could be made, and the spool is lost");
+            return None;
+        };
+        Some(Prepared { rendered: describe_gone(header, GONE), end: End::Gone, since })
+    }
+
     /// Does what is left when all is in the store.
     fn retire(&self, spool: &Path, ready: &Prepared, published: &Published) -> io::Result<()> {
         published.log(&ready.rendered, ready.since);
         let manifest = &ready.rendered.manifest;
-        if let End::Fail(reason) = &ready.end {
-            return self.give_up(spool, Some(&manifest.connection_id), reason);
+        match &ready.end {
+            End::Fail(reason) => return self.give_up(spool, Some(&manifest.connection_id), reason),
+            End::Gone => {
+                self.metrics.finish(manifest::Outcome::Failed);
+                error!(
+                    connection = ?manifest.connection_id,
+                    outcome = "failed",
+                    path = %spool.display(),
+                    error = GONE,
+                    "no recording could be made, and the spool is lost: find out who removes files from the spool directory"
+                );
+                return Ok(());
+            }
+            End::Remove | End::Keep(_) => {}
         }
         Metrics::add(&self.metrics.published);
         self.metrics.finish(manifest.outcome);

@@ -14,12 +14,12 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::awaited::{Awaited, Group, HeldFrame, Hold};
 use super::clock::Clock;
 use super::gate::{Gate, Via};
-use super::log::DropLog;
+use super::log::{DropLog, chain};
 use super::random::draw;
 use super::slot::{Slot, SlotState, Timer};
 use super::spool_dir::SpoolDir;
@@ -78,6 +78,8 @@ pub struct Ingest {
     pub(super) open: AtomicUsize,
     /// The spool's disk has too little room for new connections.
     is_disk_low: AtomicBool,
+    /// Another process has the spool directory.
+    is_spool_contested: AtomicBool,
     is_stopping: AtomicBool,
     /// For how long one channel may talk without the other being heard, if that is watched.
     pub(super) silence_alert: Option<Duration>,
@@ -121,6 +123,7 @@ impl Ingest {
             timers: Mutex::default(),
             open: AtomicUsize::new(0),
             is_disk_low: AtomicBool::new(false),
+            is_spool_contested: AtomicBool::new(false),
             is_stopping: AtomicBool::new(false),
             silence_alert: None,
         }
@@ -241,6 +244,10 @@ impl Ingest {
             // From here on that is the rewriter's, who reads it out of the file.
             state.call.connection.claims_mut().note_taken_out();
             self.writer.rewrite(&slot.file);
+            if slot.part > 1 && at.own() < slot.opened {
+                let (connection, recording) = (slot.id.as_str(), slot.file.recording());
+                error!(?connection, %recording, part = slot.part, "a pause reaches back into the part before, which is over: delete that recording, or take out what is in it");
+            }
         }
         let is_full =
             state.call.received() >= self.limits.max_packets && matches!(frame.message, Message::Rtp);
@@ -556,6 +563,7 @@ impl Ingest {
 
     /// Looks at the free space of the spool's disk, and refuses new connections while there is too little.
     pub fn watch_disk(&self, min_free_bytes: u64) {
+        self.keep_spool();
         let Ok(free_bytes) = self.spool.free_bytes() else { return };
         let is_low = free_bytes < min_free_bytes;
         if self.is_disk_low.swap(is_low, Ordering::Relaxed) != is_low {
@@ -564,6 +572,22 @@ impl Ingest {
                 warn!(%path, free_bytes, min_free_bytes, "spool disk is low, new connections are refused");
             } else {
                 info!(%path, free_bytes, "spool disk has room again");
+            }
+        }
+    }
+
+    /// Sees to it that the spool directory is there, and nobody else's.
+    fn keep_spool(&self) {
+        let path = self.spool.path().display();
+        match self.spool.keep() {
+            Ok(false) => self.is_spool_contested.store(false, Ordering::Relaxed),
+            Ok(true) => {
+                error!(%path, "the spool directory or its lock was removed or replaced, it is made anew: find out who did that");
+            }
+            Err(error) => {
+                if !self.is_spool_contested.swap(true, Ordering::Relaxed) {
+                    error!(%path, error = chain(&error), "the spool directory is not this process's any more: stop the other one");
+                }
             }
         }
     }

@@ -8,7 +8,7 @@
 //! person can mend (missing rights, a missing bucket) is reported once for each file and tried every quarter of an hour.
 //! When one file gets through, others that wait follow at once, two for each, instead of in their time.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -41,6 +41,8 @@ const LIST_AGAIN: Duration = Duration::from_secs(10);
 /// One that has failed may follow another when it has waited for so long: else those that fail for reasons of their own
 /// would be tried as often as others succeed.
 const FOLLOW_AFTER: Duration = Duration::from_secs(5);
+/// Finished files that are remembered: what may be listed while they are finished.
+const FINISHED_MAX: usize = 2 * ITEMS_MAX;
 /// Files that follow one that got through.
 const FOLLOWERS: usize = 2;
 
@@ -70,6 +72,8 @@ struct Outbox {
     waiting: BTreeMap<(Instant, u64), Item>,
     active: JoinSet<Done>,
     active_paths: HashMap<Id, PathBuf>,
+    /// Those that were finished lately: a file may be told of twice, by its writer and by a listing.
+    finished: VecDeque<PathBuf>,
     numbers: u64,
     /// The directory, where it holds files that are not known here, and when to list it.
     beyond: Option<(PathBuf, Instant)>,
@@ -107,6 +111,7 @@ impl Outbox {
             waiting: BTreeMap::new(),
             active: JoinSet::new(),
             active_paths: HashMap::new(),
+            finished: VecDeque::new(),
             numbers: 0,
             beyond: None,
             listing: JoinSet::new(),
@@ -119,7 +124,7 @@ impl Outbox {
 
     /// Takes a file in. Where there is no room, the one whose turn is furthest away makes room, and is found again.
     fn admit(&mut self, spool: PathBuf) {
-        if self.known.contains(&spool) {
+        if self.known.contains(&spool) || (self.finished.contains(&spool) && !spool.exists()) {
             return;
         }
         if self.known.len() >= ITEMS_MAX {
@@ -234,18 +239,15 @@ impl Outbox {
                 return;
             }
         };
-        // Told twice, by its writer and by a listing.
-        if matches!(&error, FinishError::Spool(error) if error.kind() == io::ErrorKind::NotFound)
-            && !item.spool.exists()
-        {
-            self.known.remove(&item.spool);
-            return;
-        }
         self.failed(item, &error);
     }
 
     fn succeeded(&mut self, item: &Item) {
         self.known.remove(&item.spool);
+        self.finished.push_back(item.spool.clone());
+        if self.finished.len() > FINISHED_MAX {
+            self.finished.pop_front();
+        }
         if item.failures > 0 {
             info!(path = %item.spool.display(), attempt = item.failures + 1, "publishing succeeded at last");
         }

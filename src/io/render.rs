@@ -24,9 +24,9 @@ use crate::mux::lossless::AssembleError;
 use crate::mux::ogg::{Layout, PRE_SKIP};
 use crate::recording::{Arrangement, arrange};
 use crate::sound::SoundError;
-use crate::spool::Header;
 use crate::spool::name::Made;
 use crate::spool::scan::Tail;
+use crate::spool::{Header, SealCause};
 use crate::time::{Samples48k, Wall};
 
 /// What the operator chose about recordings.
@@ -228,6 +228,20 @@ pub fn describe_failure(spool: &Path, options: &Options, reason: &str) -> Result
     manifest.outcome = Outcome::Failed;
     manifest.reasons.push(reason.to_owned());
     Ok(Rendered { manifest, files: Vec::new(), keep: None, start: call.start, format: "" })
+}
+
+/// Makes the manifest of a connection whose spool file is gone, of what its name tells.
+#[must_use]
+pub fn describe_gone(header: Header, reason: &str) -> Rendered {
+    let start = header.opened;
+    let mut ledger = Ledger::new(header);
+    ledger.seal = Some(SealCause::Released);
+    let call = Arrangement { start, end: start, ..Arrangement::default() };
+    let tail = Tail { valid_bytes: 0, damaged_bytes: 0, torn_bytes: 0, missing_blocks: 0 };
+    let mut manifest = manifest::describe(&ledger, &tail, &call, &Default::default(), Samples48k::default());
+    manifest.outcome = Outcome::Failed;
+    manifest.reasons.push(reason.to_owned());
+    Rendered { manifest, files: Vec::new(), keep: None, start, format: "" }
 }
 
 /// The word for a file of a recording, and what it is beside the spool file.

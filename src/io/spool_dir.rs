@@ -9,18 +9,22 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::num::{NonZeroU16, NonZeroU32};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use tracing::{info, warn};
 
+use super::spool_writer::lock;
 use crate::id::{ConnectionId, RecordingId};
 use crate::spool::name::{Aside, FileName, Made, SpoolName};
 use crate::spool::scan::{Located, Scanner, Tail};
 use crate::spool::{Header, HeaderError, Parsed, Record, RecordKind, SealCause};
 use crate::time::{Mono, Wall};
 
+/// The name of the lock.
+const LOCK: &str = "lock";
 /// How much of a file is read at once.
 const READ_BYTES: usize = 256 * 1024;
 /// More than a header can have.
@@ -30,7 +34,7 @@ const HEADER_MAX_BYTES: u64 = 4096;
 #[derive(Debug)]
 pub struct SpoolDir {
     path: PathBuf,
-    _lock: File,
+    lock: Mutex<File>,
 }
 
 /// The directory cannot be used.
@@ -69,19 +73,24 @@ impl SpoolDir {
     /// # Errors
     /// [`SpoolDirError`]; a directory in use is told apart from one that cannot be written.
     pub fn open(path: &Path) -> Result<Self, SpoolDirError> {
-        let failed = |source| SpoolDirError::Io { path: path.to_owned(), source };
-        make(path).map_err(failed)?;
-        let mut options = OpenOptions::new();
-        let lock = options.create(true).truncate(false).write(true).mode(0o600).open(path.join("lock"));
-        let lock = lock.map_err(failed)?;
-        match lock.try_lock() {
-            Ok(()) => {
-                remove_unfinished(path);
-                Ok(Self { path: path.to_owned(), _lock: lock })
-            }
-            Err(fs::TryLockError::WouldBlock) => Err(SpoolDirError::InUse { path: path.to_owned() }),
-            Err(fs::TryLockError::Error(source)) => Err(failed(source)),
+        let lock = take_lock(path)?;
+        remove_unfinished(path);
+        Ok(Self { path: path.to_owned(), lock: Mutex::new(lock) })
+    }
+
+    /// Sees to it that the directory is there and locked, whatever others have done to it. True if that had to be mended.
+    ///
+    /// # Errors
+    /// [`SpoolDirError`]; another process may have taken the directory.
+    pub fn keep(&self) -> Result<bool, SpoolDirError> {
+        let mut lock = lock(&self.lock);
+        let held = lock.metadata().map(|held| (held.dev(), held.ino())).ok();
+        let found = fs::symlink_metadata(self.path.join(LOCK)).map(|found| (found.dev(), found.ino())).ok();
+        if held.is_some() && held == found {
+            return Ok(false);
         }
+        *lock = take_lock(&self.path)?;
+        Ok(true)
     }
 
     /// The directory.
@@ -124,6 +133,20 @@ impl SpoolDir {
     /// Where the system does not say.
     pub fn free_bytes(&self) -> io::Result<u64> {
         free_bytes(&self.path)
+    }
+}
+
+/// Makes the directory if it is not there, and locks it.
+fn take_lock(path: &Path) -> Result<File, SpoolDirError> {
+    let failed = |source| SpoolDirError::Io { path: path.to_owned(), source };
+    make(path).map_err(failed)?;
+    let mut options = OpenOptions::new();
+    let lock = options.create(true).truncate(false).write(true).mode(0o600).open(path.join(LOCK));
+    let lock = lock.map_err(failed)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(fs::TryLockError::WouldBlock) => Err(SpoolDirError::InUse { path: path.to_owned() }),
+        Err(fs::TryLockError::Error(source)) => Err(failed(source)),
     }
 }
 
@@ -259,7 +282,8 @@ pub fn header_of(path: &Path) -> Result<Header, ReadError> {
 
 /// What the name of a spool file tells of its header, where that is damaged: the time, and as much of the id as
 /// [`SpoolDir::new_file`] puts there, which for most ids is all. The clocks are paired at the first record.
-fn header_from_name(path: &Path, first: Mono) -> Option<Header> {
+#[must_use]
+pub fn header_from_name(path: &Path, first: Mono) -> Option<Header> {
     let name = own_name(path)?;
     let connection = ConnectionId::new(name.shown_id()).ok()?;
     let header = Header::derived(connection, name.opened(), first, 1);
@@ -372,6 +396,22 @@ mod tests {
             fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         left.sort();
         assert_eq!(left, [".spool.new", "a.spool", "a.spool.opus", "c.spool.new", "lock", "notes.new"]);
+    }
+
+    #[test]
+    fn a_directory_that_was_removed_is_made_and_locked_again_unless_somebody_else_has_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("spool");
+        let spool = SpoolDir::open(&path).unwrap();
+        assert!(!spool.keep().unwrap());
+        fs::remove_dir_all(&path).unwrap();
+        assert!(spool.keep().unwrap() && !spool.keep().unwrap());
+        assert!(matches!(SpoolDir::open(&path), Err(SpoolDirError::InUse { .. })));
+        fs::remove_file(path.join(LOCK)).unwrap();
+        let other = SpoolDir::open(&path).unwrap();
+        assert!(matches!(spool.keep(), Err(SpoolDirError::InUse { .. })));
+        drop(other);
+        assert!(spool.keep().unwrap(), "it has gone");
     }
 
     #[test]

@@ -21,6 +21,7 @@ use tracing::error;
 use super::random::draw;
 use super::spool_dir::{self, set_aside, sync_dir};
 use super::spool_writer::lock;
+use crate::id::RecordingId;
 use crate::spool::block::{self, OpeningCause, append_opening};
 use crate::spool::name::{Aside, Made};
 use crate::spool::{Header, Record};
@@ -157,6 +158,12 @@ impl SpoolFile {
             number: NEXT.fetch_add(1, Ordering::Relaxed),
             describe: OnceLock::new(),
         }
+    }
+
+    /// The recording that is made of it.
+    #[must_use]
+    pub fn recording(&self) -> RecordingId {
+        self.header.recording
     }
 
     /// Says who knows the connection's state.

@@ -6,9 +6,11 @@
 //! these. A packet that is not yet whole on disk is not there yet. Cost: one reading of the spool file, and the memory
 //! of rendering it.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Seek};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::Duration;
 
 use super::ogg_file::{ENCODER, OggFile};
 use super::render::{Options, RenderError, read_ledger, serial};
@@ -20,6 +22,10 @@ use crate::ledger::Ledger;
 use crate::mux::ogg::{Layout, PRE_SKIP};
 use crate::recording::{ArrangedChannel, arrange};
 use crate::time::{Mono, Samples48k, Wall};
+
+/// How often it is tried while a spool file is written again: for three seconds, where that takes less than one.
+const TRIES: u32 = 60;
+const TRY_EVERY: Duration = Duration::from_millis(50);
 
 /// A stretch that somebody wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,11 +91,36 @@ impl From<ReadError> for StretchError {
 }
 
 /// Makes a file of a stretch. `now`, by the daemon's clock, is how far silence reaches behind the last audio; without
-/// it a stretch ends there.
+/// it a stretch ends there. Where the spool file is being written again, that is waited for: nothing of what a pause takes
+/// out is handed out meanwhile.
 ///
 /// # Errors
 /// [`StretchError`].
 pub fn stretch(
+    spool: &Path,
+    wanted: Wanted,
+    now: Option<Mono>,
+    options: &Options,
+) -> Result<Stretch, StretchError> {
+    for _ in 0..TRIES {
+        let before = identity(spool)?;
+        match try_stretch(spool, wanted, now, options) {
+            Err(StretchError::Render(RenderError::Paused)) => std::thread::sleep(TRY_EVERY),
+            // The places of payloads were read from one file, and the payloads perhaps from another.
+            made if identity(spool).is_ok_and(|after| after == before) => return made,
+            _ => {}
+        }
+    }
+    Err(RenderError::Paused.into())
+}
+
+/// Which file stands at a path.
+fn identity(spool: &Path) -> io::Result<(u64, u64)> {
+    let found = fs::metadata(spool)?;
+    Ok((found.dev(), found.ino()))
+}
+
+fn try_stretch(
     spool: &Path,
     wanted: Wanted,
     now: Option<Mono>,
@@ -100,6 +131,9 @@ pub fn stretch(
         return Err(StretchError::Empty { from, to });
     }
     let (ledger, _) = read_ledger(spool, options)?;
+    if ledger.has_paused {
+        return Err(RenderError::Paused.into());
+    }
     let mut call = arrange(&ledger, options.ai_offset_ms, options.longest);
     if call.channels.iter().all(|channel| channel.packets.is_empty()) {
         return Err(StretchError::NoAudio);
