@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::awaited::{Awaited, Group, HeldFrame, Hold};
@@ -76,7 +77,9 @@ pub struct Ingest {
     pub(super) open: AtomicUsize,
     /// The spool's disk has too little room for new connections.
     is_disk_low: AtomicBool,
-    is_stopping: AtomicBool,
+    pub(super) is_stopping: AtomicBool,
+    /// Cancelled when no new connections are to be taken any more, and the end of the open ones is waited for.
+    pub(super) draining: CancellationToken,
     /// For how long one channel may talk without the other being heard, if that is watched.
     pub(super) silence_alert: Option<Duration>,
 }
@@ -126,6 +129,7 @@ impl Ingest {
             open: AtomicUsize::new(0),
             is_disk_low: AtomicBool::new(false),
             is_stopping: AtomicBool::new(false),
+            draining: CancellationToken::new(),
             silence_alert: None,
         }
     }
@@ -300,6 +304,8 @@ impl Ingest {
     fn admit(&self) -> Result<(), DropReason> {
         if self.is_stopping.load(Ordering::Acquire) {
             Err(DropReason::ShuttingDown)
+        } else if self.draining.is_cancelled() {
+            Err(DropReason::Draining)
         } else if self.open.load(Ordering::Relaxed) >= self.limits.max_connections
             || self.connections.len() >= self.limits.max_connections.saturating_mul(REMEMBERED_PER_OPEN)
         {
@@ -469,19 +475,6 @@ impl Ingest {
         (open, stale)
     }
 
-    /// Refuses new connections and closes all open ones. Returns how many those were.
-    pub fn shut_down(&self) -> usize {
-        self.is_stopping.store(true, Ordering::Release);
-        let now = self.clock.now();
-        let mut closed = 0;
-        for slot in self.slots() {
-            let timeout = lock(&slot.state).connection.handle_shutdown(now);
-            closed += usize::from(matches!(timeout, Timeout::Seal(..)));
-            self.settle(&slot, timeout, now);
-        }
-        closed
-    }
-
     /// The spool file of a connection, if that is live.
     #[must_use]
     pub fn live_spool(&self, id: &str) -> Option<PathBuf> {
@@ -508,11 +501,6 @@ impl Ingest {
         self.clock.wall()
     }
 
-    /// Writes all buffers to the spool and ends its threads. Frames received after this are lost.
-    pub fn stop_writer(&self) {
-        self.writer.stop();
-    }
-
     /// Looks at the free space of the spool's disk, and refuses new connections while there is too little.
     pub fn watch_disk(&self, min_free_bytes: u64) {
         let Ok(free_bytes) = self.spool.free_bytes() else { return };
@@ -533,7 +521,7 @@ impl Ingest {
         &self.metrics
     }
 
-    fn settle(&self, slot: &Arc<Slot>, timeout: Timeout, now: Mono) {
+    pub(super) fn settle(&self, slot: &Arc<Slot>, timeout: Timeout, now: Mono) {
         match timeout {
             Timeout::Wait(None) => {}
             Timeout::Wait(Some(at)) => self.wake_at(at, slot),

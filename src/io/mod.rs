@@ -22,6 +22,7 @@ mod slot;
 mod sources;
 pub mod spool_dir;
 pub mod spool_writer;
+pub mod stop;
 pub mod store;
 pub mod stretch;
 pub mod udp;
