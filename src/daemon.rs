@@ -197,7 +197,19 @@ impl Daemon {
         };
         info!(version = env!("CARGO_PKG_VERSION"), spool = %config.spool_dir.display(), storage = %config.storage_path, "ready");
         let (grace, on_stop) = (config.shutdown, config.on_stop);
-        Ok(Self { pulse, bound, grace, on_stop, ingest, stop, receivers, recovery, end_recovery, finisher, give_up })
+        Ok(Self {
+            pulse,
+            bound,
+            grace,
+            on_stop,
+            ingest,
+            stop,
+            receivers,
+            recovery,
+            end_recovery,
+            finisher,
+            give_up,
+        })
     }
 
     /// The addresses on which frames are received.
@@ -232,7 +244,10 @@ impl Daemon {
         let Stopped { finalised, left_open } = self.ingest.shut_down(self.on_stop);
         match self.on_stop {
             OnStop::Resume => {
-                info!(connections = left_open, finalised, "stopping, open connections go on at the next start");
+                info!(
+                    connections = left_open,
+                    finalised, "stopping, open connections go on at the next start"
+                );
             }
             OnStop::Finish => info!(connections = finalised, "stopping, open connections are finalised"),
         }

@@ -32,7 +32,8 @@ fn a_daemon_answers_as_its_description_says() {
     let Some(schemathesis) = program("SIDETAPE_SCHEMATHESIS", "schemathesis") else { return };
     let place = Place::new().with("AUDIO_HTTP_LISTEN", "127.0.0.1:0").with("AUDIO_HTTP_TOKEN", TOKEN);
     // Each call that it opens has four of them, on an address that no other test uses.
-    let place = place.with("AUDIO_RTP_PORTS", "127.0.0.77:12000-29999");
+    // The calls that are open at the end are published by this daemon.
+    let place = place.with("AUDIO_RTP_PORTS", "127.0.0.77:12000-29999").with("AUDIO_ON_STOP", "finish");
     let daemon = Daemon::start(&place);
     let address = http_address(&daemon);
     let mut gateway = Gateway::connect(&place, &daemon, Socket::UnixStream);

@@ -90,7 +90,7 @@ async fn watch_drain(ingest: &Ingest) {
             () = &mut drained => return,
             _ = report.tick() => {
                 let open = ingest.left_open();
-                tell_service_manager(&[NotifyState::Status(&format!("Draining, {open} calls are open"))]);
+                tell_service_manager(&[NotifyState::Status(&format!("Draining, open calls: {open}"))]);
                 if is_begun {
                     info!(open, "still draining");
                 }
