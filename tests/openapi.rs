@@ -57,13 +57,15 @@ fn a_daemon_answers_as_its_description_says() {
         .arg(root().join("deploy/openapi.yaml"))
         .args(["--url", &format!("http://{address}"), "--header", &format!("Authorization: Bearer {TOKEN}")])
         .args(["--phases", "examples,coverage,fuzzing", "--max-examples", EXAMPLES, "--seed", "1"])
+        // Asked to drain, it would refuse from then on what is to be tried. tests/service.rs does that.
+        .args(["--exclude-path", "/v1/drain"])
         .current_dir(place.root())
         .stdin(Stdio::null())
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&ran.stdout).into_owned() + &String::from_utf8_lossy(&ran.stderr);
     assert!(ran.status.success(), "{said}");
-    assert!(said.contains("Tested: 13"), "all operations: {said}");
+    assert!(said.contains("Tested: 13"), "all operations but that one: {said}");
 
     let shown = format!("Authorization: Bearer {TOKEN}\r\n");
     let link = std::net::TcpStream::connect(&address).unwrap();
@@ -110,5 +112,5 @@ fn the_readme_and_the_description_have_the_same_addresses() {
         }
     }
     assert_eq!(told, described);
-    assert_eq!(told.len(), 13);
+    assert_eq!(told.len(), 14);
 }
