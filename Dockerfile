@@ -49,8 +49,8 @@ ENV AUDIO_SPOOL_DIR=/spool \
     AUDIO_STORAGE_PATH=/recordings
 VOLUME ["/spool", "/recordings"]
 USER 10001:10001
-# Finishes the open calls, or leaves them in the spool for the next start. Give it longer than
-# AUDIO_SHUTDOWN_SECS: `docker stop --time 45`.
+# Leaves open calls in the spool for the next start, so keep that volume, or finishes them with AUDIO_ON_STOP=finish. Give
+# it longer than AUDIO_SHUTDOWN_SECS: `docker stop --time 45`. `docker kill --signal USR1` drains it.
 STOPSIGNAL SIGTERM
 # A health check is `sidetape ready`, where AUDIO_HTTP_LISTEN is set: deploy/compose.yaml has one.
 ENTRYPOINT ["/usr/local/bin/sidetape"]

@@ -2,8 +2,9 @@
 //!
 //! Start: open and lock the spool, start its threads, list what it holds, bind the sockets, log each address, receive, and
 //! beside that recover what was listed. Stop: refuse new connections, receive what the sockets still hold, recover what
-//! frames have come for, close open connections, write and sync the spool, finish what can be finished in the time allowed.
-//! What cannot stays in the spool for the next start.
+//! frames have come for, close open connections or leave them to the next start, write and sync the spool, finish what is
+//! closed and can be finished in the time allowed. What cannot stays in the spool for the next start, too. A drain goes on
+//! with everything but new connections until no other is left, and is followed by a stop.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -18,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use crate::config::{Config, Digits, Recording};
+use crate::config::{Config, Digits, OnStop, Recording};
 use crate::connection::Rules;
 use crate::io::awaited::Awaited;
 use crate::io::backup::Backup;
@@ -32,6 +33,7 @@ use crate::io::rtp_ports::RtpPorts;
 use crate::io::scrape::Scrape;
 use crate::io::spool_dir::SpoolDir;
 use crate::io::spool_writer::SpoolWriter;
+use crate::io::stop::Stopped;
 use crate::io::store::Store;
 use crate::io::{http, udp, unix};
 use crate::metrics::Metrics;
@@ -87,6 +89,7 @@ pub struct Daemon {
     pulse: Pulse,
     bound: Bound,
     grace: Duration,
+    on_stop: OnStop,
     ingest: Arc<Ingest>,
     /// Ends the receivers and timers.
     stop: CancellationToken,
@@ -196,8 +199,20 @@ impl Daemon {
             tokio::task::spawn_blocking(recover)
         };
         info!(version = env!("CARGO_PKG_VERSION"), spool = %config.spool_dir.display(), storage = %config.storage_path, "ready");
-        let grace = config.shutdown;
-        Ok(Self { pulse, bound, grace, ingest, stop, receivers, recovery, end_recovery, finisher, give_up })
+        let (grace, on_stop) = (config.shutdown, config.on_stop);
+        Ok(Self {
+            pulse,
+            bound,
+            grace,
+            on_stop,
+            ingest,
+            stop,
+            receivers,
+            recovery,
+            end_recovery,
+            finisher,
+            give_up,
+        })
     }
 
     /// The addresses on which frames are received.
@@ -212,7 +227,14 @@ impl Daemon {
         self.pulse.clone()
     }
 
-    /// Stops: finalises and publishes what is open within the time allowed, and leaves the rest in the spool.
+    /// What is received: how many connections are open, and how a drain is begun and waited for.
+    #[must_use]
+    pub fn ingest(&self) -> &Ingest {
+        &self.ingest
+    }
+
+    /// Stops: leaves open connections to the next start or finalises them, as the configuration says, publishes what is
+    /// sealed within the time allowed, and leaves the rest in the spool.
     ///
     /// # Errors
     /// Where a task has panicked.
@@ -222,8 +244,16 @@ impl Daemon {
         self.receivers.wait().await;
         self.end_recovery.cancel();
         self.recovery.await.context("recovering the spool")?;
-        let closed = self.ingest.shut_down();
-        info!(connections = closed, "stopping, open connections are finalised");
+        let Stopped { finalised, left_open } = self.ingest.shut_down(self.on_stop);
+        match self.on_stop {
+            OnStop::Resume => {
+                info!(
+                    connections = left_open,
+                    finalised, "stopping, open connections go on at the next start"
+                );
+            }
+            OnStop::Finish => info!(connections = finalised, "stopping, open connections are finalised"),
+        }
         let metrics_summary = self.ingest.metrics().dropped_summary();
         let ingest = self.ingest;
         tokio::task::spawn_blocking(move || ingest.stop_writer()).await.context("stopping the spool")?;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use sidetape::config::RecordingFormat;
+use sidetape::config::{OnStop, RecordingFormat};
 use sidetape::connection::Rules;
 use sidetape::io::clock::Clock;
 use sidetape::io::gate::{Gate, Via};
@@ -59,7 +59,7 @@ impl Receiver {
     /// Ends all and returns the spool files, the oldest first.
     fn spools(mut self) -> (Vec<std::path::PathBuf>, TempDir) {
         self.ingest.handle_timers();
-        self.ingest.shut_down();
+        self.ingest.shut_down(OnStop::Finish);
         self.ingest.stop_writer();
         let mut files = Vec::new();
         while let Ok(file) = self.sealed.try_recv() {

@@ -32,7 +32,8 @@ fn a_daemon_answers_as_its_description_says() {
     let Some(schemathesis) = program("SIDETAPE_SCHEMATHESIS", "schemathesis") else { return };
     let place = Place::new().with("AUDIO_HTTP_LISTEN", "127.0.0.1:0").with("AUDIO_HTTP_TOKEN", TOKEN);
     // Each call that it opens has four of them, on an address that no other test uses.
-    let place = place.with("AUDIO_RTP_PORTS", "127.0.0.77:12000-29999");
+    // The calls that are open at the end are published by this daemon.
+    let place = place.with("AUDIO_RTP_PORTS", "127.0.0.77:12000-29999").with("AUDIO_ON_STOP", "finish");
     let daemon = Daemon::start(&place);
     let address = http_address(&daemon);
     let mut gateway = Gateway::connect(&place, &daemon, Socket::UnixStream);
@@ -56,13 +57,15 @@ fn a_daemon_answers_as_its_description_says() {
         .arg(root().join("deploy/openapi.yaml"))
         .args(["--url", &format!("http://{address}"), "--header", &format!("Authorization: Bearer {TOKEN}")])
         .args(["--phases", "examples,coverage,fuzzing", "--max-examples", EXAMPLES, "--seed", "1"])
+        // Asked to drain, it would refuse from then on what is to be tried. tests/service.rs does that.
+        .args(["--exclude-path", "/v1/drain"])
         .current_dir(place.root())
         .stdin(Stdio::null())
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&ran.stdout).into_owned() + &String::from_utf8_lossy(&ran.stderr);
     assert!(ran.status.success(), "{said}");
-    assert!(said.contains("Tested: 13"), "all operations: {said}");
+    assert!(said.contains("Tested: 13"), "all operations but that one: {said}");
 
     let shown = format!("Authorization: Bearer {TOKEN}\r\n");
     let link = std::net::TcpStream::connect(&address).unwrap();
@@ -109,5 +112,5 @@ fn the_readme_and_the_description_have_the_same_addresses() {
         }
     }
     assert_eq!(told, described);
-    assert_eq!(told.len(), 13);
+    assert_eq!(told.len(), 14);
 }

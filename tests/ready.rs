@@ -12,6 +12,7 @@ use rig::daemon::Daemon;
 use rig::gateway::{Gateway, Socket};
 use rig::http::http_address;
 use rig::place::Place;
+use rig::wait_for;
 use serde_json::json;
 
 fn ready(address: &str) -> Output {
@@ -29,7 +30,8 @@ fn refused(address: &str, code: i32, why: &str) {
 
 #[test]
 fn a_daemon_that_takes_calls_is_ready_and_one_that_does_not_says_why() {
-    let mut place = Place::new().with("AUDIO_MAX_CONNECTIONS", "1");
+    // The next daemon begins without the call of the last one.
+    let mut place = Place::new().with("AUDIO_MAX_CONNECTIONS", "1").with("AUDIO_ON_STOP", "finish");
     for address in ["127.0.0.1:0".to_owned(), format!("unix:{}", place.root().join("run/http").display())] {
         place.set("AUDIO_HTTP_LISTEN", &address);
         // Health needs no token, so the check of a container needs none either.
@@ -42,6 +44,9 @@ fn a_daemon_that_takes_calls_is_ready_and_one_that_does_not_says_why() {
         gateway.meta("the one", &json!({}));
         gateway.sync();
         refused(&address, 1, "not ready (503): too_many_connections");
+        daemon.ask_to_drain();
+        wait_for("the drain to begin", || daemon.log().contains("draining").then_some(()));
+        refused(&address, 1, "not ready (503): draining");
         daemon.stop();
         refused(&address, 1, "connecting to");
     }

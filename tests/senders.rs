@@ -270,8 +270,75 @@ fn a_daemon_that_is_killed_in_mid_call_costs_no_packet() {
 }
 
 #[test]
-fn a_daemon_that_is_stopped_in_mid_call_and_started_again_costs_no_packet() {
+fn a_daemon_that_is_stopped_in_mid_call_and_started_again_makes_one_recording_of_each_call() {
     let (place, udp) = place_with_a_port();
+    let call = Call::of(SPEECH, 400);
+    let daemon = Daemon::start(&place);
+    let peers = start_all(&place, &udp, &call, &[]);
+    wait_for_spool(&place, &peers, &call.sent[0][60]);
+    // At once, which over UDP a sender may not even notice: what came in between was never read.
+    let log = daemon.stop();
+    assert!(log.contains(&format!("next start connections={}", peers.len())), "{log}");
+    assert!(place.manifests().is_empty());
+    let daemon = Daemon::start(&place);
+    for mut peer in peers {
+        let id = peer.id.clone();
+        peer.hand_over();
+        let counted = peer.end();
+        let manifest = check(&place, &id, &call);
+        assert_eq!(manifest["outcome"], "recovered", "{manifest:#}");
+        assert_eq!(manifest["reasons"], serde_json::json!(["daemon_restarted"]), "{id}");
+        assert_eq!(counted["dropped"], 0, "{id}: {counted}");
+        assert!(counted["connects"] == 2 || id.ends_with("udp"), "{id}: {counted}");
+        println!("{id}: {counted}");
+    }
+    assert!(daemon.stop().contains("dropped=\"none\""));
+}
+
+#[test]
+fn a_daemon_that_drains_records_each_call_to_its_end_and_the_next_daemon_the_next_ones() {
+    let (place, udp) = place_with_a_port();
+    let call = Call::of(SPEECH, 200);
+    let daemon = Daemon::start(&place);
+    let mut peers = start_all(&place, &udp, &call, &["--stay"]);
+    wait_for_spool(&place, &peers, &call.sent[0][60]);
+    daemon.ask_to_drain();
+    peers.iter_mut().for_each(Peer::hand_over);
+    let ended = daemon.ended();
+    assert_eq!(ended.code, Some(0), "{}", ended.said);
+    assert_eq!(rig::daemon::dropped(&ended.said), [].into());
+    for peer in &peers {
+        assert_eq!(check(&place, &peer.id, &call)["outcome"], "ok", "{}", peer.id);
+    }
+    let daemon = Daemon::start(&place);
+    let file = call.write(&place);
+    for language in LANGUAGES {
+        let (id, stream) = (format!("{language} again"), format!("unix-stream:{}", place.stream().display()));
+        let Some(command) = gateway(language) else { continue };
+        let mut next = Peer::start(command, &stream, &id, &file, &["--faster", "10"]);
+        next.hand_over();
+        next.end();
+        assert_eq!(check(&place, &id, &call)["outcome"], "ok");
+    }
+    // Those that are still there have found the next daemon, and opened nothing there.
+    for peer in peers {
+        let id = peer.id.clone();
+        let counted = peer.end();
+        assert_eq!((&counted["dropped"], &counted["accepted"]), (&0.into(), &counted["confirmed"]), "{id}");
+        assert_eq!(place.manifests_of(&id).len(), 1, "{id}: {counted}");
+        println!("{id}: {counted}");
+    }
+    let log = daemon.stop();
+    assert_eq!(
+        log.matches("connection opened").count(),
+        LANGUAGES.iter().filter(|l| gateway(l).is_some()).count()
+    );
+}
+
+#[test]
+fn a_daemon_that_finishes_calls_when_it_is_stopped_in_their_middle_loses_no_packet_of_them() {
+    let (mut place, udp) = place_with_a_port();
+    place.set("AUDIO_ON_STOP", "finish");
     let call = Call::of(SPEECH, 400);
     let daemon = Daemon::start(&place);
     let peers = start_all(&place, &udp, &call, &[]);

@@ -61,7 +61,7 @@ _sidetape() {
             return 0
             ;;
         sidetape__subcmd__check)
-            opts="-h --cache-enabled --storage-type --storage-path --backup-storage-type --backup-storage-path --backup-after-secs --object-key --spool-dir --udp-listen --allow-remote --tap-key --unix-dgram --unix-stream --unix-allow-uids --http-listen --http-token --rtp-ports --format --tail-ms --keep-channels --left-gain-db --right-gain-db --ai-offset-ms --retention-secs --sweep-interval-secs --linger-ms --resume-secs --spool-fsync-ms --silence-alert-secs --max-connections --max-duration-secs --min-free-bytes --shutdown-secs --log --log-format --help"
+            opts="-h --cache-enabled --storage-type --storage-path --backup-storage-type --backup-storage-path --backup-after-secs --object-key --spool-dir --udp-listen --allow-remote --tap-key --unix-dgram --unix-stream --unix-allow-uids --http-listen --http-token --rtp-ports --format --tail-ms --keep-channels --left-gain-db --right-gain-db --ai-offset-ms --retention-secs --sweep-interval-secs --linger-ms --resume-secs --spool-fsync-ms --silence-alert-secs --max-connections --max-duration-secs --min-free-bytes --shutdown-secs --on-stop --log --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -196,6 +196,10 @@ _sidetape() {
                     return 0
                     ;;
                 --shutdown-secs)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --on-stop)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -311,7 +315,7 @@ _sidetape() {
             return 0
             ;;
         sidetape__subcmd__recover)
-            opts="-h --cache-enabled --storage-type --storage-path --backup-storage-type --backup-storage-path --backup-after-secs --object-key --spool-dir --udp-listen --allow-remote --tap-key --unix-dgram --unix-stream --unix-allow-uids --http-listen --http-token --rtp-ports --format --tail-ms --keep-channels --left-gain-db --right-gain-db --ai-offset-ms --retention-secs --sweep-interval-secs --linger-ms --resume-secs --spool-fsync-ms --silence-alert-secs --max-connections --max-duration-secs --min-free-bytes --shutdown-secs --log --log-format --help"
+            opts="-h --cache-enabled --storage-type --storage-path --backup-storage-type --backup-storage-path --backup-after-secs --object-key --spool-dir --udp-listen --allow-remote --tap-key --unix-dgram --unix-stream --unix-allow-uids --http-listen --http-token --rtp-ports --format --tail-ms --keep-channels --left-gain-db --right-gain-db --ai-offset-ms --retention-secs --sweep-interval-secs --linger-ms --resume-secs --spool-fsync-ms --silence-alert-secs --max-connections --max-duration-secs --min-free-bytes --shutdown-secs --on-stop --log --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -446,6 +450,10 @@ _sidetape() {
                     return 0
                     ;;
                 --shutdown-secs)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --on-stop)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -503,7 +511,7 @@ _sidetape() {
             return 0
             ;;
         sidetape__subcmd__serve)
-            opts="-h --cache-enabled --storage-type --storage-path --backup-storage-type --backup-storage-path --backup-after-secs --object-key --spool-dir --udp-listen --allow-remote --tap-key --unix-dgram --unix-stream --unix-allow-uids --http-listen --http-token --rtp-ports --format --tail-ms --keep-channels --left-gain-db --right-gain-db --ai-offset-ms --retention-secs --sweep-interval-secs --linger-ms --resume-secs --spool-fsync-ms --silence-alert-secs --max-connections --max-duration-secs --min-free-bytes --shutdown-secs --log --log-format --help"
+            opts="-h --cache-enabled --storage-type --storage-path --backup-storage-type --backup-storage-path --backup-after-secs --object-key --spool-dir --udp-listen --allow-remote --tap-key --unix-dgram --unix-stream --unix-allow-uids --http-listen --http-token --rtp-ports --format --tail-ms --keep-channels --left-gain-db --right-gain-db --ai-offset-ms --retention-secs --sweep-interval-secs --linger-ms --resume-secs --spool-fsync-ms --silence-alert-secs --max-connections --max-duration-secs --min-free-bytes --shutdown-secs --on-stop --log --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -638,6 +646,10 @@ _sidetape() {
                     return 0
                     ;;
                 --shutdown-secs)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --on-stop)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -66,7 +66,8 @@ complete -c sidetape -n "__fish_sidetape_using_subcommand serve" -l silence-aler
 complete -c sidetape -n "__fish_sidetape_using_subcommand serve" -l max-connections -d 'beyond so many open connections new ones are refused [default: 20000]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand serve" -l max-duration-secs -d 'a recording longer than so many seconds is closed and goes on as a second part [default: 14400]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand serve" -l min-free-bytes -d 'below so much free space on the spool\'s disk new connections are refused [default: 1073741824]' -r
-complete -c sidetape -n "__fish_sidetape_using_subcommand serve" -l shutdown-secs -d 'seconds of grace for open connections at SIGTERM [default: 30]' -r
+complete -c sidetape -n "__fish_sidetape_using_subcommand serve" -l shutdown-secs -d 'seconds of grace at SIGTERM: what is not published by then is published by the next start [default: 30]' -r
+complete -c sidetape -n "__fish_sidetape_using_subcommand serve" -l on-stop -d 'what becomes of open connections at SIGTERM: resume (the next start goes on with them, one recording each) or finish (they are finalised and published now) [default: resume]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand serve" -l log -d 'what is logged: a level, or a filter such as info,sidetape::io=debug [default: info]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand serve" -l log-format -d 'text or json [default: text]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand serve" -s h -l help -d 'Print help'
@@ -114,7 +115,8 @@ complete -c sidetape -n "__fish_sidetape_using_subcommand recover" -l silence-al
 complete -c sidetape -n "__fish_sidetape_using_subcommand recover" -l max-connections -d 'beyond so many open connections new ones are refused [default: 20000]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand recover" -l max-duration-secs -d 'a recording longer than so many seconds is closed and goes on as a second part [default: 14400]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand recover" -l min-free-bytes -d 'below so much free space on the spool\'s disk new connections are refused [default: 1073741824]' -r
-complete -c sidetape -n "__fish_sidetape_using_subcommand recover" -l shutdown-secs -d 'seconds of grace for open connections at SIGTERM [default: 30]' -r
+complete -c sidetape -n "__fish_sidetape_using_subcommand recover" -l shutdown-secs -d 'seconds of grace at SIGTERM: what is not published by then is published by the next start [default: 30]' -r
+complete -c sidetape -n "__fish_sidetape_using_subcommand recover" -l on-stop -d 'what becomes of open connections at SIGTERM: resume (the next start goes on with them, one recording each) or finish (they are finalised and published now) [default: resume]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand recover" -l log -d 'what is logged: a level, or a filter such as info,sidetape::io=debug [default: info]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand recover" -l log-format -d 'text or json [default: text]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand recover" -s h -l help -d 'Print help'
@@ -164,7 +166,8 @@ complete -c sidetape -n "__fish_sidetape_using_subcommand check" -l silence-aler
 complete -c sidetape -n "__fish_sidetape_using_subcommand check" -l max-connections -d 'beyond so many open connections new ones are refused [default: 20000]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand check" -l max-duration-secs -d 'a recording longer than so many seconds is closed and goes on as a second part [default: 14400]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand check" -l min-free-bytes -d 'below so much free space on the spool\'s disk new connections are refused [default: 1073741824]' -r
-complete -c sidetape -n "__fish_sidetape_using_subcommand check" -l shutdown-secs -d 'seconds of grace for open connections at SIGTERM [default: 30]' -r
+complete -c sidetape -n "__fish_sidetape_using_subcommand check" -l shutdown-secs -d 'seconds of grace at SIGTERM: what is not published by then is published by the next start [default: 30]' -r
+complete -c sidetape -n "__fish_sidetape_using_subcommand check" -l on-stop -d 'what becomes of open connections at SIGTERM: resume (the next start goes on with them, one recording each) or finish (they are finalised and published now) [default: resume]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand check" -l log -d 'what is logged: a level, or a filter such as info,sidetape::io=debug [default: info]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand check" -l log-format -d 'text or json [default: text]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand check" -s h -l help -d 'Print help'

@@ -66,6 +66,8 @@ impl Demo {
             udp_listen: Some("127.0.0.1:0".to_owned()),
             // The call is small; a nearly full disk is no reason to refuse it.
             min_free_bytes: Some("0".to_owned()),
+            // Nothing starts in this spool again.
+            on_stop: Some("finish".to_owned()),
             log: log.or_else(|| Some("warn".to_owned())),
             ..Settings::default()
         };

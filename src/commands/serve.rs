@@ -1,4 +1,4 @@
-//! `sidetape serve`: the daemon, until SIGTERM or SIGINT.
+//! `sidetape serve`: the daemon, until SIGTERM or SIGINT, or until a drain (SIGUSR1, `POST /v1/drain`) is over.
 
 use std::time::Duration;
 
@@ -11,7 +11,11 @@ use tracing::{info, warn};
 use super::configure;
 use crate::config::Settings;
 use crate::daemon::{Daemon, Pulse};
+use crate::io::ingest::Ingest;
 use crate::io::log;
+
+/// How often a drain says that it is still waiting.
+const REPORT_EVERY: Duration = Duration::from_secs(60);
 
 /// Runs the daemon.
 #[derive(clap::Args, Debug)]
@@ -21,7 +25,8 @@ pub struct Serve {
 }
 
 impl Serve {
-    /// Runs until a signal asks to stop. A second signal does not wait for what is still to be published.
+    /// Runs until a signal asks to stop, or a drain is over. A second signal does not wait for what is still to be
+    /// published.
     ///
     /// # Errors
     /// Where the configuration is wrong or the daemon cannot start.
@@ -30,32 +35,74 @@ impl Serve {
         // Caught from before the first frame, so that no signal kills a daemon that has begun to record.
         let mut terminate = signal(SignalKind::terminate()).context("catching SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("catching SIGINT")?;
+        let mut usr1 = signal(SignalKind::user_defined1()).context("catching SIGUSR1")?;
         raise_open_files();
         log::report_panics();
         let daemon = Daemon::start(config).await?;
-        tell_service_manager(NotifyState::Ready);
+        tell_service_manager(&[NotifyState::Ready]);
         let stopping = CancellationToken::new();
         if let Some(limit) = sd_notify::watchdog_enabled() {
             tokio::spawn(feed_watchdog(daemon.pulse(), limit / 3, stopping.clone()));
         }
-        let name = tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
+        let mut drained = Box::pin(watch_drain(daemon.ingest()));
+        let signal = loop {
+            tokio::select! {
+                _ = terminate.recv() => break Some("SIGTERM"),
+                _ = interrupt.recv() => break Some("SIGINT"),
+                _ = usr1.recv() => {
+                    info!(signal = "SIGUSR1", "signal received");
+                    daemon.ingest().drain();
+                }
+                () = &mut drained => break None,
+            }
         };
-        info!(signal = name, "signal received");
+        drop(drained);
+        match signal {
+            Some(signal) => info!(signal, "signal received"),
+            None => info!("drained, the last connection is over"),
+        }
         stopping.cancel();
-        tell_service_manager(NotifyState::Stopping);
+        tell_service_manager(&[NotifyState::Stopping]);
+        let mut shutdown = Box::pin(daemon.shutdown());
+        // Behind a drain it is the first one that asks to stop, which is what is done.
+        let mut is_told = signal.is_some();
+        loop {
+            tokio::select! {
+                stopped = &mut shutdown => return stopped,
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            anyhow::ensure!(!is_told, "second signal, the rest stays in the spool");
+            is_told = true;
+        }
+    }
+}
+
+/// Waits for a drain, and until the last connection is over. Says every so often how many are not. The service manager
+/// is not told that this stops: it would allow no more time for that than for publishing.
+async fn watch_drain(ingest: &Ingest) {
+    ingest.drain_begun().await;
+    let mut drained = Box::pin(ingest.drained());
+    let mut report = tokio::time::interval(REPORT_EVERY);
+    let mut is_begun = false;
+    loop {
         tokio::select! {
-            stopped = daemon.shutdown() => stopped,
-            _ = terminate.recv() => anyhow::bail!("second signal, the rest stays in the spool"),
-            _ = interrupt.recv() => anyhow::bail!("second signal, the rest stays in the spool"),
+            () = &mut drained => return,
+            _ = report.tick() => {
+                let open = ingest.left_open();
+                tell_service_manager(&[NotifyState::Status(&format!("Draining, open calls: {open}"))]);
+                if is_begun {
+                    info!(open, "still draining");
+                }
+                is_begun = true;
+            }
         }
     }
 }
 
 /// Tells systemd, or whoever started this with `NOTIFY_SOCKET`; nobody else.
-fn tell_service_manager(state: NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(&[state]) {
+fn tell_service_manager(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
         warn!(%error, "the service manager cannot be told");
     }
 }
@@ -67,7 +114,7 @@ async fn feed_watchdog(pulse: Pulse, every: Duration, stopping: CancellationToke
     loop {
         interval.tick().await;
         if pulse.is_felt() || stopping.is_cancelled() {
-            tell_service_manager(NotifyState::Watchdog);
+            tell_service_manager(&[NotifyState::Watchdog]);
         }
     }
 }

@@ -112,6 +112,15 @@ pub enum Digits {
     Mask,
 }
 
+/// What becomes of open connections when the daemon is told to stop. `AUDIO_ON_STOP` takes the names in lower case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnStop {
+    /// They stay open in the spool, and the next start goes on with them as after a kill.
+    Resume,
+    /// They are finalised and published: for a place that nothing starts in again.
+    Finish,
+}
+
 /// How log lines are written. `AUDIO_LOG_FORMAT` takes the names in lower case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -192,8 +201,10 @@ pub struct Config {
     pub max_duration: Duration,
     /// Free space on the spool's disk below which new connections are refused.
     pub min_free_bytes: u64,
-    /// Grace for open connections at SIGTERM.
+    /// How long publishing may take at SIGTERM.
     pub shutdown: Duration,
+    /// What becomes of open connections at SIGTERM.
+    pub on_stop: OnStop,
     /// The log filter, not yet parsed.
     pub log: String,
     /// How log lines are written.
@@ -272,6 +283,7 @@ pub fn resolve(settings: &Settings) -> Result<Config, Faults> {
         max_duration: reader.secs("AUDIO_MAX_DURATION_SECS", 1..=7 * 86_400),
         min_free_bytes: reader.whole("AUDIO_MIN_FREE_BYTES", "whole bytes", 0..=u64::MAX),
         shutdown: reader.secs("AUDIO_SHUTDOWN_SECS", 0..=3_600),
+        on_stop: reader.choice("AUDIO_ON_STOP"),
         log: reader.text("AUDIO_LOG").to_owned(),
         log_format: reader.choice("AUDIO_LOG_FORMAT"),
     };
@@ -345,6 +357,7 @@ mod tests {
         assert_eq!((config.unix_dgram, config.unix_stream, config.http_listen), (None, None, None));
         assert_eq!(config.object_key, "conversation_{id}_merged.opus");
         assert_eq!((config.tail, config.retention), (Duration::from_secs(2), Duration::from_secs(1800)));
+        assert_eq!(config.on_stop, OnStop::Resume);
         assert!(config.cache_enabled && !config.keep_channels && !config.allow_remote);
     }
 
@@ -360,10 +373,17 @@ mod tests {
     #[test]
     fn every_fault_is_reported_and_not_just_the_first() {
         assert_eq!(
-            faults(&["--sweep-interval-secs=ten", "--keep-channels=maybe", "--log-format", "xml"]),
+            faults(&[
+                "--sweep-interval-secs=ten",
+                "--keep-channels=maybe",
+                "--log-format",
+                "xml",
+                "--on-stop=drain"
+            ]),
             [
                 "AUDIO_KEEP_CHANNELS=\"maybe\": takes true or false",
                 "AUDIO_SWEEP_INTERVAL_SECS=\"ten\": takes whole seconds from 1 to 86400",
+                "AUDIO_ON_STOP=\"drain\": takes resume or finish",
                 "AUDIO_LOG_FORMAT=\"xml\": takes text or json",
             ]
         );

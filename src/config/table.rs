@@ -133,7 +133,10 @@ settings! {
     min_free_bytes "AUDIO_MIN_FREE_BYTES" "min-free-bytes" "BYTES" "1073741824"
         "below so much free space on the spool's disk new connections are refused"
     shutdown_secs "AUDIO_SHUTDOWN_SECS" "shutdown-secs" "SECS" "30"
-        "seconds of grace for open connections at SIGTERM"
+        "seconds of grace at SIGTERM: what is not published by then is published by the next start"
+    on_stop "AUDIO_ON_STOP" "on-stop" "CHOICE" "resume"
+        "what becomes of open connections at SIGTERM: resume (the next start goes on with them, one recording each) or \
+         finish (they are finalised and published now)"
     log "AUDIO_LOG" "log" "FILTER" "info"
         "what is logged: a level, or a filter such as info,sidetape::io=debug"
     log_format "AUDIO_LOG_FORMAT" "log-format" "FORMAT" "text"

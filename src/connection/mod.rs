@@ -21,6 +21,7 @@ pub mod claims;
 pub mod metadata;
 pub mod pauses;
 pub mod redaction;
+mod rules;
 pub mod vigil;
 
 use std::time::Duration;
@@ -30,6 +31,7 @@ use crate::id::{Channel, Scope};
 use crate::time::Mono;
 use claims::Claims;
 use pauses::Stamp;
+pub use rules::Rules;
 use vigil::{Noticed, Silence, Vigil};
 
 /// How long the frames of a finished connection are recognised as late, and do not open it anew.
@@ -37,32 +39,6 @@ pub const TOMBSTONE: Duration = Duration::from_secs(60);
 
 /// How long a pause is remembered of a connection that fell silent in it and was closed.
 pub const REMEMBERED: Duration = Duration::from_secs(3600);
-
-/// The waiting times that the operator configures.
-#[derive(Clone, Copy, Debug)]
-pub struct Rules {
-    /// How long stragglers are waited for after the last reference.
-    pub linger: Duration,
-    /// How long a connection may be without a frame before the sweep closes it.
-    pub retention: Duration,
-    /// How long a connection found in the spool waits for its gateway after a restart.
-    pub resume: Duration,
-    /// The longest recording; a longer call goes on as another part.
-    pub max_duration: Duration,
-    /// Whether a call is kept before META has said so.
-    pub is_recorded: bool,
-    /// Whether the digits of key presses are left out.
-    pub masks_digits: bool,
-}
-
-impl Rules {
-    /// What there is to know for reading a spool file, where nothing is waited for.
-    #[must_use]
-    pub fn for_reading(masks_digits: bool) -> Self {
-        let (linger, retention, resume, max_duration) = Default::default();
-        Self { linger, retention, resume, max_duration, is_recorded: true, masks_digits }
-    }
-}
 
 /// Why a connection was closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,6 +144,8 @@ pub struct Connection {
     recorded: Duration,
     last_frame: Mono,
     claims: Claims,
+    /// Whether another part has taken over.
+    is_continued: bool,
     vigil: Vigil,
 }
 
@@ -188,6 +166,7 @@ impl Connection {
             recorded: Duration::ZERO,
             last_frame: now,
             claims,
+            is_continued: false,
             vigil: Vigil::default(),
         }
     }
@@ -231,7 +210,8 @@ impl Connection {
     /// The connection that takes over when this one's recording is full: the same references, holds and pauses.
     #[must_use]
     pub fn next_part(&self, now: Mono) -> Self {
-        Self { state: State::Open, opened: now, recorded: Duration::ZERO, last_frame: now, ..self.clone() }
+        let (state, recorded) = (State::Open, Duration::ZERO);
+        Self { state, opened: now, recorded, last_frame: now, is_continued: false, ..self.clone() }
     }
 
     /// The next time at which [`Connection::handle_timeout`] may have something to say.
@@ -278,6 +258,12 @@ impl Connection {
         let other = channel.other();
         let is_awaited = self.claims.references[other.index()] && !self.claims.is_kept_out(other);
         self.vigil.hear(now, channel, sound, is_awaited, patience)
+    }
+
+    /// Whether it is over because another part takes over.
+    #[must_use]
+    pub fn is_continued(&self) -> bool {
+        self.is_continued
     }
 
     /// Whether frames are still kept.
@@ -404,6 +390,7 @@ impl Connection {
 
     fn seal(&mut self, now: Mono, end: End) -> Timeout {
         let until = now.after(TOMBSTONE);
+        self.is_continued = end == End::PartFull;
         self.state = State::Sealed { until };
         Timeout::Seal(end, until)
     }

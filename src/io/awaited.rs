@@ -93,6 +93,13 @@ impl Awaited {
         !self.is_any.load(Ordering::Acquire)
     }
 
+    /// How many groups are not recovered yet. Whether a call in them is open is not known before.
+    pub(super) fn left(&self) -> usize {
+        let inner = &*lock(&self.inner);
+        let begun = inner.held.values().filter(|held| !inner.waiting.contains_key(&held.place));
+        inner.waiting.len() + begun.count()
+    }
+
     /// Holds a frame if its connection may be in a file that nobody has looked at.
     pub(super) fn hold(&self, connection: &str, bytes: &[u8], at: Mono) -> Hold {
         if !self.is_any.load(Ordering::Acquire) {
@@ -193,6 +200,7 @@ mod tests {
         let (first, second, third) = (group("a"), group("b"), group("c"));
         let awaited = Awaited::new(vec![first.clone(), second, third.clone()]);
         assert_eq!(awaited.next(true), Some(first.clone()));
+        assert_eq!(awaited.left(), 3, "that it is looked at does not recover it");
         assert_eq!(awaited.hold("c", b"1", Mono(1)), Hold::Held);
         assert_eq!(awaited.hold("c", b"2", Mono(2)), Hold::Held);
         assert_eq!(awaited.hold("a", b"3", Mono(3)), Hold::Held, "it is being looked at");
@@ -201,6 +209,7 @@ mod tests {
         assert_eq!(awaited.next(false), None, "the other one is not wanted");
         assert_eq!(released(&awaited, &third), (vec![b"1".to_vec(), b"2".to_vec()], 0));
         assert_eq!(released(&awaited, &first), (vec![b"3".to_vec()], 0));
+        assert_eq!(awaited.left(), 1);
         assert_eq!(awaited.hold("c", b"5", Mono(5)), Hold::NotAwaited);
         assert!(awaited.next(true).is_some() && awaited.next(true).is_none());
     }

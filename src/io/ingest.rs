@@ -14,9 +14,10 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::awaited::{Awaited, Group, HeldFrame, Hold};
+use super::awaited::{Awaited, Hold};
 use super::clock::Clock;
 use super::gate::{Gate, Via};
 use super::log::{DropLog, chain};
@@ -56,6 +57,8 @@ pub struct Limits {
 
 /// What one recording's RTP packets may be: four hours of both channels in frames of 20 ms, twice over.
 pub const PACKETS_MAX: u64 = 3_000_000;
+/// How often the processor is left to whoever begins the next part, which takes microseconds.
+const YIELDS_MAX: u32 = 10_000;
 /// Connections remembered, the finished ones of the last minute among them, for each that may be open.
 const REMEMBERED_PER_OPEN: usize = 4;
 
@@ -66,7 +69,7 @@ pub struct Ingest {
     gate: Gate,
     pub(super) clock: Clock,
     /// Both clocks at the beginning.
-    begun: (Mono, Wall),
+    pub(super) begun: (Mono, Wall),
     metrics: Arc<Metrics>,
     drops: DropLog,
     pub(super) spool: Arc<SpoolDir>,
@@ -80,22 +83,11 @@ pub struct Ingest {
     is_disk_low: AtomicBool,
     /// Another process has the spool directory.
     is_spool_contested: AtomicBool,
-    is_stopping: AtomicBool,
+    pub(super) is_stopping: AtomicBool,
+    /// Cancelled when no new connections are to be taken any more, and the end of the open ones is waited for.
+    pub(super) draining: CancellationToken,
     /// For how long one channel may talk without the other being heard, if that is watched.
     pub(super) silence_alert: Option<Duration>,
-}
-
-/// A connection found in the spool after a restart, ready to go on.
-#[derive(Debug)]
-pub struct Resumed {
-    /// Its file, already cut to its last whole record.
-    pub path: PathBuf,
-    /// What the file says of itself.
-    pub header: Header,
-    /// Its state as its records left it, not yet told of the restart.
-    pub call: Call,
-    /// Whether nothing can be added to its file, so that it goes on in another.
-    pub is_closed: bool,
 }
 
 impl Ingest {
@@ -125,6 +117,7 @@ impl Ingest {
             is_disk_low: AtomicBool::new(false),
             is_spool_contested: AtomicBool::new(false),
             is_stopping: AtomicBool::new(false),
+            draining: CancellationToken::new(),
             silence_alert: None,
         }
     }
@@ -193,18 +186,40 @@ impl Ingest {
     }
 
     /// It may have been recovered since it was not found.
-    fn find_or_open(&self, frame: &Frame<'_>, now: Mono) -> Result<Arc<Slot>, DropReason> {
+    pub(super) fn find_or_open(&self, frame: &Frame<'_>, now: Mono) -> Result<Arc<Slot>, DropReason> {
         self.find(frame.connection).map_or_else(|| self.open(frame, now), Ok)
     }
 
     /// Enters a frame into its connection.
-    fn enter(&self, slot: &Arc<Slot>, frame: &Frame<'_>, now: Mono) -> Result<(), DropReason> {
-        if self.handle(slot, frame, now)? {
+    pub(super) fn enter(&self, slot: &Arc<Slot>, frame: &Frame<'_>, now: Mono) -> Result<(), DropReason> {
+        let handled = match self.handle(slot, frame, now) {
+            // It goes on as another part, which it found in the making.
+            Err(DropReason::Late) => match self.part_behind(slot) {
+                Some(next) => self.handle(&next, frame, now),
+                None => Err(DropReason::Late),
+            },
+            handled => handled,
+        };
+        if handled? {
             let next = self.reopen(slot, frame, now)?;
             self.handle(&next, frame, now)?;
         }
         Metrics::add(&self.metrics.frames);
         Ok(())
+    }
+
+    /// The part that takes over from one that is full. Whoever has closed that is about to put the next in its place.
+    fn part_behind(&self, slot: &Arc<Slot>) -> Option<Arc<Slot>> {
+        if !lock(&slot.state).call.connection.is_continued() {
+            return None;
+        }
+        (0..YIELDS_MAX).find_map(|_| {
+            let found = self.find(slot.id.as_str()).filter(|found| !Arc::ptr_eq(found, slot));
+            if found.is_none() {
+                std::thread::yield_now();
+            }
+            found
+        })
     }
 
     /// Handles a frame about a known connection. True if the frame asks for the connection to open again.
@@ -312,6 +327,8 @@ impl Ingest {
     fn admit(&self) -> Result<(), DropReason> {
         if self.is_stopping.load(Ordering::Acquire) {
             Err(DropReason::ShuttingDown)
+        } else if self.draining.is_cancelled() {
+            Err(DropReason::Draining)
         } else if self.open.load(Ordering::Relaxed) >= self.limits.max_connections
             || self.connections.len() >= self.limits.max_connections.saturating_mul(REMEMBERED_PER_OPEN)
         {
@@ -327,7 +344,7 @@ impl Ingest {
 
     /// Makes a slot with a spool file of its own, whose first record, the state, waits in the buffer for the writer. Nothing is
     /// counted or logged until [`Ingest::begin`].
-    fn new_slot(&self, id: ConnectionId, part: u16, call: Call, now: Mono) -> Arc<Slot> {
+    pub(super) fn new_slot(&self, id: ConnectionId, part: u16, call: Call, now: Mono) -> Arc<Slot> {
         let opened = self.clock.wall();
         let recording = RecordingId::draw(opened, draw());
         let path = self.spool.new_file(&id, opened, recording);
@@ -337,7 +354,7 @@ impl Ingest {
         self.slot(id, part, (opened, Anchor::new(now, opened)), file, call)
     }
 
-    fn slot(
+    pub(super) fn slot(
         &self,
         id: ConnectionId,
         part: u16,
@@ -374,70 +391,8 @@ impl Ingest {
         info!(connection = ?slot.id.as_str(), part = slot.part, %path, "connection opened");
     }
 
-    /// Takes up the open connections that were found in a group of spool files, and then lets in the frames that have come for
-    /// them meanwhile.
-    pub fn take_up(&self, group: &Group, found: Vec<Resumed>) {
-        let slots: Vec<_> = found.into_iter().map(|resumed| self.resume(resumed)).collect();
-        let enter = |held: &HeldFrame| {
-            let entered = catch_unwind(AssertUnwindSafe(|| self.enter_held(&slots, held)));
-            if let Err(reason) = entered.unwrap_or(Err(DropReason::InternalError)) {
-                self.drop_frame(reason, &held.bytes);
-            }
-        };
-        self.awaited.release(group, enter, |dropped| {
-            for slot in &slots {
-                let mut state = lock(&slot.state);
-                state.dropped = state.dropped.saturating_add(dropped);
-                drop(state);
-                self.connections.insert(slot.id.clone(), Arc::clone(slot));
-            }
-        });
-        for slot in &slots {
-            let deadline = lock(&slot.state).call.connection.poll_timeout();
-            self.wake_at(deadline, slot);
-        }
-    }
-
-    /// Goes on with a connection found in the spool: notes the restart in its file, and waits for its gateway.
-    fn resume(&self, resumed: Resumed) -> Arc<Slot> {
-        let Resumed { path, header, mut call, is_closed } = resumed;
-        let now = self.clock.now();
-        let recorded_us = self.clock.wall().0.saturating_sub(header.opened.0);
-        let recorded = Duration::from_micros(u64::try_from(recorded_us).unwrap_or(0));
-        self.open.fetch_add(1, Ordering::Relaxed);
-        Metrics::add(&self.metrics.resumed);
-        if is_closed {
-            call.connection = call.connection.resume(now, Duration::ZERO);
-            return self.new_slot(
-                header.connection.clone(),
-                header.part.saturating_add(1),
-                call.next_part(now),
-                now,
-            );
-        }
-        call.connection = call.connection.resume(now, recorded);
-        // Of the time when this process began, because frames that were held are older than this moment.
-        let (mono, wall) = self.begun;
-        let (id, part, opened) = (header.connection.clone(), header.part, header.opened);
-        let file = SpoolFile::resumed(path, header);
-        let slot = self.slot(id, part, (opened, Anchor::new(mono, wall)), file, call);
-        let mut state = lock(&slot.state);
-        self.append(&slot, &mut state, &Record::resumed(mono, &wall.0.to_be_bytes()));
-        self.append_state(&slot, &mut state, mono);
-        drop(state);
-        slot
-    }
-
-    /// Enters a frame that was held, into one of these connections or into another.
-    fn enter_held(&self, slots: &[Arc<Slot>], held: &HeldFrame) -> Result<(), DropReason> {
-        let frame = frame::parse(&held.bytes)?;
-        let slot = slots.iter().find(|slot| slot.id.as_str() == frame.connection);
-        let slot = slot.map_or_else(|| self.find_or_open(&frame, held.at), |slot| Ok(Arc::clone(slot)))?;
-        self.enter(&slot, &frame, held.at)
-    }
-
     /// Appends a record to a connection's buffer. False if the buffer is full because the disk does not take it.
-    fn append(&self, slot: &Slot, state: &mut SlotState, record: &Record<'_>) -> bool {
+    pub(super) fn append(&self, slot: &Slot, state: &mut SlotState, record: &Record<'_>) -> bool {
         let mut buffer = lock(&slot.file.buffer);
         let is_room = buffer.waiting() + record.body.len() < BUFFER_MAX_BYTES && self.writer.has_room();
         if is_room {
@@ -456,7 +411,7 @@ impl Ingest {
     }
 
     /// Appends the whole state, which there is always room for: what has led to it may be gone from the file.
-    fn append_state(&self, slot: &Slot, state: &mut SlotState, at: Mono) {
+    pub(super) fn append_state(&self, slot: &Slot, state: &mut SlotState, at: Mono) {
         let noted = state.call.to_state();
         let mut buffer = lock(&slot.file.buffer);
         Record::state(at, &noted).append_to(buffer.records());
@@ -517,19 +472,6 @@ impl Ingest {
         (open, stale)
     }
 
-    /// Refuses new connections and closes all open ones. Returns how many those were.
-    pub fn shut_down(&self) -> usize {
-        self.is_stopping.store(true, Ordering::Release);
-        let now = self.clock.now();
-        let mut closed = 0;
-        for slot in self.slots() {
-            let timeout = lock(&slot.state).call.connection.handle_shutdown(now);
-            closed += usize::from(matches!(timeout, Timeout::Seal(..)));
-            self.settle(&slot, timeout, now);
-        }
-        closed
-    }
-
     /// The spool file of a connection, if that is live.
     #[must_use]
     pub fn live_spool(&self, id: &str) -> Option<PathBuf> {
@@ -554,11 +496,6 @@ impl Ingest {
     #[must_use]
     pub fn wall(&self) -> Wall {
         self.clock.wall()
-    }
-
-    /// Writes all buffers to the spool and ends its threads. Frames received after this are lost.
-    pub fn stop_writer(&self) {
-        self.writer.stop();
     }
 
     /// Looks at the free space of the spool's disk, and refuses new connections while there is too little.
@@ -598,7 +535,7 @@ impl Ingest {
         &self.metrics
     }
 
-    fn settle(&self, slot: &Arc<Slot>, timeout: Timeout, now: Mono) {
+    pub(super) fn settle(&self, slot: &Arc<Slot>, timeout: Timeout, now: Mono) {
         match timeout {
             Timeout::Wait(None) => {}
             Timeout::Wait(Some(at)) => self.wake_at(at, slot),
@@ -640,7 +577,7 @@ impl Ingest {
         self.begin(&next);
     }
 
-    fn wake_at(&self, at: Mono, slot: &Arc<Slot>) {
+    pub(super) fn wake_at(&self, at: Mono, slot: &Arc<Slot>) {
         lock(&self.timers).push(Reverse(Timer { at, slot: Arc::downgrade(slot) }));
     }
 

@@ -12,9 +12,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::awaited::Group;
-use super::ingest::{Ingest, Resumed};
+use super::ingest::Ingest;
 use super::log::chain;
 use super::random::draw;
+use super::resume::Resumed;
 use super::rtp_ports::RtpPorts;
 use super::spool_dir::{ReadError, SpoolDir, header_of, is_sealed, own_name, read, set_aside};
 use super::spool_rewrite::rewrite_file;

@@ -6,36 +6,34 @@
 
 mod clock;
 mod pause;
+mod payload;
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use crate::codec::pcm::{PcmFormat, energy_dbov};
 use crate::connection::call::{Counts, State, tells_key_press};
 use crate::connection::claims::Claims;
 use crate::connection::metadata::{Metadata, decides};
 use crate::connection::pauses::Stamp;
 use crate::frame::{Message, parse_body};
 use crate::id::{Channel, Scope};
-use crate::opus::packet::{self, Shape};
-use crate::packet::{HEADER_BYTES, Rtp, SenderReport, parse_rtp, sender_reports};
+use crate::packet::{HEADER_BYTES, SenderReport, parse_rtp, sender_reports};
 use crate::red::{self, Block};
 use crate::replay::Anchor;
 use crate::rtpmap::{Codec, Rtpmap};
-use crate::sound::Format;
 use crate::spool::scan::Located;
 use crate::spool::{BODY_OFFSET, Header, RecordKind, SealCause};
 use crate::time::{Mono, Wall};
 use crate::timeline::{Report, Rx, RxKind};
 pub use pause::{PauseReason, PauseSpan};
+pub use payload::{Payload, format_of};
+use payload::{enter_block, settle};
 
 /// SSRCs listed in a manifest. A call has a few; a hostile sender may use a new one for each packet.
 const SSRCS_MAX: usize = 64;
 
-/// Louder than this is speech: -45 dB of full scale. A quiet line has -60 and less.
-const SPEECH_DBOV: f32 = -45.0;
 /// A sequence number comes again after 65,536 packets; a copy is of one no farther away than this.
 const COPY_REACH: usize = 4096;
 
@@ -125,29 +123,6 @@ struct Copy {
     carrier: usize,
     rx: Rx,
     payload: Payload,
-}
-
-/// Where a payload stands in the spool, and what is known of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Payload {
-    /// The place of its first byte in the file.
-    pub offset: u64,
-    /// Its length in bytes.
-    pub length: u16,
-    /// Its RTP payload type.
-    pub payload_type: u8,
-    /// Its frames, if it is an Opus packet by its form.
-    pub shape: Option<Shape>,
-    /// Whether somebody speaks in it, if it is an Opus packet that says so, or by its level.
-    pub is_speech: Option<bool>,
-    /// The level of the comfort noise packet in front of it, in −dBov.
-    pub noise: Option<u8>,
-    /// Whether it did not come by itself but as a copy in a later packet (RFC 2198).
-    pub is_copy: bool,
-    /// When it was received, by the daemon's clock.
-    received: Wall,
-    has_gateway_time: bool,
-    is_withheld: bool,
 }
 
 /// When something happened, by both clocks until it is settled which one holds.
@@ -436,74 +411,6 @@ impl ChannelLedger {
             self.payloads.push(own.1);
         }
     }
-}
-
-/// What a packet, or a copy in it, is in the books.
-fn enter_block(
-    packet: &Rtp<'_>,
-    block: &Block<'_>,
-    rtpmap: Rtpmap,
-    offset: u64,
-    (arrival, received, has_gateway_time): (Wall, Wall, bool),
-    is_withheld: bool,
-) -> (Rx, Payload) {
-    let bytes = u16::try_from(block.payload.len()).unwrap_or(u16::MAX);
-    let is_loud = |format| energy_dbov(format, block.payload).map(|level| level > SPEECH_DBOV);
-    let opus = packet::parse(block.payload).ok();
-    let payload = Payload {
-        offset,
-        length: bytes,
-        payload_type: block.payload_type,
-        shape: opus.as_ref().map(packet::Packet::shape),
-        is_speech: PcmFormat::of(rtpmap).map_or_else(|| opus.as_ref()?.is_speech(), is_loud),
-        noise: None,
-        is_copy: block.age > 0,
-        received,
-        has_gateway_time,
-        is_withheld,
-    };
-    let rx = Rx {
-        arrival,
-        ssrc: packet.ssrc,
-        timestamp: packet.timestamp.wrapping_sub(block.older_ticks),
-        clock_hz: rtpmap.clock_hz,
-        samples: 0,
-        sequence: packet.sequence.wrapping_sub(block.age),
-        bytes,
-        kind: RxKind::Unusable,
-        is_speech: None,
-    };
-    (rx, payload)
-}
-
-/// How a payload is coded, if it is audio that can be decoded.
-#[must_use]
-pub fn format_of(rtpmap: Rtpmap, payload: &Payload) -> Option<Format> {
-    if rtpmap.codec == Codec::Opus {
-        return payload.shape.map(Format::Opus);
-    }
-    let format = PcmFormat::of(rtpmap)?;
-    (format.samples(usize::from(payload.length)) > 0).then_some(Format::Pcm(format))
-}
-
-/// Decides what a packet is to the timeline.
-fn settle(rx: &mut Rx, payload: &Payload, rtpmap: Rtpmap) {
-    // RFC 7587 section 4.1: the RTP clock of Opus is 48000 whatever an rtpmap says.
-    rx.clock_hz = if rtpmap.codec == Codec::Opus { 48_000 } else { rtpmap.clock_hz };
-    rx.kind = if payload.is_withheld {
-        RxKind::Withheld
-    } else if rtpmap.codec.is_beside_audio() || payload.length == 0 {
-        RxKind::Beside
-    } else if let Some(format) = format_of(rtpmap, payload) {
-        rx.samples = match format {
-            Format::Opus(shape) => shape.samples(),
-            Format::Pcm(format) => format.samples_48k(usize::from(payload.length)),
-        };
-        rx.is_speech = payload.is_speech;
-        RxKind::Audio
-    } else {
-        RxKind::Unusable
-    };
 }
 
 /// The mark of a key press; without the key, where that is not to be kept.

@@ -136,6 +136,8 @@ words! {
     TooManyConnections "too_many_connections"
     /// The spool's disk is too full for a new connection.
     LowDisk "low_disk"
+    /// A new connection while the daemon only waits for the open ones to end.
+    Draining "draining"
     /// The daemon is stopping.
     ShuttingDown "shutting_down"
     /// Recording is switched off.

@@ -122,6 +122,11 @@ impl Daemon {
         self.signal(Signal::TERM);
     }
 
+    /// Asks it to take no new calls and to end with the last one, and does not wait.
+    pub(crate) fn ask_to_drain(&self) {
+        self.signal(Signal::USR1);
+    }
+
     /// Waits until it has ended by itself.
     pub(crate) fn ended(mut self) -> Ended {
         let status = wait_for_exit(&mut self.child.0);

@@ -161,6 +161,9 @@ impl From<DropReason> for Problem {
             DropReason::Body => (StatusCode::BAD_REQUEST, "this takes no such body"),
             DropReason::Channel => (StatusCode::BAD_REQUEST, "this is about the whole call, not a channel"),
             DropReason::InternalError => (StatusCode::INTERNAL_SERVER_ERROR, "a bug: please report it"),
+            DropReason::Draining | DropReason::ShuttingDown => {
+                (StatusCode::SERVICE_UNAVAILABLE, "no new connections are taken, the daemon is going to end")
+            }
             DropReason::Disabled => (StatusCode::SERVICE_UNAVAILABLE, "recording is switched off"),
             DropReason::SpoolOverflow => (StatusCode::SERVICE_UNAVAILABLE, "the disk does not take it"),
             other => (StatusCode::BAD_REQUEST, other.name()),

@@ -1,4 +1,4 @@
-//! The HTTP port: health, readiness, metrics, live connections (`live`), ports for plain RTP (`open`), control
+//! The HTTP port: health, readiness, metrics, the begin of a drain, live connections (`live`), ports for plain RTP (`open`), control
 //! (`control`), and stretches of their audio (`audio`). Errors are `application/problem+json` (RFC 9457).
 //!
 //! Where a token is set, everything but health and readiness needs it. The port has a bound on its own work: two spool
@@ -46,6 +46,8 @@ const READERS_MAX: usize = 2;
 /// How long a request waits for the spool to be looked through after a start: a thousand files take a second or two.
 const RECOVERED_WITHIN: Duration = Duration::from_secs(20);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// What begins a drain. It waits for nothing, the look through the spool neither.
+const DRAIN: &str = "/v1/drain";
 /// How long requests that are being answered may go on when the daemon stops.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -144,6 +146,7 @@ pub async fn serve(listener: Listener, desk: Desk, stop: CancellationToken) {
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
+        .route(DRAIN, post(drain))
         .route("/v1/connections", get(live::list).post(open::open))
         .route("/v1/connections/{id}", get(live::one))
         .route("/v1/connections/{id}/audio", get(audio::audio));
@@ -200,7 +203,8 @@ async fn authorize(
         }
     }
     if is_let_in {
-        let is_about_calls = request.uri().path().starts_with("/v1/");
+        let path = request.uri().path();
+        let is_about_calls = path.starts_with("/v1/") && path != DRAIN;
         if is_about_calls && !desk.is_recovered().await {
             let detail = "the spool is still being read after the start";
             return Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).into_response();
@@ -329,6 +333,12 @@ async fn ready(State(desk): State<Arc<Desk>>) -> Result<&'static str, Problem> {
         None => Ok("ready\n"),
         Some(reason) => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, reason).because(reason)),
     }
+}
+
+async fn drain(State(desk): State<Arc<Desk>>) -> Response {
+    desk.ingest.drain();
+    let answer = serde_json::json!({ "draining": true, "open": desk.ingest.left_open() });
+    json(StatusCode::ACCEPTED, &answer)
 }
 
 async fn metrics(State(desk): State<Arc<Desk>>) -> Result<Response, Problem> {
