@@ -401,11 +401,11 @@ fn what_is_no_spool_file_is_set_aside_once_with_a_word_and_stops_nothing() {
     good.write(&place);
     let in_spool = |name: &str| place.spool().join(name);
     let header = &good.bytes[..good.ends[0]];
-    let mut version_2 = header.to_vec();
-    version_2[5] = 2;
-    let sum_at = version_2.len() - 4;
-    let sum = crc32c::crc32c(&version_2[..sum_at]).to_be_bytes();
-    version_2[sum_at..].copy_from_slice(&sum);
+    let mut version_3 = header.to_vec();
+    version_3[5] = 3;
+    let sum_at = version_3.len() - 4;
+    let sum = crc32c::crc32c(&version_3[..sum_at]).to_be_bytes();
+    version_3[sum_at..].copy_from_slice(&sum);
     let random: Vec<u8> =
         (0..50_000u32).flat_map(|n| crc32c::crc32c(&n.to_be_bytes()).to_be_bytes()).collect();
     let files: [(&str, &[u8]); 7] = [
@@ -415,7 +415,7 @@ fn what_is_no_spool_file_is_set_aside_once_with_a_word_and_stops_nothing() {
         ("zeros.spool", &[0; 100_000]),
         ("truncated-header.spool", &header[..header.len() - 1]),
         ("magic.spool", b"STSP"),
-        ("version.spool", &version_2),
+        ("version.spool", &version_3),
     ];
     for (name, bytes) in files {
         fs::write(in_spool(name), bytes).unwrap();

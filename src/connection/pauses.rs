@@ -150,7 +150,8 @@ impl Pauses {
     pub fn begin(&mut self, at: Stamp, mode: PauseMode) -> Begun {
         let from = self.own_of(at);
         let is_stamped = at.gateway.is_some();
-        let kept_until = self.kept_until.filter(|kept| is_stamped && from <= *kept);
+        // A packet of the same stamp as a PAUSE behind it was spoken before.
+        let kept_until = self.kept_until.filter(|kept| is_stamped && from < *kept);
         let begun = match self.standing {
             None => Begun::New,
             Some(standing) if from < standing.from && is_stamped => Begun::Earlier,
@@ -361,6 +362,17 @@ mod tests {
         assert!(pauses.end(stamp(11, Some(6))));
         assert_eq!(taken_out(&pauses, 0..20), [4, 5], "until then");
         assert!(out(&mut pauses, 11..13, true).is_empty());
+    }
+
+    #[test]
+    fn a_pause_of_the_same_stamp_as_the_packet_before_it_leaves_that() {
+        let mut pauses = Pauses::default();
+        out(&mut pauses, 0..10, true);
+        pauses.begin(stamp(10, Some(9)), MODE);
+        assert!(!pauses.takes_out());
+        pauses.end(stamp(10, Some(9)));
+        pauses.begin(stamp(10, Some(8)), MODE);
+        assert_eq!(taken_out(&pauses, 0..20), [8, 9]);
     }
 
     #[test]
