@@ -564,8 +564,9 @@ impl Ingest {
         }
         let mut buffer = lock(&slot.file.buffer);
         state.append_dropped(now, buffer.records());
-        Record::append_seal(now, cause_of(end), buffer.records());
-        buffer.is_sealed = true;
+        let mut seal = Vec::new();
+        Record::append_seal(now, cause_of(end), &mut seal);
+        slot.file.seal(&mut buffer, seal);
         self.writer.note(&slot.file, buffer);
     }
 

@@ -37,6 +37,8 @@ pub struct Buffer {
     bytes: Vec<u8>,
     /// Whether the writer knows that there is something.
     pub(super) is_dirty: bool,
+    /// The seal, while the file is still to be written again: no sealed file has anything to be taken out.
+    seal: Option<Vec<u8>>,
     /// Whether nothing will follow: the last record is a seal.
     pub is_sealed: bool,
     /// Bytes taken from here that are not on disk yet.
@@ -52,6 +54,14 @@ impl Buffer {
             block::append_room(&mut self.bytes);
         }
         &mut self.bytes
+    }
+
+    /// Appends what was held back. False if there was nothing.
+    pub(super) fn append_seal(&mut self) -> bool {
+        let Some(seal) = self.seal.take() else { return false };
+        self.records().extend_from_slice(&seal);
+        self.is_sealed = true;
+        true
     }
 
     /// How many bytes wait.
@@ -110,6 +120,8 @@ pub(super) struct Disk {
     counted: usize,
     /// Before then it is not written again.
     pub(super) rewritten_until: Option<Instant>,
+    /// Whether the seal is written.
+    is_complete: bool,
 }
 
 /// How much of a buffer got into its file.
@@ -148,6 +160,7 @@ impl SpoolFile {
             rest: Vec::new(),
             counted: 0,
             rewritten_until: None,
+            is_complete: false,
         };
         Self {
             path,
@@ -157,6 +170,14 @@ impl SpoolFile {
             rewrites: AtomicU32::new(0),
             number: NEXT.fetch_add(1, Ordering::Relaxed),
             describe: OnceLock::new(),
+        }
+    }
+
+    /// Appends a seal to what waits in the buffer, or holds it back until the file has been written again.
+    pub fn seal(&self, buffer: &mut Buffer, seal: Vec<u8>) {
+        buffer.seal = Some(seal);
+        if self.rewrites.load(Ordering::Acquire) == 0 {
+            buffer.append_seal();
         }
     }
 
@@ -174,6 +195,10 @@ impl SpoolFile {
 
     /// Writes what waits, as a block. `spare` is empty, and gives its memory to the buffer.
     pub(super) fn write(&self, disk: &mut Disk, spare: &mut Vec<u8>, round: u64) -> Written {
+        // Told of once more, after its end: the finisher may have removed it by now.
+        if disk.is_complete || (disk.rest.is_empty() && lock(&self.buffer).bytes.is_empty()) {
+            return Written { bytes: 0, freed: 0, error: None, is_complete: false };
+        }
         disk.used = round;
         let mut bytes = 0;
         let result = self.try_write(disk, spare, &mut bytes);
@@ -184,6 +209,7 @@ impl SpoolFile {
         };
         let freed = if disk.rest.is_empty() { disk.counted } else { disk.counted.min(bytes) };
         disk.counted -= freed;
+        disk.is_complete = is_complete;
         Written { bytes, freed, error: result.err(), is_complete }
     }
 

@@ -23,7 +23,7 @@ use tracing::{debug, error, info};
 use super::log::chain;
 use super::random::draw;
 use super::spool_dir::{ReadError, beside, read, sync_dir};
-use super::spool_file::{SpoolFile, Written, remove_if_there};
+use super::spool_file::{Disk, SpoolFile, Written, remove_if_there};
 use super::spool_writer::lock;
 use crate::connection::Rules;
 use crate::replay::{Replay, Rewrite};
@@ -277,24 +277,32 @@ fn rewrite(
         return Ok(Done::Later(until));
     }
     let round = disk.used;
-    let mut written = file.write(&mut disk, &mut Vec::new(), round);
-    let (is_complete, failure) = (written.is_complete, written.error.take());
-    told(file, written);
-    if let Some(failure) = failure {
-        return Err(failure.into());
+    let write = |disk: &mut Disk| {
+        let mut written = file.write(disk, &mut Vec::new(), round);
+        let (is_complete, failure) = (written.is_complete, written.error.take());
+        told(file, written);
+        failure.map_or(Ok(is_complete), Err)
+    };
+    write(&mut disk)?;
+    if file.rewrites.load(Ordering::Acquire) > 0 {
+        if let Some(Rewritten { file: new, blocks }) = rewrite_file(&file.path, rules)? {
+            disk.adopt_rewritten(new, blocks)?;
+            let (connection, path) = (file.header.connection.as_str(), file.path.display());
+            let elapsed_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+            info!(?connection, %path, elapsed_ms, "what was paused is taken out of the spool");
+        }
+        disk.rewritten_until = Some(Instant::now() + begun.elapsed() * REST);
+        // Whoever seals meanwhile sees either that there is nothing to wait for, or has its seal appended here.
+        let mut buffer = lock(&file.buffer);
+        if file.rewrites.fetch_sub(1, Ordering::AcqRel) == 1 {
+            buffer.append_seal();
+        }
     }
-    if let Some(Rewritten { file: new, blocks }) = rewrite_file(&file.path, rules)? {
-        disk.adopt_rewritten(new, blocks)?;
-        let (connection, path) = (file.header.connection.as_str(), file.path.display());
-        let elapsed_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        info!(?connection, %path, elapsed_ms, "what was paused is taken out of the spool");
+    if !write(&mut disk)? {
+        return Ok(Done::Open);
     }
-    disk.rewritten_until = Some(Instant::now() + begun.elapsed() * REST);
-    let others = file.rewrites.fetch_sub(1, Ordering::AcqRel).saturating_sub(1);
-    if is_complete {
-        disk.close();
-    }
-    Ok(if is_complete && others == 0 { Done::Over } else { Done::Open })
+    disk.close();
+    Ok(Done::Over)
 }
 
 /// Hands a file over to the finisher. When all stops, the next start finds it.
