@@ -37,6 +37,10 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// All of them.
+    pub const ALL: [Self; 7] =
+        [Self::Ok, Self::Degraded, Self::Recovered, Self::Stale, Self::Absent, Self::Declined, Self::Failed];
+
     /// The word for it in tags, logs and manifests.
     #[must_use]
     pub fn name(self) -> &'static str {

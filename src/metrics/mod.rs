@@ -30,8 +30,7 @@ pub trait Word: Copy + PartialEq + 'static {
 }
 
 impl Word for Outcome {
-    const ALL: &[Self] =
-        &[Self::Ok, Self::Degraded, Self::Recovered, Self::Stale, Self::Absent, Self::Failed];
+    const ALL: &[Self] = &Self::ALL;
 
     fn word(self) -> &'static str {
         self.name()

@@ -97,7 +97,7 @@ fn hear(path: &Path, told: Option<&Told>) -> (Option<Heard>, Option<String>) {
         Ok(Err(error)) => format!("{:#}", anyhow::Error::new(error)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let outcome = told.and_then(|told| told.outcome.as_deref());
-            let has_none = matches!(outcome, Some("absent" | "failed"));
+            let has_none = matches!(outcome, Some("absent" | "declined" | "failed"));
             if has_none && told.is_some_and(|told| !told.has_file) {
                 return (None, None);
             }

@@ -72,6 +72,9 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Verdict {
             (Some("absent"), _) if reasons.is_empty() => {
                 (Tone::Warning, "absent", "no audio came on either channel".to_owned())
             }
+            (Some("declined"), _) if reasons.is_empty() => {
+                (Tone::Good, "declined", "nobody wanted it kept".to_owned())
+            }
             (Some("failed"), _) => (Tone::Bad, "failed", reasons),
             (Some(outcome), _) => (Tone::Warning, outcome, reasons),
             (None, untold) => {
