@@ -252,7 +252,9 @@ pub fn judge(
     say(ledger.clock_steps > 0, "gateway_clock_stepped");
     let before: u64 = ledger.channels.iter().map(|channel| channel.noted.before).sum();
     let received = channels.caller.packets + channels.ai.packets + before;
-    is_short |= say(ledger.declared_together.is_some_and(|sent| sent > received), "socket_lost");
+    let is_counted = ledger.channels.iter().all(|channel| !channel.noted.is_uncounted);
+    let is_missing = |sent: u64| is_counted && sent > received;
+    is_short |= say(ledger.declared_together.is_some_and(is_missing), "socket_lost");
     for (channel, counts) in Channel::BOTH.into_iter().zip([&channels.caller, &channels.ai]) {
         let facts = [
             (counts.lost > 0, "packets_lost", true),
@@ -292,6 +294,7 @@ pub fn count(ledger: &Ledger, call: &Arrangement, channel: Channel, muxed: Muxed
     let arranged = &call.channels[channel.index()];
     let counts = arranged.counts;
     let packets = received.packets + received.noted.unrecorded;
+    let declared = received.declared.filter(|_| !received.noted.is_uncounted);
     let names: Vec<&str> = received.codecs.iter().copied().map(Codec::name).collect();
     ChannelCounts {
         codec: (!names.is_empty()).then(|| names.join("+")),
@@ -304,7 +307,7 @@ pub fn count(ledger: &Ledger, call: &Arrangement, channel: Channel, muxed: Muxed
         recovered: arranged.recovered + muxed.recovered,
         duplicate: counts.duplicate,
         reordered: counts.reordered,
-        socket_lost: received.declared.map_or(0, |sent| sent.saturating_sub(received.noted.before + packets)),
+        socket_lost: declared.map_or(0, |sent| sent.saturating_sub(received.noted.before + packets)),
         stray: counts.stray,
         overlapping: counts.overlapping,
         cleared: counts.cleared,

@@ -49,9 +49,37 @@ pub struct Counts {
     pub unrecorded: u64,
     /// Sent, as the gateway says.
     pub declared: Option<u64>,
+    /// Whether some were received that nobody has counted: the daemon was killed while the call was not to be kept.
+    #[serde(default)]
+    pub is_uncounted: bool,
 }
 
-/// The state of a connection, as a spool file tells it.
+/// The state of a connection, as a spool file tells it. As JSON, with all times in microseconds since the Unix epoch:
+///
+/// ```json
+/// {"claims":{
+///    "references":[true,false],"holds":1,
+///    "pauses":[
+///      {"standing":{"from":5,"is_stamped":true,"mode":"silence","kept_until":null},
+///       "closed":[{"from":1,"to":2,"ended":3}],"last":{"received":4,"gateway":5},"kept_until":5},
+///      {"standing":null,"closed":[],"last":null,"kept_until":null}],
+///    "unwanted":[
+///      {"standing":null,"closed":[],"last":null,"kept_until":null},
+///      {"standing":null,"closed":[],"last":null,"kept_until":null}],
+///    "skew":0},
+///  "metadata":{"conversation_id":"c","tenant":null,"labels":{},"meta":{},"consent":null,"traceparent":null,
+///    "payload_types":[{"111":[{"from":1,"rtpmap":"opus/48000/2"}]},{}]},
+///  "redactions":[{"withheld":{"ssrc":1,"first":2,"last":3,"last_timestamp":4}},{"withheld":null}],
+///  "counts":[
+///    {"before":100,"received":20,"unrecorded":0,"declared":null},
+///    {"before":0,"received":0,"unrecorded":0,"declared":7}],
+///  "declared_together":null,
+///  "ports":[20000,20002]}
+/// ```
+///
+/// Lists of two are caller and AI. `pauses` are those of PAUSE, `unwanted` those of META `record`; `from`, `to`, `kept_until`
+/// are by the packets' own time ([`super::pauses`]), and `skew` is what the gateway's clock is ahead. Names that are not
+/// known are passed over.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct State {
     /// References, holds, pauses.
@@ -105,7 +133,7 @@ impl Call {
             before: counts.before.saturating_add(counts.received),
             received: 0,
             unrecorded: 0,
-            declared: counts.declared,
+            ..counts
         });
         let (connection, metadata) = (self.connection.next_part(now), self.metadata.latest());
         Self { connection, metadata, counts, ..self.clone() }
@@ -116,6 +144,12 @@ impl Call {
     #[must_use]
     pub fn reopened(&self, now: Mono) -> Self {
         Self { redactions: self.redactions, ..Self::of(self.connection.reopened(now)) }
+    }
+
+    /// Notes that another process had it, which may have received what it did not keep.
+    pub fn note_restart(&mut self) {
+        let is_uncounted = !self.connection.claims().is_recorded();
+        self.counts.iter_mut().for_each(|counts| counts.is_uncounted |= is_uncounted);
     }
 
     /// RTP frames of a channel.
@@ -305,5 +339,100 @@ fn without_digits(body: &[u8], rtpmap: impl Fn(u8) -> Rtpmap) -> Redacted {
             if blocks.iter().any(is_digit) { Redacted::HeaderOnly } else { Redacted::Whole }
         }
         _ => Redacted::Whole,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::Wall;
+    use std::time::Duration;
+
+    fn rules(masks_digits: bool) -> Rules {
+        Rules { max_duration: Duration::from_secs(60), ..Rules::for_reading(masks_digits) }
+    }
+
+    const CALLER: Scope = Scope::Channel(Channel::Caller);
+
+    fn at(us: i64) -> Stamp {
+        Stamp { received: Wall(us), gateway: Some(Wall(us)) }
+    }
+
+    fn meta(json: &str) -> Message {
+        Message::Meta(serde_json::from_str(json).unwrap())
+    }
+
+    fn rtp(payload_type: u8, sequence: u8, payload: &[u8]) -> Vec<u8> {
+        [&[0x80, payload_type, 0, sequence, 0, 0, 0, sequence, 0, 0, 0, 1][..], payload].concat()
+    }
+
+    fn enter(call: &mut Call, us: i64, message: &Message, body: &[u8]) -> Kept {
+        call.enter(Mono(0), at(us), CALLER, message, body).unwrap().1
+    }
+
+    /// The JSON in the documentation of [`State`].
+    fn documented() -> String {
+        let source = include_str!("call.rs");
+        let json = source.split("/// ```json\n").nth(1).unwrap().split("/// ```\n").next().unwrap();
+        json.lines().map(|line| line.trim_start_matches("///")).collect()
+    }
+
+    #[test]
+    fn a_state_reads_back_as_it_was_noted_and_passes_over_what_a_later_version_adds() {
+        let state: State = serde_json::from_str(&documented()).unwrap();
+        let mut call = Call::open(Mono(0), at(1), rules(false));
+        call.replay_state(state.clone());
+        let noted: State = serde_json::from_slice(&call.to_state()).unwrap();
+        assert_eq!(noted, state);
+        assert_eq!((call.ports, call.counts(Channel::Caller).before), (Some([20_000, 20_002]), 100));
+        let later = documented().replace("\"holds\":1", "\"holds\":1,\"sealed\":{\"by\":[1]}");
+        assert_eq!(serde_json::from_str::<State>(&later).unwrap(), state);
+    }
+
+    #[test]
+    fn what_is_not_wanted_is_counted_and_not_kept_until_it_is() {
+        let mut call = Call::open(Mono(0), at(1), Rules { is_recorded: false, ..rules(false) });
+        let packet = rtp(111, 1, b"said");
+        assert_eq!(enter(&mut call, 10, &Message::Rtp, &packet), Kept::Unrecorded);
+        assert_eq!(enter(&mut call, 20, &Message::Resume, b""), Kept::Whole);
+        assert_eq!(enter(&mut call, 30, &Message::Rtp, &packet), Kept::Unrecorded, "RESUME ends no refusal");
+        enter(&mut call, 40, &meta(r#"{"record":true}"#), b"");
+        assert_eq!(enter(&mut call, 50, &Message::Rtp, &packet), Kept::Whole);
+        let counts = call.counts(Channel::Caller);
+        assert_eq!((counts.received, counts.unrecorded), (3, 2));
+    }
+
+    #[test]
+    fn metadata_that_is_too_large_does_not_hide_that_nothing_is_wanted() {
+        let mut call = Call::open(Mono(0), at(1), rules(false));
+        let large = meta(&format!(r#"{{"record":false,"x":"{}"}}"#, "y".repeat(70_000)));
+        assert_eq!(enter(&mut call, 10, &large, b"large"), Kept::Body(br#"{"record":false}"#.to_vec()));
+        assert!(!call.connection.claims().is_recorded());
+        let other = meta(&format!(r#"{{"x":"{}"}}"#, "y".repeat(70_000)));
+        assert_eq!(call.enter(Mono(0), at(11), CALLER, &other, b""), Err(MetadataFull));
+    }
+
+    #[test]
+    fn digits_are_masked_in_events_in_copies_of_them_and_in_marks() {
+        let mut call = Call::open(Mono(0), at(1), rules(true));
+        let digit = rtp(101, 1, &[5, 0, 0, 160]);
+        assert_eq!(enter(&mut call, 10, &Message::Rtp, &digit), Kept::Withheld(packet::header_only(&digit)));
+        enter(&mut call, 20, &meta(r#"{"payload_types":{"63":"red/8000"}}"#), b"");
+        let copy = rtp(63, 2, &[0x80 | 101, 0, 0, 4, 101, 5, 0, 0, 160, 6, 0, 0, 160]);
+        assert_eq!(enter(&mut call, 30, &Message::Rtp, &copy), Kept::Withheld(packet::header_only(&copy)));
+        let mark = Message::Mark(serde_json::from_str(r#"{"name":"DTMF","digit":"5"}"#).unwrap());
+        assert_eq!(enter(&mut call, 40, &mark, b"mark"), Kept::Body(br#"{"name":"DTMF"}"#.to_vec()));
+        assert_eq!(enter(&mut call, 50, &Message::Rtp, &rtp(111, 3, b"said")), Kept::Whole);
+    }
+
+    #[test]
+    fn an_opened_again_call_is_another_whose_pauses_stand() {
+        let mut call = Call::open(Mono(0), at(1), rules(false));
+        enter(&mut call, 10, &meta(r#"{"tenant":"t","record":false}"#), b"");
+        enter(&mut call, 20, &Message::Pause(crate::frame::PauseMode::Cut), b"");
+        let again = call.reopened(Mono(5));
+        assert_eq!((again.metadata.tenant.as_deref(), again.received()), (None, 0));
+        let claims = again.connection.claims();
+        assert!(!claims.is_recorded() && claims.pause(Channel::Caller).is_some() && claims.is_referenced());
     }
 }

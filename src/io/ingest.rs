@@ -253,7 +253,9 @@ impl Ingest {
             self.append(slot, &mut state, &record)
         });
         if step.is_decision {
-            self.append_state(slot, &mut state, now);
+            // It says how many frames there were of which nothing is kept. Whoever decides again and again pays for it.
+            let bytes = self.append_state(slot, &mut state, now);
+            state.charge(bytes);
         }
         if step.takes_out && !matches!(frame.message, Message::Rtp) {
             // From here on that is the rewriter's, who reads it out of the file.
@@ -411,11 +413,12 @@ impl Ingest {
     }
 
     /// Appends the whole state, which there is always room for: what has led to it may be gone from the file.
-    pub(super) fn append_state(&self, slot: &Slot, state: &mut SlotState, at: Mono) {
+    pub(super) fn append_state(&self, slot: &Slot, state: &mut SlotState, at: Mono) -> usize {
         let noted = state.call.to_state();
         let mut buffer = lock(&slot.file.buffer);
         Record::state(at, &noted).append_to(buffer.records());
         self.writer.note(&slot.file, buffer);
+        noted.len()
     }
 
     /// Handles every deadline that has passed. The daemon calls this some fifty times a second.

@@ -66,6 +66,11 @@ impl SlotState {
         Ok(())
     }
 
+    /// Counts bytes that a frame has led to, besides its own.
+    pub(super) fn charge(&mut self, bytes: usize) {
+        self.control.1 = self.control.1.saturating_add(bytes);
+    }
+
     /// Listens to a packet: whether a channel is not heard while the other one talks for as long as `patience`.
     pub(super) fn listen(&mut self, frame: &Frame<'_>, now: Mono, patience: Duration) -> Option<Noticed> {
         let (Message::Rtp, Scope::Channel(channel)) = (&frame.message, frame.scope) else { return None };
