@@ -27,6 +27,8 @@ use crate::spool::name::{Aside, Made};
 use crate::spool::{Header, Record};
 use crate::time::Mono;
 
+/// More than a header and an opening.
+const FRONT_MAX_BYTES: usize = 1024;
 /// How often what stands at a path is compared with what was written.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -144,7 +146,14 @@ impl SpoolFile {
     /// A file that another process has written.
     #[must_use]
     pub fn resumed(path: PathBuf, header: Header) -> Self {
-        Self::with(path, header, OpeningCause::Resumed)
+        let spool = Self::with(path, header, OpeningCause::Resumed);
+        // One that is gone already is missed when it is opened.
+        let found = fs::metadata(&spool.path);
+        let mut disk = lock(&spool.disk);
+        disk.length = Some(found.as_ref().map_or(1, std::fs::Metadata::len));
+        disk.identity = found.map_or((0, 0), |found| (found.dev(), found.ino()));
+        drop(disk);
+        spool
     }
 
     fn with(path: PathBuf, header: Header, opening: OpeningCause) -> Self {
@@ -219,24 +228,37 @@ impl SpoolFile {
         if is_sealed || disk.looked.is_none_or(|looked| looked.elapsed() >= LOOK_EVERY) {
             self.look(disk)?;
         }
-        disk.flush(written)?;
-        self.take(disk, std::mem::take(spare));
+        // The beginning of a file goes with its first block, so that no crash leaves it without a state.
+        if disk.rest.len() > FRONT_MAX_BYTES {
+            disk.flush(written)?;
+        }
+        self.take(disk, spare);
         disk.flush(written)?;
         *spare = std::mem::take(&mut disk.rest);
         Ok(())
     }
 
     /// Takes what waits as the next block.
-    fn take(&self, disk: &mut Disk, spare: Vec<u8>) {
+    fn take(&self, disk: &mut Disk, spare: &mut Vec<u8>) {
         let mut buffer = lock(&self.buffer);
-        let mut block = std::mem::replace(&mut buffer.bytes, spare);
+        let mut block = std::mem::replace(&mut buffer.bytes, std::mem::take(spare));
         disk.counted += std::mem::take(&mut buffer.counted);
         drop(buffer);
         if !block.is_empty() {
             block::complete(&mut block, disk.next_block);
             disk.next_block = disk.next_block.wrapping_add(1);
         }
-        disk.rest = block;
+        if disk.rest.is_empty() {
+            disk.rest = block;
+        } else {
+            disk.rest.extend_from_slice(&block);
+        }
+    }
+
+    /// Sees to it that the file is at its path, whether there is something to be written or not.
+    pub(super) fn check(&self, disk: &mut Disk) -> io::Result<()> {
+        disk.open(self)?;
+        self.look(disk)
     }
 
     /// Compares what stands at the path with what was written, and mends what is not as it should be.
@@ -338,7 +360,7 @@ impl Disk {
     /// Opens the file, and makes it where it is new. What is to be written first goes in front of the rest.
     fn open(&mut self, spool: &SpoolFile) -> io::Result<()> {
         if self.file.is_none() {
-            let is_new = self.length.is_none() && self.opening != Some(OpeningCause::Resumed);
+            let is_new = self.length.is_none();
             let mut options = OpenOptions::new();
             options.create_new(is_new).append(true).read(true).mode(0o600);
             let opened = match options.open(&spool.path) {

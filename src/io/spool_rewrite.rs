@@ -276,6 +276,7 @@ fn rewrite(
     if let Some(until) = disk.rewritten_until.filter(|until| *until > begun) {
         return Ok(Done::Later(until));
     }
+    file.check(&mut disk)?;
     let round = disk.used;
     let write = |disk: &mut Disk| {
         let mut written = file.write(disk, &mut Vec::new(), round);
