@@ -135,7 +135,7 @@ impl Call {
             unrecorded: 0,
             ..counts
         });
-        let (connection, metadata) = (self.connection.next_part(now), self.metadata.latest());
+        let (connection, metadata) = (self.connection.next_part(now), self.metadata.latest().counted());
         Self { connection, metadata, counts, ..self.clone() }
     }
 
@@ -251,7 +251,7 @@ impl Call {
         let State { claims, metadata, redactions, counts, declared_together, ports } = state;
         self.connection.claims_mut().restore(claims);
         (self.redactions, self.counts, self.declared_together) = (redactions, counts, declared_together);
-        (self.metadata, self.ports) = (metadata, ports);
+        (self.metadata, self.ports) = (metadata.counted(), ports);
     }
 
     /// What may be kept of a packet that lies in a time that is taken out, although it was kept; or of one that comes behind

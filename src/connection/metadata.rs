@@ -2,7 +2,8 @@
 //!
 //! Later values win, key by key; `labels` merge one level deeper. The keys that the daemon understands are taken
 //! out if they have the right form; everything else is kept as given. The whole is bounded by [`MAX_BYTES`], so that
-//! a gateway that sends ever new keys cannot fill the memory. What a payload type means holds from the moment at which it was
+//! a gateway that sends ever new keys cannot fill the memory. Merging an object takes time by its own size and that of what it
+//! replaces, not by the size of all. What a payload type means holds from the moment at which it was
 //! said; what came before the first such moment is taken to mean the same.
 
 use std::collections::BTreeMap;
@@ -20,6 +21,8 @@ pub const MAX_BYTES: usize = 64 * 1024;
 const MEANINGS_MAX: usize = 64;
 /// The longest trace context that is believed: W3C has 55 characters in version 00.
 const TRACEPARENT_MAX_BYTES: usize = 256;
+/// What one meaning of a payload type amounts to.
+const MEANING_BYTES: usize = 64;
 
 /// The merged metadata of one connection.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -37,6 +40,9 @@ pub struct Metadata {
     /// The call's place in a distributed trace (W3C Trace Context).
     pub traceparent: Option<String>,
     payload_types: [BTreeMap<u8, Vec<Meaning>>; 2],
+    /// What it amounts to in all.
+    #[serde(skip)]
+    bytes: usize,
 }
 
 /// What a payload type means from some moment on.
@@ -75,37 +81,60 @@ impl Metadata {
         scope: Scope,
         object: &Map<String, Value>,
     ) -> Result<(), MetadataFull> {
-        let mut merged = self.clone();
-        merged.apply(received, scope, object);
-        if merged.size_bytes() > MAX_BYTES {
+        let (mut added, mut replaced) = (0, 0);
+        for (key, value) in object {
+            let (new, old) = self.sizes(scope, key, value);
+            added += new;
+            replaced += old;
+        }
+        let bytes = (self.bytes + added).saturating_sub(replaced);
+        if bytes > MAX_BYTES {
             return Err(MetadataFull);
         }
-        *self = merged;
+        self.bytes = bytes;
+        self.apply(received, scope, object);
         Ok(())
+    }
+
+    /// What a key and its value amount to, and what it replaces.
+    fn sizes(&self, scope: Scope, key: &str, value: &Value) -> (usize, usize) {
+        let text = |old: &Option<String>| old.as_ref().map_or(0, |old| key.len() + size_bytes(old));
+        let whole = key.len() + size_bytes(value);
+        match Known::of(key, value) {
+            Some(Known::ConversationId(_)) => (whole, text(&self.conversation_id)),
+            Some(Known::Tenant(_)) => (whole, text(&self.tenant)),
+            Some(Known::Traceparent(_)) => (whole, text(&self.traceparent)),
+            Some(Known::Consent(_)) => {
+                (whole, self.consent.as_ref().map_or(0, |old| key.len() + size_bytes(old)))
+            }
+            // Each may be another meaning than the last, or one more.
+            Some(Known::PayloadTypes(maps)) => (maps.len() * scope.channels().count() * MEANING_BYTES, 0),
+            Some(Known::Labels(labels)) => sizes_in(&self.labels, labels.iter()),
+            Some(Known::Command) => (0, 0),
+            None => sizes_in(&self.meta, std::iter::once((&key.to_owned(), value))),
+        }
     }
 
     fn apply(&mut self, received: Wall, scope: Scope, object: &Map<String, Value>) {
         for (key, value) in object {
-            match (key.as_str(), value) {
-                ("conversation_id", Value::String(id)) if is_name(id) => {
-                    self.conversation_id = Some(id.clone());
+            match Known::of(key, value) {
+                Some(Known::ConversationId(id)) => self.conversation_id = Some(id.to_owned()),
+                Some(Known::Tenant(tenant)) => self.tenant = Some(tenant.to_owned()),
+                Some(Known::Traceparent(trace)) => self.traceparent = Some(trace.to_owned()),
+                Some(Known::Consent(consent)) => self.consent = Some(consent.clone()),
+                Some(Known::PayloadTypes(maps)) => {
+                    let (counted, added) = (
+                        maps.len() * scope.channels().count(),
+                        self.map_payload_types(received, scope, maps),
+                    );
+                    // What was no news takes no room.
+                    self.bytes = self.bytes.saturating_sub(counted.saturating_sub(added) * MEANING_BYTES);
                 }
-                ("tenant", Value::String(tenant)) if is_name(tenant) => self.tenant = Some(tenant.clone()),
-                ("payload_types", Value::Object(maps)) => self.map_payload_types(received, scope, maps),
-                ("consent", Value::Object(consent)) => self.consent = Some(consent.clone()),
-                ("traceparent", Value::String(trace))
-                    if is_name(trace) && trace.len() <= TRACEPARENT_MAX_BYTES =>
-                {
-                    self.traceparent = Some(trace.clone());
-                }
-                ("record", Value::Bool(_)) => {}
-                ("labels", Value::Object(labels)) => {
+                Some(Known::Labels(labels)) => {
                     self.labels.extend(labels.iter().map(|(name, label)| (name.clone(), label.clone())));
                 }
-                ("reopen", Value::Bool(_)) => {}
-                _ => {
-                    self.meta.insert(key.clone(), value.clone());
-                }
+                Some(Known::Command) => {}
+                None => drop(self.meta.insert(key.clone(), value.clone())),
             }
         }
     }
@@ -150,7 +179,9 @@ impl Metadata {
         }
     }
 
-    fn map_payload_types(&mut self, from: Wall, scope: Scope, maps: &Map<String, Value>) {
+    /// Returns how many meanings there are more.
+    fn map_payload_types(&mut self, from: Wall, scope: Scope, maps: &Map<String, Value>) -> usize {
+        let mut added = 0;
         for (number, text) in maps {
             let number = number.parse::<u8>().ok().filter(|number| *number < 128);
             let map = text.as_str().and_then(|text| Rtpmap::parse(text).ok());
@@ -161,16 +192,84 @@ impl Metadata {
                 match said.last_mut() {
                     Some(last) if last.rtpmap == rtpmap => {}
                     Some(last) if is_full => last.rtpmap = rtpmap,
-                    _ => said.push(Meaning { from, rtpmap }),
+                    _ => {
+                        said.push(Meaning { from, rtpmap });
+                        added += 1;
+                    }
                 }
             }
         }
+        added
     }
 
-    fn size_bytes(&self) -> usize {
-        let mut size = Size(0);
-        serde_json::to_writer(&mut size, self).map_or(usize::MAX, |()| size.0)
+    /// The same, that knows again what it amounts to: a note of it does not say so.
+    #[must_use]
+    pub fn counted(mut self) -> Self {
+        let texts = [
+            ("conversation_id", &self.conversation_id),
+            ("tenant", &self.tenant),
+            ("traceparent", &self.traceparent),
+        ];
+        let texts = texts.iter().filter_map(|(key, text)| Some(key.len() + size_bytes(text.as_ref()?)));
+        let texts: usize = texts.sum();
+        let consent = self.consent.as_ref().map_or(0, |consent| "consent".len() + size_bytes(consent));
+        let objects: usize =
+            [&self.labels, &self.meta].map(|object| sizes_in(&Map::new(), object.iter()).0).iter().sum();
+        let meanings: usize = self.payload_types.iter().flat_map(BTreeMap::values).map(Vec::len).sum();
+        self.bytes = texts + consent + objects + meanings * MEANING_BYTES;
+        self
     }
+}
+
+/// A key that the daemon understands, with a value of the right form.
+enum Known<'a> {
+    ConversationId(&'a str),
+    Tenant(&'a str),
+    Traceparent(&'a str),
+    Consent(&'a Map<String, Value>),
+    PayloadTypes(&'a Map<String, Value>),
+    Labels(&'a Map<String, Value>),
+    /// Not kept: `reopen`, `record`.
+    Command,
+}
+
+impl<'a> Known<'a> {
+    fn of(key: &str, value: &'a Value) -> Option<Self> {
+        match (key, value) {
+            ("conversation_id", Value::String(id)) if is_name(id) => Some(Self::ConversationId(id)),
+            ("tenant", Value::String(tenant)) if is_name(tenant) => Some(Self::Tenant(tenant)),
+            ("traceparent", Value::String(trace))
+                if is_name(trace) && trace.len() <= TRACEPARENT_MAX_BYTES =>
+            {
+                Some(Self::Traceparent(trace))
+            }
+            ("consent", Value::Object(consent)) => Some(Self::Consent(consent)),
+            ("payload_types", Value::Object(maps)) => Some(Self::PayloadTypes(maps)),
+            ("labels", Value::Object(labels)) => Some(Self::Labels(labels)),
+            ("reopen" | "record", Value::Bool(_)) => Some(Self::Command),
+            _ => None,
+        }
+    }
+}
+
+/// What entries amount to, and what they replace in an object.
+fn sizes_in<'a>(
+    object: &Map<String, Value>,
+    entries: impl Iterator<Item = (&'a String, &'a Value)>,
+) -> (usize, usize) {
+    let (mut added, mut replaced) = (0, 0);
+    for (key, value) in entries {
+        added += key.len() + size_bytes(value);
+        replaced += object.get(key).map_or(0, |old| key.len() + size_bytes(old));
+    }
+    (added, replaced)
+}
+
+fn size_bytes(value: &impl Serialize) -> usize {
+    // Quotes, colon and comma of a key, too.
+    const AROUND: usize = 4;
+    let mut size = Size(AROUND);
+    serde_json::to_writer(&mut size, value).map_or(usize::MAX, |()| size.0)
 }
 
 /// Counts what is written.
@@ -250,7 +349,7 @@ mod tests {
         metadata.merge(Wall(5), Scope::Channel(Channel::Caller), &object(said)).unwrap();
         assert_eq!(metadata.meta, object(r#"{"z":[1]}"#));
         let noted = serde_json::to_string(&metadata).unwrap();
-        assert_eq!(serde_json::from_str::<Metadata>(&noted).unwrap(), metadata);
+        assert_eq!(serde_json::from_str::<Metadata>(&noted).unwrap().counted(), metadata);
     }
 
     #[test]
@@ -267,5 +366,20 @@ mod tests {
         assert_eq!([50, 500].map(|at| codec(&latest, at)), [Codec::Pcmu; 2]);
         metadata.correct(&latest);
         assert_eq!(codec(&metadata, 50), Codec::L16, "the history is kept");
+    }
+
+    #[test]
+    fn what_it_amounts_to_is_known_after_any_merges() {
+        let mut metadata = Metadata::default();
+        let texts = [
+            r#"{"conversation_id":"a","x":1,"labels":{"a":"1"}}"#,
+            r#"{"conversation_id":"longer","x":{"y":[1,2,3]},"labels":{"a":"22","b":"3"},"tenant":7}"#,
+            r#"{"payload_types":{"96":"opus/48000/2","97":"nonsense"},"consent":{"a":1},"tenant":"t"}"#,
+            r#"{"payload_types":{"96":"opus/48000/2","0":"PCMU/8000"},"traceparent":"00-1","x":null}"#,
+        ];
+        for text in texts.iter().chain(&texts) {
+            metadata.merge(Wall(5), Scope::Whole, &object(text)).unwrap();
+            assert_eq!(metadata.clone().counted(), metadata, "{text}");
+        }
     }
 }

@@ -150,7 +150,7 @@ impl SpoolFile {
         // One that is gone already is missed when it is opened.
         let found = fs::metadata(&spool.path);
         let mut disk = lock(&spool.disk);
-        disk.length = Some(found.as_ref().map_or(1, std::fs::Metadata::len));
+        disk.length = Some(found.as_ref().map_or(1, |found| found.len()));
         disk.identity = found.map_or((0, 0), |found| (found.dev(), found.ino()));
         drop(disk);
         spool

@@ -368,9 +368,10 @@ impl Ledger {
         }
         self.declared_together = state.declared_together.or(self.declared_together);
         if is_first {
-            self.metadata = state.metadata;
+            self.metadata = state.metadata.counted();
         } else {
             self.metadata.correct(&state.metadata);
+            self.metadata = std::mem::take(&mut self.metadata).counted();
         }
         self.restore_pauses(state.claims, when, is_first);
     }
