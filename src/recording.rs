@@ -251,7 +251,7 @@ struct Stretch {
 /// The stretches in which a channel was paused, in order. The last one may have no end.
 fn paused_stretches(ledger: &Ledger, channel: Channel, ai_offset_ms: i64) -> Vec<Stretch> {
     let offset_us = if channel == Channel::Ai { ai_offset_ms.saturating_mul(1000) } else { 0 };
-    let spans = ledger.pauses[channel.index()].iter();
+    let spans = ledger.pauses[channel.index()].all().iter();
     let mut stretches: Vec<Stretch> = spans
         .map(|span| Stretch {
             from: span.from.at.plus_us(offset_us),
@@ -271,14 +271,16 @@ fn leave_out_paused(packets: &mut Vec<Placed>, lengths: &[Rx], stretches: &mut [
     }
     let position = |at: Wall| Samples48k::from_us(at.0.saturating_sub(origin.0)).0;
     let wall = |at: i64| origin.plus_us(Samples48k(at).to_us());
-    // What pauses of both reasons leave: where one is in another, it has no edges of its own.
+    // What pauses of both reasons leave: where one is in another, it has no edges of its own. And which of them each is in.
     let mut edges: Vec<(i64, i64)> = Vec::new();
+    let mut edge_of = Vec::with_capacity(stretches.len());
     for stretch in stretches.iter() {
         let (from, to) = (position(stretch.from), stretch.to.map_or(i64::MAX, position));
         match edges.last_mut() {
             Some(last) if from <= last.1 => last.1 = last.1.max(to),
             _ => edges.push((from, to)),
         }
+        edge_of.push(edges.len() - 1);
     }
     let mut begins_at = vec![i64::MAX; edges.len()];
     let mut ends_at = vec![i64::MIN; edges.len()];
@@ -300,18 +302,14 @@ fn leave_out_paused(packets: &mut Vec<Placed>, lengths: &[Rx], stretches: &mut [
         }
         is_behind
     });
-    for ((from, to), (begins, ends)) in edges.iter().zip(begins_at.iter().zip(&ends_at)) {
-        for stretch in stretches.iter_mut() {
-            let (own_from, own_to) = (position(stretch.from), stretch.to.map_or(i64::MAX, position));
-            if own_to < *from || own_from > *to {
-                continue;
-            }
-            if own_from < *ends {
-                stretch.from = wall(*ends);
-            }
-            if own_to > *begins {
-                stretch.to = Some(wall(*begins).max(stretch.from));
-            }
+    for (stretch, edge) in stretches.iter_mut().zip(edge_of) {
+        let (begins, ends) = (begins_at[edge], ends_at[edge]);
+        let (own_from, own_to) = (position(stretch.from), stretch.to.map_or(i64::MAX, position));
+        if own_from < ends {
+            stretch.from = wall(ends);
+        }
+        if own_to > begins {
+            stretch.to = Some(wall(begins).max(stretch.from));
         }
     }
 }

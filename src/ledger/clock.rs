@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use super::{Ledger, Moment, Payload};
+use super::{Ledger, Moment, PauseSpans, Payload};
 use crate::time::Wall;
 use crate::timeline::{Report, Rx};
 
@@ -112,12 +112,7 @@ impl Ledger {
     /// All that happened beside audio.
     fn moments(&mut self) -> impl Iterator<Item = &mut Moment> {
         let marks = self.marks.iter_mut().map(|mark| &mut mark.when);
-        let pauses = self
-            .pauses
-            .iter_mut()
-            .flatten()
-            .flat_map(|span| [Some(&mut span.from), span.to.as_mut()])
-            .flatten();
+        let pauses = self.pauses.iter_mut().flat_map(PauseSpans::moments);
         let heard = self.channels.iter_mut().flat_map(|ledger| &mut ledger.heard);
         marks.chain(pauses).chain(&mut self.clears).chain(heard.map(|(when, _)| when))
     }

@@ -27,7 +27,7 @@ use crate::spool::scan::Located;
 use crate::spool::{BODY_OFFSET, Header, RecordKind, SealCause};
 use crate::time::{Mono, Wall};
 use crate::timeline::{Report, Rx, RxKind};
-pub use pause::{PauseReason, PauseSpan};
+pub use pause::{PauseReason, PauseSpan, PauseSpans};
 pub use payload::{Payload, format_of};
 use payload::{enter_block, settle};
 
@@ -49,7 +49,7 @@ pub struct Ledger {
     /// MARK frames, and DTMF.
     pub marks: Vec<Mark>,
     /// The times of caller and AI that are not kept.
-    pub pauses: [Vec<PauseSpan>; 2],
+    pub pauses: [PauseSpans; 2],
     /// CLEAR, in order.
     pub clears: Vec<Moment>,
     /// Why the connection was closed; `None` if the file has no SEAL.

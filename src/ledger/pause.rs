@@ -28,12 +28,61 @@ pub struct PauseSpan {
     pub reason: PauseReason,
 }
 
+/// The times of a channel that are not kept, in the order in which they began to be told.
+#[derive(Clone, Debug, Default)]
+pub struct PauseSpans {
+    all: Vec<PauseSpan>,
+    /// Those that have not ended, for either reason.
+    standing: [Option<usize>; 2],
+}
+
+impl PauseSpans {
+    /// All of them.
+    #[must_use]
+    pub fn all(&self) -> &[PauseSpan] {
+        &self.all
+    }
+
+    /// When they began and ended, to be brought to another clock.
+    pub(super) fn moments(&mut self) -> impl Iterator<Item = &mut Moment> {
+        self.all.iter_mut().flat_map(|span| [Some(&mut span.from), span.to.as_mut()]).flatten()
+    }
+
+    fn standing(&mut self, reason: PauseReason) -> &mut Option<usize> {
+        match reason {
+            PauseReason::Paused => &mut self.standing[0],
+            PauseReason::NotWanted => &mut self.standing[1],
+        }
+    }
+
+    fn begin(&mut self, from: Moment, mode: PauseMode, reason: PauseReason, begun: Begun) {
+        let new = PauseSpan { from, to: None, mode, reason };
+        match (begun, *self.standing(reason)) {
+            (Begun::Same, _) => return,
+            (Begun::Earlier, Some(at)) => {
+                self.all[at] = new;
+                return;
+            }
+            (Begun::OtherMode, Some(_)) => self.end(from, reason),
+            _ => {}
+        }
+        *self.standing(reason) = Some(self.all.len());
+        self.all.push(new);
+    }
+
+    fn end(&mut self, to: Moment, reason: PauseReason) {
+        if let Some(at) = self.standing(reason).take() {
+            self.all[at].to = Some(to);
+        }
+    }
+}
+
 impl Ledger {
     pub(super) fn begin_pause(&mut self, scope: Scope, when: Moment, mode: PauseMode) {
         let moments = self.by_packets(when);
         let begun = self.claims.begin_pause(when.stamp(), scope, mode);
         for ((spans, begun), when) in self.pauses.iter_mut().zip(begun).zip(moments) {
-            begin(spans, when, mode, PauseReason::Paused, begun);
+            spans.begin(when, mode, PauseReason::Paused, begun);
         }
     }
 
@@ -42,7 +91,7 @@ impl Ledger {
         let ended = self.claims.end_pause(when.stamp(), scope);
         for ((spans, has_ended), when) in self.pauses.iter_mut().zip(ended).zip(moments) {
             if has_ended {
-                end(spans, when, PauseReason::Paused);
+                spans.end(when, PauseReason::Paused);
             }
         }
     }
@@ -52,9 +101,9 @@ impl Ledger {
         let is_news = self.claims.decide(when.stamp(), is_recorded);
         for (spans, when) in self.pauses.iter_mut().zip(moments).filter(|_| is_news) {
             if is_recorded {
-                end(spans, when, PauseReason::NotWanted);
+                spans.end(when, PauseReason::NotWanted);
             } else {
-                begin(spans, when, PauseMode::Silence, PauseReason::NotWanted, Begun::New);
+                spans.begin(when, PauseMode::Silence, PauseReason::NotWanted, Begun::New);
             }
         }
     }
@@ -72,13 +121,13 @@ impl Ledger {
             let spans = &mut self.pauses[channel.index()];
             let noted = self.claims.standing(channel);
             for (standing, reason) in noted.into_iter().zip([PauseReason::Paused, PauseReason::NotWanted]) {
-                let is_open = open(spans, reason).is_some();
+                let is_open = spans.standing(reason).is_some();
                 match standing {
                     Some(standing) if !is_open => {
                         let from = if is_first { moment_of(standing) } else { when };
-                        begin(spans, from, standing.mode, reason, Begun::New);
+                        spans.begin(from, standing.mode, reason, Begun::New);
                     }
-                    None if is_open => end(spans, when, reason),
+                    None if is_open => spans.end(when, reason),
                     _ => {}
                 }
             }
@@ -107,32 +156,6 @@ impl Ledger {
                 self.has_paused = true;
             }
         }
-    }
-}
-
-fn open(spans: &mut [PauseSpan], reason: PauseReason) -> Option<&mut PauseSpan> {
-    spans.iter_mut().rev().find(|span| span.reason == reason).filter(|span| span.to.is_none())
-}
-
-fn begin(spans: &mut Vec<PauseSpan>, from: Moment, mode: PauseMode, reason: PauseReason, begun: Begun) {
-    let new = PauseSpan { from, to: None, mode, reason };
-    match begun {
-        Begun::Same => {}
-        Begun::Earlier => match open(spans, reason) {
-            Some(span) => *span = new,
-            None => spans.push(new),
-        },
-        Begun::OtherMode => {
-            end(spans, from, reason);
-            spans.push(new);
-        }
-        Begun::New => spans.push(new),
-    }
-}
-
-fn end(spans: &mut [PauseSpan], to: Moment, reason: PauseReason) {
-    if let Some(span) = open(spans, reason) {
-        span.to = Some(to);
     }
 }
 
