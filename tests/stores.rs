@@ -57,7 +57,11 @@ fn a_call_is_published_whole_and_described_and_a_taken_name_gets_a_number() {
         let mut gateway = Gateway::connect(&place, &daemon, Socket::UnixStream);
         gateway.play("c 1~\u{e9}", CALLER, &Sender::new(1).packets(&payloads));
         gateway.play("c 1~\u{e9}", AI, &Sender::new(2).packets(&payloads[..50]));
-        let meta = json!({ "conversation_id": "same", "tenant": "x  %\u{e9}" });
+        let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let consent = json!({ "by": "key 1" });
+        let meta = json!({
+            "conversation_id": "same", "tenant": "x  %\u{e9}", "consent": consent, "traceparent": trace,
+        });
         gateway.meta("c 1~\u{e9}", &meta);
         gateway.end("c 1~\u{e9}");
         let manifest = cloud.manifest("conversation_same_merged.json");
@@ -68,12 +72,17 @@ fn a_call_is_published_whole_and_described_and_a_taken_name_gets_a_number() {
         assert_eq!(manifest["file"]["crc32c"], format!("{:08x}", crc32c::crc32c(&stored.bytes)));
         assert_eq!(stored.content_type, "audio/ogg; codecs=opus");
         assert!(recording(&place, &stored.bytes).sounds(0) == sounds_in(&payloads), "to the byte");
+        assert_eq!((&manifest["consent"], &manifest["traceparent"]), (&consent, &json!(trace)));
+        assert_eq!(manifest["meta"], json!({}));
         let labels = [
             ("connection", "c%201~%C3%A9"),
+            ("consent", r#"{"by":"key%201"}"#),
             ("conversation", "same"),
             ("duration", "4.000"),
             ("outcome", "ok"),
+            ("recording", manifest["recording_id"].as_str().unwrap()),
             ("tenant", "x%20%20%25%C3%A9"),
+            ("traceparent", trace),
         ];
         let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned()));
         assert_eq!(stored.labels, BTreeMap::from(labels), "{}", cloud.name());
