@@ -15,12 +15,12 @@ use std::time::Duration;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, info};
 
 use super::awaited::{Awaited, Hold};
 use super::clock::Clock;
 use super::gate::{Gate, Via};
-use super::log::{DropLog, chain};
+use super::log::DropLog;
 use super::random::draw;
 use super::slot::{Slot, SlotState, Timer};
 use super::spool_dir::SpoolDir;
@@ -80,9 +80,9 @@ pub struct Ingest {
     timers: Mutex<BinaryHeap<Reverse<Timer>>>,
     pub(super) open: AtomicUsize,
     /// The spool's disk has too little room for new connections.
-    is_disk_low: AtomicBool,
+    pub(super) is_disk_low: AtomicBool,
     /// Another process has the spool directory.
-    is_spool_contested: AtomicBool,
+    pub(super) is_spool_contested: AtomicBool,
     pub(super) is_stopping: AtomicBool,
     /// Cancelled when no new connections are to be taken any more, and the end of the open ones is waited for.
     pub(super) draining: CancellationToken,
@@ -499,37 +499,6 @@ impl Ingest {
     #[must_use]
     pub fn wall(&self) -> Wall {
         self.clock.wall()
-    }
-
-    /// Looks at the free space of the spool's disk, and refuses new connections while there is too little.
-    pub fn watch_disk(&self, min_free_bytes: u64) {
-        self.keep_spool();
-        let Ok(free_bytes) = self.spool.free_bytes() else { return };
-        let is_low = free_bytes < min_free_bytes;
-        if self.is_disk_low.swap(is_low, Ordering::Relaxed) != is_low {
-            let path = self.spool.path().display();
-            if is_low {
-                warn!(%path, free_bytes, min_free_bytes, "spool disk is low, new connections are refused");
-            } else {
-                info!(%path, free_bytes, "spool disk has room again");
-            }
-        }
-    }
-
-    /// Sees to it that the spool directory is there, and nobody else's.
-    fn keep_spool(&self) {
-        let path = self.spool.path().display();
-        match self.spool.keep() {
-            Ok(false) => self.is_spool_contested.store(false, Ordering::Relaxed),
-            Ok(true) => {
-                error!(%path, "the spool directory or its lock was removed or replaced, it is made anew: find out who did that");
-            }
-            Err(error) => {
-                if !self.is_spool_contested.swap(true, Ordering::Relaxed) {
-                    error!(%path, error = chain(&error), "the spool directory is not this process's any more: stop the other one");
-                }
-            }
-        }
     }
 
     /// The metrics that this counts into.
