@@ -1,11 +1,13 @@
 //! The `sidetape` program: parses the command line, runs one command, and turns its end into an exit status:
 //! 0 good, 1 failed, 2 wrong usage or configuration.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
 use sidetape::commands::{Cli, Command};
 use sidetape::config::Faults;
+use sidetape::io::log;
 
 /// Threads for work that blocks, beside one a core that finishes recordings: two stretches or manifests of live calls,
 /// their delivery, a scrape or list, the stop. Without a limit churn adds one after the other, each with its memory, up to tokio's 512.
@@ -18,17 +20,23 @@ const STACK_BYTES: usize = 8 << 20;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = run(cli.command);
+    log::flush();
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is::<Faults>() => {
-            eprintln!("{error}");
+            say(&format!("{error}"));
             ExitCode::from(2)
         }
         Err(error) => {
-            eprintln!("sidetape: {error:#}");
+            say(&format!("sidetape: {error:#}"));
             ExitCode::FAILURE
         }
     }
+}
+
+/// Writes to standard error, where `eprintln` would panic if that takes nothing.
+fn say(text: &str) {
+    drop(writeln!(std::io::stderr(), "{text}"));
 }
 
 fn run(command: Command) -> anyhow::Result<()> {

@@ -9,9 +9,11 @@ use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use sidetape::config::RecordingFormat::Lossless;
 use sidetape::io::finish::Finisher;
@@ -374,4 +376,42 @@ fn a_flood_of_hostile_datagrams_stays_within_its_memory_and_touches_no_call() {
     println!("{count} hostile datagrams: {memory_mib} MiB at most; {received}");
     assert!(memory_mib < 512, "{memory_mib} MiB");
     assert!(place.recording_of(&manifest).sounds(0) == sounds_in(&payloads), "each packet, as it came");
+}
+
+#[test]
+fn a_log_that_cannot_be_written_costs_neither_the_daemon_nor_a_call() {
+    let full = || Stdio::from(std::fs::File::options().write(true).open("/dev/full").unwrap());
+    let without_reader = || {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        Stdio::from(writer)
+    };
+    // Its reader reads nothing, and debug lines fill it.
+    let (stuck, stuck_writer) = std::io::pipe().unwrap();
+    let outs: [Stdio; 3] = [full(), without_reader(), stuck_writer.into()];
+    for (out, how) in outs.into_iter().zip(["a full disk", "no reader", "a reader that reads nothing"]) {
+        let place = Place::new().with("AUDIO_LOG", "trace").with("AUDIO_UDP_LISTEN", "");
+        let mut child =
+            place.command("serve").stdin(Stdio::null()).stdout(Stdio::null()).stderr(out).spawn().unwrap();
+        let stream = wait_for("the socket", || UnixStream::connect(place.stream()).ok());
+        let payloads = voice(MUSIC, 150.0, 100);
+        let send = |frame: &[u8]| {
+            let length = u16::try_from(frame.len()).unwrap().to_be_bytes();
+            (&stream).write_all(&[&length, frame].concat()).unwrap();
+        };
+        for n in 0..40 {
+            let id = format!("call {n} {}", "x".repeat(90));
+            for packet in Sender::new(1).packets(&payloads) {
+                send(&frame(kind::RTP, CALLER, packet.at_us, id.as_bytes(), &packet.rtp));
+            }
+            send(&frame(kind::END, WHOLE, 0, id.as_bytes(), b""));
+        }
+        wait_for(how, || (place.manifests().len() == 40).then_some(()));
+        assert!(place.manifests().iter().all(|manifest| manifest["outcome"] == "ok"), "{how}");
+        assert!(child.try_wait().unwrap().is_none(), "{how}");
+        kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+        let status = wait_for("its end", || child.try_wait().unwrap());
+        assert!(status.success(), "{how}: {status}");
+    }
+    drop(stuck);
 }

@@ -1,12 +1,13 @@
 //! The log: how it is set up, and how dropped frames are kept from flooding it.
 
 use std::io::IsTerminal;
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use tracing::warn;
 use tracing_subscriber::EnvFilter;
 
+use super::log_writer::LogWriter;
 use super::spool_writer::lock;
 use crate::config::{Config, Fault, LogFormat};
 use crate::metrics::DropReason;
@@ -15,15 +16,25 @@ use crate::time::Mono;
 /// Each kind of refusal is reported at most this often.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 
+/// How long the end of the process waits for the last lines.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
+/// The way to standard error.
+static WRITER: OnceLock<LogWriter> = OnceLock::new();
+
 /// Sets up the log on standard error. Called once, by a command.
 ///
 /// # Errors
 /// A [`Fault`] where the filter cannot be parsed.
 pub fn set_up(config: &Config) -> Result<(), Fault> {
     let filter = parse_filter(&config.log)?;
+    let writer = match LogWriter::start(std::io::stderr()) {
+        Ok(writer) => WRITER.get_or_init(|| writer).clone(),
+        // A system without a thread to give will not let a daemon start either.
+        Err(_) => LogWriter::default(),
+    };
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(writer)
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal());
     // A log that was set up before, as in tests, stays as it is.
@@ -35,6 +46,13 @@ pub fn set_up(config: &Config) -> Result<(), Fault> {
         tracing::debug!("the log was set up before");
     }
     Ok(())
+}
+
+/// Waits for the last lines to be written, a second at most.
+pub fn flush() {
+    if let Some(writer) = WRITER.get() {
+        writer.flush(FLUSH_PATIENCE);
+    }
 }
 
 /// Lets panics be lines of the log like any other, instead of text beside it.

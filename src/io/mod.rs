@@ -12,6 +12,7 @@ pub mod ingest;
 pub mod listen;
 pub mod live;
 pub mod log;
+mod log_writer;
 mod ogg_file;
 pub mod outbox;
 mod payloads;
