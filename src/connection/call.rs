@@ -60,7 +60,7 @@ pub struct Counts {
 /// {"claims":{
 ///    "references":[true,false],"holds":1,
 ///    "pauses":[
-///      {"standing":{"from":5,"is_stamped":true,"mode":"silence","kept_until":null},
+///      {"standing":{"from":5,"is_stamped":true,"mode":"silence","kept":null},
 ///       "closed":[{"from":1,"to":2,"ended":3}],"last":{"received":4,"gateway":5},"kept_until":5},
 ///      {"standing":null,"closed":[],"last":null,"kept_until":null}],
 ///    "unwanted":[
@@ -77,7 +77,7 @@ pub struct Counts {
 ///  "ports":[20000,20002]}
 /// ```
 ///
-/// Lists of two are caller and AI. `pauses` are those of PAUSE, `unwanted` those of META `record`; `from`, `to`, `kept_until`
+/// Lists of two are caller and AI. `pauses` are those of PAUSE, `unwanted` those of META `record`; `from`, `to`, `kept`
 /// are by the packets' own time ([`super::pauses`]), and `skew` is what the gateway's clock is ahead. Names that are not
 /// known are passed over.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

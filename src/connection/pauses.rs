@@ -57,8 +57,8 @@ pub struct Standing {
     pub is_stamped: bool,
     /// What it leaves in the recording.
     pub mode: PauseMode,
-    /// Packets up to here were kept before it came, and are to be taken out.
-    kept_until: Option<Wall>,
+    /// Times of which something was kept before it came, and is to be taken out: the first and the last.
+    kept: Option<(Wall, Wall)>,
 }
 
 /// A pause that is over.
@@ -151,18 +151,23 @@ impl Pauses {
         let from = self.own_of(at);
         let is_stamped = at.gateway.is_some();
         // A packet of the same stamp as a PAUSE behind it was spoken before.
-        let kept_until = self.kept_until.filter(|kept| is_stamped && from < *kept);
+        let kept = self.kept_until.filter(|kept| is_stamped && from < *kept).map(|kept| (from, kept));
         let begun = match self.standing {
             None => Begun::New,
             Some(standing) if from < standing.from && is_stamped => Begun::Earlier,
             Some(standing) if standing.mode != mode => {
-                self.close(from.max(standing.from), at.received);
+                self.close(from.max(standing.from), None, at.received);
                 Begun::OtherMode
             }
-            Some(_) => return Begun::Same,
+            Some(standing) => {
+                // The first has told no time, and this one does: one that reaches back.
+                let kept = if standing.is_stamped { standing.kept } else { joined(kept, standing.kept) };
+                self.standing = Some(Standing { kept, ..standing });
+                return Begun::Same;
+            }
         };
-        let kept_until = kept_until.max(self.standing.and_then(|standing| standing.kept_until));
-        self.standing = Some(Standing { from, is_stamped, mode, kept_until });
+        let kept = joined(kept, self.standing.and_then(|standing| standing.kept));
+        self.standing = Some(Standing { from, is_stamped, mode, kept });
         begun
     }
 
@@ -175,37 +180,45 @@ impl Pauses {
         if is_stamped && (1..=OVERTAKEN_MAX_US).contains(&early_us) {
             return false;
         }
-        // An older one that ends it all the same says no more than that it is over now.
-        self.close(if early_us > 0 { self.own_of(Stamp::received(at.received)) } else { to }, at.received);
+        // One without a time says no more than that it is over now, and so does an older one that ends it all the same.
+        let stamped = (at.gateway.is_some() && early_us <= 0).then_some(to);
+        let to = stamped.unwrap_or_else(|| self.own_of(Stamp::received(at.received)));
+        self.close(to, stamped, at.received);
         true
     }
 
     /// Whether something that was kept is to be taken out.
     #[must_use]
     pub fn takes_out(&self) -> bool {
-        !self.taken_out.is_empty() || self.standing.is_some_and(|standing| standing.kept_until.is_some())
+        !self.taken_out.is_empty() || self.standing.is_some_and(|standing| standing.kept.is_some())
     }
 
     /// The times of which all that was kept is to be taken out: in order, and none touches another.
     #[must_use]
     pub fn taken_out(&self) -> TakenOut {
-        let standing = self.standing.and_then(|standing| Some((standing.from, after(standing.kept_until?))));
+        let standing =
+            self.standing.and_then(|standing| standing.kept).map(|(from, last)| (from, after(last)));
         TakenOut::of(self.taken_out.iter().copied().chain(standing))
     }
 
     /// Takes the state that was noted, and goes on knowing what is still to be taken out.
     pub fn restore(&mut self, noted: Self) {
-        let taken_out = std::mem::take(&mut self.taken_out);
-        *self = Self { taken_out, ..noted };
+        let mut taken_out = std::mem::take(&mut self.taken_out);
+        let kept = self.standing.and_then(|standing| standing.kept);
+        *self = Self { taken_out: Vec::new(), ..noted };
+        // Whoever noted it has left it to the rewriter, who reads this.
+        match &mut self.standing {
+            Some(standing) => standing.kept = joined(kept, standing.kept),
+            None => taken_out.extend(kept.map(|(from, last)| (from, after(last)))),
+        }
+        self.taken_out = taken_out;
     }
 
     /// Notes that what is to be taken out is.
     pub fn note_taken_out(&mut self) {
         self.taken_out.clear();
-        if let Some(standing) = &mut self.standing
-            && standing.kept_until.take().is_some()
-        {
-            self.kept_until = self.kept_until.min(Some(standing.from));
+        if let Some(standing) = &mut self.standing {
+            standing.kept = None;
         }
     }
 
@@ -228,16 +241,25 @@ impl Pauses {
         }
     }
 
-    fn close(&mut self, to: Wall, ended: Wall) {
-        let Some(Standing { from, kept_until, .. }) = self.standing.take() else { return };
-        if let Some(kept_until) = kept_until
-            && from < to
-        {
-            self.taken_out.push((from, to.min(after(kept_until))));
+    /// Ends the pause that stands. What was kept before it came is taken out up to its end, if the gateway has said when
+    /// that was.
+    fn close(&mut self, to: Wall, stamped: Option<Wall>, ended: Wall) {
+        let Some(Standing { from, kept, .. }) = self.standing.take() else { return };
+        if let Some((first, last)) = kept {
+            let until = stamped.map_or(after(last), |to| to.min(after(last)));
+            self.taken_out.extend((first < until).then_some((first, until)));
         }
         if from < to {
             self.closed.push(Closed { from, to, ended });
         }
+    }
+}
+
+/// Times of which something was kept, as one.
+fn joined(one: Option<(Wall, Wall)>, other: Option<(Wall, Wall)>) -> Option<(Wall, Wall)> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some((one.0.min(other.0), one.1.max(other.1))),
+        (one, other) => one.or(other),
     }
 }
 
