@@ -274,10 +274,8 @@ impl SpoolFile {
         match found {
             Some((device, number, found)) if (device, number) == (dev, ino) => {
                 if found < length {
-                    self.report(
-                        "spool file was cut under a live call, what it had is lost",
-                        Some(length - found),
-                    );
+                    let (connection, path) = self.named();
+                    error!(?connection, %path, bytes = length - found, "spool file was cut under a live call, what it had is lost");
                     disk.begin_again();
                     self.describe_again(length - found);
                 }
@@ -287,7 +285,8 @@ impl SpoolFile {
             // It may be moved away, or have no name any more, and be there all the same.
             _ if disk.file.is_some() => self.copy_back(disk, found.is_some(), length),
             _ => {
-                self.report("spool file was removed under a live call, what it had is lost", Some(length));
+                let (connection, path) = self.named();
+                error!(?connection, %path, bytes = length, "spool file was removed under a live call, what it had is lost");
                 self.make_way(found.is_some())?;
                 (disk.length, disk.opening) = (None, Some(OpeningCause::MadeAnew));
                 disk.open(self)?;
@@ -310,10 +309,9 @@ impl SpoolFile {
         fs::rename(&temporary, &self.path)?;
         self.sync_dir()?;
         let lost = length.saturating_sub(copied);
-        self.report(
-            "spool file was removed under a live call, it is copied back",
-            (lost > 0).then_some(lost),
-        );
+        let (connection, path) = self.named();
+        let lost_bytes = (lost > 0).then_some(lost);
+        error!(?connection, %path, bytes = lost_bytes, "spool file was removed under a live call, it is copied back");
         disk.adopt(copy)?;
         disk.begin_again();
         if lost > 0 {
@@ -342,9 +340,9 @@ impl SpoolFile {
         });
     }
 
-    fn report(&self, what: &'static str, lost_bytes: Option<u64>) {
-        let (connection, path) = (self.header.connection.as_str(), self.path.display());
-        error!(?connection, %path, bytes = lost_bytes, "{what}");
+    /// How the log names it.
+    fn named(&self) -> (&str, std::path::Display<'_>) {
+        (self.header.connection.as_str(), self.path.display())
     }
 
     fn directory(&self) -> &Path {
