@@ -61,7 +61,7 @@ _sidetape() {
             return 0
             ;;
         sidetape__subcmd__check)
-            opts="-h --cache-enabled --storage-type --storage-path --backup-storage-type --backup-storage-path --backup-after-secs --object-key --spool-dir --udp-listen --allow-remote --tap-key --unix-dgram --unix-stream --unix-allow-uids --http-listen --http-token --rtp-ports --format --tail-ms --keep-channels --left-gain-db --right-gain-db --ai-offset-ms --retention-secs --sweep-interval-secs --linger-ms --resume-secs --spool-fsync-ms --silence-alert-secs --max-connections --max-duration-secs --min-free-bytes --shutdown-secs --on-stop --log --log-format --help"
+            opts="-h --cache-enabled --storage-type --storage-path --backup-storage-type --backup-storage-path --backup-after-secs --object-key --spool-dir --udp-listen --allow-remote --tap-key --unix-dgram --unix-stream --unix-allow-uids --http-listen --http-token --rtp-ports --record --dtmf --format --tail-ms --keep-channels --left-gain-db --right-gain-db --ai-offset-ms --retention-secs --sweep-interval-secs --linger-ms --resume-secs --spool-fsync-ms --silence-alert-secs --max-connections --max-duration-secs --min-free-bytes --shutdown-secs --on-stop --log --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -132,6 +132,14 @@ _sidetape() {
                     return 0
                     ;;
                 --rtp-ports)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --record)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --dtmf)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -315,7 +323,7 @@ _sidetape() {
             return 0
             ;;
         sidetape__subcmd__recover)
-            opts="-h --cache-enabled --storage-type --storage-path --backup-storage-type --backup-storage-path --backup-after-secs --object-key --spool-dir --udp-listen --allow-remote --tap-key --unix-dgram --unix-stream --unix-allow-uids --http-listen --http-token --rtp-ports --format --tail-ms --keep-channels --left-gain-db --right-gain-db --ai-offset-ms --retention-secs --sweep-interval-secs --linger-ms --resume-secs --spool-fsync-ms --silence-alert-secs --max-connections --max-duration-secs --min-free-bytes --shutdown-secs --on-stop --log --log-format --help"
+            opts="-h --cache-enabled --storage-type --storage-path --backup-storage-type --backup-storage-path --backup-after-secs --object-key --spool-dir --udp-listen --allow-remote --tap-key --unix-dgram --unix-stream --unix-allow-uids --http-listen --http-token --rtp-ports --record --dtmf --format --tail-ms --keep-channels --left-gain-db --right-gain-db --ai-offset-ms --retention-secs --sweep-interval-secs --linger-ms --resume-secs --spool-fsync-ms --silence-alert-secs --max-connections --max-duration-secs --min-free-bytes --shutdown-secs --on-stop --log --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -386,6 +394,14 @@ _sidetape() {
                     return 0
                     ;;
                 --rtp-ports)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --record)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --dtmf)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -511,7 +527,7 @@ _sidetape() {
             return 0
             ;;
         sidetape__subcmd__serve)
-            opts="-h --cache-enabled --storage-type --storage-path --backup-storage-type --backup-storage-path --backup-after-secs --object-key --spool-dir --udp-listen --allow-remote --tap-key --unix-dgram --unix-stream --unix-allow-uids --http-listen --http-token --rtp-ports --format --tail-ms --keep-channels --left-gain-db --right-gain-db --ai-offset-ms --retention-secs --sweep-interval-secs --linger-ms --resume-secs --spool-fsync-ms --silence-alert-secs --max-connections --max-duration-secs --min-free-bytes --shutdown-secs --on-stop --log --log-format --help"
+            opts="-h --cache-enabled --storage-type --storage-path --backup-storage-type --backup-storage-path --backup-after-secs --object-key --spool-dir --udp-listen --allow-remote --tap-key --unix-dgram --unix-stream --unix-allow-uids --http-listen --http-token --rtp-ports --record --dtmf --format --tail-ms --keep-channels --left-gain-db --right-gain-db --ai-offset-ms --retention-secs --sweep-interval-secs --linger-ms --resume-secs --spool-fsync-ms --silence-alert-secs --max-connections --max-duration-secs --min-free-bytes --shutdown-secs --on-stop --log --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -582,6 +598,14 @@ _sidetape() {
                     return 0
                     ;;
                 --rtp-ports)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --record)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --dtmf)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

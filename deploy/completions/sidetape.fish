@@ -51,6 +51,8 @@ complete -c sidetape -n "__fish_sidetape_using_subcommand serve" -l unix-allow-u
 complete -c sidetape -n "__fish_sidetape_using_subcommand serve" -l http-listen -d 'health, metrics, control and stretches of live calls over HTTP: host:port or unix:/path [default: unset]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand serve" -l http-token -d 'secret of at least 16 characters that HTTP clients must show as a bearer token, except for health; better set by the variable [default: unset]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand serve" -l rtp-ports -d 'UDP ports for plain RTP, which HTTP opens, four for a call: low-high or host:low-high [default: unset]' -r
+complete -c sidetape -n "__fish_sidetape_using_subcommand serve" -l record -d 'always, or consent: nothing of a call is kept before META says "record":true [default: always]' -r
+complete -c sidetape -n "__fish_sidetape_using_subcommand serve" -l dtmf -d 'keep, or mask: the digits of key presses are left out everywhere, their times stay [default: keep]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand serve" -l format -d 'lossless (received Opus is kept as it is) or compat (one coupled stereo encoding) [default: lossless]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand serve" -l tail-ms -d 'silence after the last audio, in milliseconds [default: 2000]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand serve" -l keep-channels -d 'true: also publish each channel as a file, _left.opus and _right.opus [default: false]' -r
@@ -100,6 +102,8 @@ complete -c sidetape -n "__fish_sidetape_using_subcommand recover" -l unix-allow
 complete -c sidetape -n "__fish_sidetape_using_subcommand recover" -l http-listen -d 'health, metrics, control and stretches of live calls over HTTP: host:port or unix:/path [default: unset]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand recover" -l http-token -d 'secret of at least 16 characters that HTTP clients must show as a bearer token, except for health; better set by the variable [default: unset]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand recover" -l rtp-ports -d 'UDP ports for plain RTP, which HTTP opens, four for a call: low-high or host:low-high [default: unset]' -r
+complete -c sidetape -n "__fish_sidetape_using_subcommand recover" -l record -d 'always, or consent: nothing of a call is kept before META says "record":true [default: always]' -r
+complete -c sidetape -n "__fish_sidetape_using_subcommand recover" -l dtmf -d 'keep, or mask: the digits of key presses are left out everywhere, their times stay [default: keep]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand recover" -l format -d 'lossless (received Opus is kept as it is) or compat (one coupled stereo encoding) [default: lossless]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand recover" -l tail-ms -d 'silence after the last audio, in milliseconds [default: 2000]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand recover" -l keep-channels -d 'true: also publish each channel as a file, _left.opus and _right.opus [default: false]' -r
@@ -151,6 +155,8 @@ complete -c sidetape -n "__fish_sidetape_using_subcommand check" -l unix-allow-u
 complete -c sidetape -n "__fish_sidetape_using_subcommand check" -l http-listen -d 'health, metrics, control and stretches of live calls over HTTP: host:port or unix:/path [default: unset]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand check" -l http-token -d 'secret of at least 16 characters that HTTP clients must show as a bearer token, except for health; better set by the variable [default: unset]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand check" -l rtp-ports -d 'UDP ports for plain RTP, which HTTP opens, four for a call: low-high or host:low-high [default: unset]' -r
+complete -c sidetape -n "__fish_sidetape_using_subcommand check" -l record -d 'always, or consent: nothing of a call is kept before META says "record":true [default: always]' -r
+complete -c sidetape -n "__fish_sidetape_using_subcommand check" -l dtmf -d 'keep, or mask: the digits of key presses are left out everywhere, their times stay [default: keep]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand check" -l format -d 'lossless (received Opus is kept as it is) or compat (one coupled stereo encoding) [default: lossless]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand check" -l tail-ms -d 'silence after the last audio, in milliseconds [default: 2000]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand check" -l keep-channels -d 'true: also publish each channel as a file, _left.opus and _right.opus [default: false]' -r
