@@ -4,8 +4,8 @@
 //! recording. The beginning is that of the first audio of either channel. Time that both channels spent in a PAUSE
 //! of mode `cut` is taken out; a `cut` of one channel alone would shift it against the other, and is silence.
 //!
-//! What is told as paused is silent: audio that its timestamps put into a pause, whenever it was sent, is left out,
-//! and where the packet before or after one reaches over its edge, the pause gives way.
+//! What is told as paused is silent: where audio that was not paused lies in a pause, as that of a sender in bursts does, the
+//! pause gives way.
 
 use std::time::Duration;
 
@@ -131,13 +131,11 @@ pub struct ArrangedPause {
 #[must_use]
 pub fn arrange(ledger: &Ledger, ai_offset_ms: i64, longest: Duration) -> Arrangement {
     let origin = ledger.header.opened;
-    let mut placements = Channel::BOTH.map(|channel| place(ledger, channel, origin, ai_offset_ms));
-    let mut stretches = Channel::BOTH.map(|channel| paused_stretches(ledger, channel, ai_offset_ms));
-    for channel in Channel::BOTH {
-        let at = channel.index();
-        let lengths = &ledger.channels[at].rx;
-        leave_out_paused(&mut placements[at].packets, lengths, &mut stretches[at], origin);
-    }
+    let placements = Channel::BOTH.map(|channel| place(ledger, channel, origin, ai_offset_ms));
+    let stretches = Channel::BOTH.map(|channel| {
+        let (packets, lengths) = (&placements[channel.index()].packets, &ledger.channels[channel.index()].rx);
+        give_way(&paused_stretches(ledger, channel, ai_offset_ms), packets, lengths, origin)
+    });
     let begins = placements.iter().filter_map(|placement| placement.packets.first().map(|placed| placed.at));
     let begin = begins.min();
     let zero = begin.unwrap_or_default();
@@ -234,11 +232,8 @@ fn place(ledger: &Ledger, channel: Channel, origin: Wall, ai_offset_ms: i64) -> 
     }
 }
 
-/// How much earlier than the RESUME a packet may be that came after it, by clocks that do not agree to the sample.
-const CLOCKS_SAMPLES: i64 = 48_000 / 20;
-/// How much of a pause's end audio may fill that was sent after it: what jitter and the placement take, and a long packet. More
-/// than that was said in the pause.
-const EDGE_MAX_SAMPLES: i64 = 48_000 / 5;
+/// Into so many a pause is told at most, where audio lies in it.
+const PIECES_MAX: usize = 16;
 
 #[derive(Clone, Copy, Debug)]
 struct Stretch {
@@ -261,57 +256,57 @@ fn paused_stretches(ledger: &Ledger, channel: Channel, ai_offset_ms: i64) -> Vec
         })
         .collect();
     stretches.sort_by_key(|stretch| stretch.from);
-    stretches
+    // Of one kind as one where they meet: however often somebody pauses the same time, it is looked at once.
+    let mut merged: Vec<Stretch> = Vec::with_capacity(stretches.len());
+    let mut last_of_kind: [Option<usize>; 4] = [None; 4];
+    for stretch in stretches {
+        let kind = usize::from(stretch.mode == PauseMode::Cut) * 2
+            + usize::from(stretch.reason == PauseReason::NotWanted);
+        let last = last_of_kind[kind].and_then(|at| merged.get_mut(at));
+        match last.filter(|last| last.to.is_none_or(|to| stretch.from < to)) {
+            Some(last) => last.to = last.to.zip(stretch.to).map(|(one, other)| one.max(other)),
+            None => {
+                last_of_kind[kind] = Some(merged.len());
+                merged.push(stretch);
+            }
+        }
+    }
+    merged
 }
 
-/// Leaves out audio that lies in a pause, and lets pauses end where audio begins that was sent after them.
-fn leave_out_paused(packets: &mut Vec<Placed>, lengths: &[Rx], stretches: &mut [Stretch], origin: Wall) {
-    if stretches.is_empty() {
-        return;
-    }
+/// Lets pauses give way to audio that lies in them although it was not paused: what was sent before and is heard later, what was
+/// held up, the packets at their edges. What is told as paused is silent.
+fn give_way(stretches: &[Stretch], packets: &[Placed], lengths: &[Rx], origin: Wall) -> Vec<Stretch> {
     let position = |at: Wall| Samples48k::from_us(at.0.saturating_sub(origin.0)).0;
     let wall = |at: i64| origin.plus_us(Samples48k(at).to_us());
-    // What pauses of both reasons leave: where one is in another, it has no edges of its own. And which of them each is in.
-    let mut edges: Vec<(i64, i64)> = Vec::new();
-    let mut edge_of = Vec::with_capacity(stretches.len());
-    for stretch in stretches.iter() {
-        let (from, to) = (position(stretch.from), stretch.to.map_or(i64::MAX, position));
-        match edges.last_mut() {
-            Some(last) if from <= last.1 => last.1 = last.1.max(to),
-            _ => edges.push((from, to)),
-        }
-        edge_of.push(edges.len() - 1);
-    }
-    let mut begins_at = vec![i64::MAX; edges.len()];
-    let mut ends_at = vec![i64::MIN; edges.len()];
-    packets.retain(|packet| {
+    let span = |packet: &Placed| {
         let rx = &lengths[timeline::index(packet.rx)];
-        let (begin, end) = (packet.at.0, packet.at.0 + i64::from(rx.samples));
-        // The first pause that ends behind its beginning is the only one that matters: packets are short.
-        let at = edges.partition_point(|(_, to)| *to <= begin);
-        let Some((from, to)) = edges.get(at).copied().filter(|(from, _)| *from < end) else { return true };
-        if begin < from {
-            // It began before the pause, and was sent before it.
-            ends_at[at] = ends_at[at].max(end);
-            return true;
+        (packet.at.0, packet.at.0 + i64::from(rx.samples))
+    };
+    let mut given = Vec::with_capacity(stretches.len());
+    let mut first = 0;
+    for stretch in stretches {
+        let (from, to) = (position(stretch.from), stretch.to.map_or(i64::MAX, position));
+        // Both are in order, so what lies before one pause lies before the next.
+        first += packets[first..].iter().take_while(|packet| span(packet).1 <= from).count();
+        let (mut reached, mut pieces) = (from, 0);
+        let inside = packets[first..].iter().map(span).take_while(|(begin, _)| *begin < to);
+        for (begin, end) in inside {
+            if begin > reached && end > from && pieces < PIECES_MAX {
+                let from = if reached == from { stretch.from } else { wall(reached) };
+                given.push(Stretch { from, to: Some(wall(begin)), ..*stretch });
+                pieces += 1;
+            }
+            reached = reached.max(end);
         }
-        let is_near = to.saturating_sub(begin) <= EDGE_MAX_SAMPLES.max(i64::from(rx.samples));
-        let is_behind = is_near && position(rx.arrival) >= to.saturating_sub(CLOCKS_SAMPLES);
-        if is_behind {
-            begins_at[at] = begins_at[at].min(begin);
-        }
-        is_behind
-    });
-    for (stretch, edge) in stretches.iter_mut().zip(edge_of) {
-        let (begins, ends) = (begins_at[edge], ends_at[edge]);
-        let (own_from, own_to) = (position(stretch.from), stretch.to.map_or(i64::MAX, position));
-        if own_from < ends {
-            stretch.from = wall(ends);
-        }
-        if own_to > begins {
-            stretch.to = Some(wall(begins).max(stretch.from));
+        if reached < to && pieces < PIECES_MAX {
+            let from = if reached == from { stretch.from } else { wall(reached) };
+            given.push(Stretch { from, ..*stretch });
+        } else if pieces == 0 {
+            given.push(Stretch { to: Some(stretch.from), ..*stretch });
         }
     }
+    given
 }
 
 /// The time taken out of a timeline: stretches in order that do not touch, each with what was taken out before it.
@@ -455,11 +450,11 @@ mod tests {
     }
 
     #[test]
-    fn audio_that_was_sent_before_a_pause_and_belongs_into_it_is_left_out() {
+    fn what_is_told_as_paused_is_silent_and_gives_way_to_what_was_sent_before() {
         let mut ledger = ledger();
         talk(&mut ledger, Channel::Caller, 0, 100, RecordKind::Tap(1));
-        // The AI sends two seconds at once, which it takes two seconds to say.
-        for n in 0..100u8 {
+        // The AI sends 1.3 seconds at once, which it takes as long to say.
+        for n in 0..65u8 {
             let timestamp = (u32::from(n) * 960).to_be_bytes();
             let mut packet = vec![0x80, 111, 0, n];
             packet.extend_from_slice(&timestamp);
@@ -474,8 +469,8 @@ mod tests {
         let ends: Vec<_> =
             call.channels[1].packets.iter().map(|p| (p.at.0, p.at.0 + i64::from(p.samples))).collect();
         assert!(ends.iter().all(|(begin, end)| *end <= paused.from.0 || *begin >= paused.to.0));
-        assert_eq!((ms(paused.from), ms(paused.to)), (1000, 1500));
-        assert_eq!((ends.len(), call.channels[0].packets.len()), (75, 100));
+        assert_eq!((ms(paused.from), ms(paused.to)), (1300, 1500));
+        assert_eq!((ends.len(), call.channels[0].packets.len()), (65, 100), "nothing is lost");
     }
 
     #[test]
