@@ -56,7 +56,6 @@ struct Call {
     senders: [Sender; 2],
     sent: Vec<Sent>,
     paused_from: Option<u64>,
-    resumed_at: Option<u64>,
     /// Times that were paused, and the wider ones of which something may be missing for it.
     paused: Vec<(u64, u64)>,
     doubtful: Vec<(u64, u64)>,
@@ -71,6 +70,19 @@ fn now_us() -> u64 {
 impl Call {
     fn say(&self, gateway: &mut Gateway, kind: u8, at_us: u64) {
         gateway.send(&frame(kind, WHOLE, at_us, self.id.as_bytes(), b""));
+    }
+
+    /// Says the last pauses again: what was said just before a kill may be lost.
+    fn say_again(&self, gateway: &mut Gateway) {
+        if let Some((from, to)) = self.paused.last() {
+            self.say(gateway, kind::PAUSE, *from);
+            if *to < u64::MAX {
+                self.say(gateway, kind::RESUME, *to);
+            }
+        }
+        if let Some(from) = self.paused_from {
+            self.say(gateway, kind::PAUSE, from);
+        }
     }
 
     /// A packet on each channel. No two of a process have one time.
@@ -95,7 +107,6 @@ impl Call {
         let Some(from) = self.paused_from.take() else { return };
         self.paused.push((from, to));
         self.doubtful.push((from.saturating_sub(1000), now_us() + 5000));
-        self.resumed_at = Some(to);
         self.say(gateway, kind::RESUME, to);
     }
 
@@ -126,13 +137,7 @@ fn run(kills: u64, seed: u64, reaches_back: bool) {
         let daemon = Daemon::start(&place);
         let mut gateway = Gateway::connect(&place, &daemon, Socket::UnixStream);
         // A gateway that lost its daemon says again how things stand.
-        for call in calls.iter_mut().filter(|call| !call.is_ended) {
-            match (call.paused_from, call.resumed_at) {
-                (Some(from), _) => call.say(&mut gateway, kind::PAUSE, from),
-                (None, Some(to)) => call.say(&mut gateway, kind::RESUME, to),
-                (None, None) => {}
-            }
-        }
+        calls.iter().filter(|call| !call.is_ended).for_each(|call| call.say_again(&mut gateway));
         for _ in 0..3 + dice.below(60) {
             let tick = Instant::now();
             if calls.iter().filter(|call| !call.is_ended).count() < CALLS && dice.once_in(3) {
@@ -145,18 +150,8 @@ fn run(kills: u64, seed: u64, reaches_back: bool) {
                 }
                 let senders = [Sender::new(1), Sender::new(2)];
                 let (sent, paused, doubtful) = Default::default();
-                let (paused_from, resumed_at, is_ended) = (None, None, false);
-                calls.push(Call {
-                    id,
-                    senders,
-                    sent,
-                    paused_from,
-                    resumed_at,
-                    paused,
-                    doubtful,
-                    is_held,
-                    is_ended,
-                });
+                let (paused_from, is_ended) = (None, false);
+                calls.push(Call { id, senders, sent, paused_from, paused, doubtful, is_held, is_ended });
             }
             for call in calls.iter_mut().filter(|call| !call.is_ended) {
                 call.speak(&mut gateway, &mut last_us);
@@ -195,15 +190,7 @@ fn run(kills: u64, seed: u64, reaches_back: bool) {
     let daemon = Daemon::start(&place);
     let mut gateway = Gateway::connect(&place, &daemon, Socket::UnixStream);
     for call in &mut calls {
-        // What was said last may have been lost in a kill.
-        match (call.paused.last(), call.resumed_at) {
-            (Some((from, u64::MAX)), _) if call.is_ended => call.say(&mut gateway, kind::PAUSE, *from),
-            (_, Some(to)) if call.paused_from.is_none() => call.say(&mut gateway, kind::RESUME, to),
-            _ => {}
-        }
-        if let Some(from) = call.paused_from {
-            call.say(&mut gateway, kind::PAUSE, from);
-        }
+        call.say_again(&mut gateway);
         call.end(&mut gateway);
     }
     gateway.sync();

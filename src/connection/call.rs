@@ -209,7 +209,8 @@ impl Call {
             let is_recorded = decides(object).ok_or(full)?;
             let decision = Map::from_iter([("record".to_owned(), Value::Bool(is_recorded))]);
             let body = serde_json::to_vec(&decision).expect("keys are text");
-            let step = self.connection.handle_frame(now, at, scope, &Message::Meta(decision));
+            let mut step = self.connection.handle_frame(now, at, scope, &Message::Meta(decision));
+            step.is_cut = true;
             return Ok((step, Kept::Body(body)));
         }
         let step = self.connection.handle_frame(now, at, scope, message);

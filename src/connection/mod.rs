@@ -94,6 +94,10 @@ pub struct Step {
     pub takes_out: bool,
     /// Whether META has said, and not as before, if the call is to be kept.
     pub is_decision: bool,
+    /// Whether more is kept out now than before.
+    pub keeps_out_more: bool,
+    /// Whether a part of the frame found no room.
+    pub is_cut: bool,
 }
 
 /// What a deadline led to.
@@ -287,6 +291,8 @@ impl Connection {
             wake_at: None,
             takes_out: false,
             is_decision: false,
+            keeps_out_more: false,
+            is_cut: false,
         };
         if !self.is_live() {
             let is_over = |until| now >= until && matches!(message, Message::Rtp | Message::Meta(_));
@@ -319,14 +325,14 @@ impl Connection {
                 None => step.keep = Keep::Nothing(Refusal::ReleaseWithoutHold),
             },
             Message::Pause(mode) => {
+                step.keeps_out_more = !claims.is_paused(scope);
                 claims.begin_pause(at, scope, *mode);
             }
-            Message::Resume => {
-                claims.end_pause(at, scope);
-            }
+            Message::Resume => drop(claims.end_pause(at, scope)),
             Message::Meta(object) => {
                 if let Some(is_recorded) = metadata::decides(object) {
                     step.is_decision = claims.decide(at, is_recorded);
+                    step.keeps_out_more = step.is_decision && !is_recorded;
                 }
             }
             _ => {}

@@ -25,13 +25,14 @@ use super::render::{
     Keep, Options, RenderError, Rendered, RenderedFile, describe_failure, describe_gone, render,
 };
 use super::spool_dir::{ReadError, beside, header_from_name, set_aside, sync_dir};
+use super::spool_file::remove_if_there;
 use super::spool_rewrite::rewrite_file;
 use super::store::{AUDIO, Body, MANIFEST, Object, Put, Store, StoreError, Trouble};
 use crate::connection::Rules;
 use crate::manifest::{self, Manifest};
 use crate::metrics::{Metrics, RetryCause, Upload};
 use crate::publish::key::{self, Names};
-use crate::publish::label::label;
+use crate::publish::label::{cut_label, label};
 use crate::spool::name::{Aside, Made};
 use crate::time::Mono;
 
@@ -40,6 +41,8 @@ pub const UPLOADS_MAX: usize = 8;
 /// Names tried for one recording. Ten thousand calls of one name are a mistake in the template.
 const NUMBERS_MAX: u32 = 10_000;
 
+/// What a label tells of a consent, which the manifest has whole: S3 takes 2 KB for all labels of an object.
+const CONSENT_MAX_BYTES: usize = 200;
 /// What is said of a spool file that others have taken away.
 const GONE: &str = "the spool file was removed by somebody else";
 
@@ -318,6 +321,7 @@ impl Finisher {
         match &ready.end {
             End::Fail(reason) => return self.give_up(spool, Some(&manifest.connection_id), reason),
             End::Gone => {
+                clear_up(spool)?;
                 self.metrics.finish(manifest::Outcome::Failed);
                 error!(
                     connection = ?manifest.connection_id,
@@ -478,9 +482,9 @@ fn labels(manifest: &Manifest) -> Vec<(&'static str, String)> {
         ("conversation", &manifest.conversation_id),
         ("tenant", &manifest.tenant),
         ("traceparent", &manifest.traceparent),
-        ("consent", &consent),
     ];
     labels.extend(texts.into_iter().filter_map(|(name, text)| Some((name, label(text.as_deref()?)))));
+    labels.extend(consent.map(|consent| ("consent", cut_label(&consent, CONSENT_MAX_BYTES))));
     labels.retain(|(_, text)| !text.is_empty());
     labels
 }
@@ -533,7 +537,8 @@ pub fn clear_up(spool: &Path) -> io::Result<()> {
 
 /// Removes a spool file whose recording is published.
 fn remove(spool: &Path) -> io::Result<()> {
-    fs::remove_file(spool)?;
+    // Somebody else may have done so: what is published is not lost by that.
+    remove_if_there(spool)?;
     sync_dir(spool.parent().unwrap_or(Path::new(".")))
 }
 

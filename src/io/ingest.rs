@@ -252,6 +252,10 @@ impl Ingest {
             let record = Record { kind, scope: frame.scope, at: now, gateway: frame.gateway, body };
             self.append(slot, &mut state, &record)
         });
+        if !kept && step.keeps_out_more {
+            // There is room for this: a kill must not bring back what is not to be kept.
+            self.append_state(slot, &mut state, now);
+        }
         if step.is_decision {
             // It says how many frames there were of which nothing is kept. Whoever decides again and again pays for it.
             let bytes = self.append_state(slot, &mut state, now);
@@ -283,7 +287,11 @@ impl Ingest {
         if let Some(at) = step.wake_at {
             self.wake_at(at, slot);
         }
-        if kept { Ok(false) } else { Err(DropReason::SpoolOverflow) }
+        match (kept, step.is_cut) {
+            (true, false) => Ok(false),
+            (true, true) => Err(DropReason::MetadataFull),
+            (false, _) => Err(DropReason::SpoolOverflow),
+        }
     }
 
     /// Opens a connection with its first frame, if that is one that may.

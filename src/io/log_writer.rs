@@ -64,7 +64,7 @@ impl LogWriter {
     pub(super) fn flush(&self, patience: Duration) {
         let until = Instant::now() + patience;
         let mut queue = lock(&self.shared.queue);
-        while !(queue.lines.is_empty() && !queue.is_busy) {
+        while !queue.lines.is_empty() || queue.is_busy {
             let Some(left) = until.checked_duration_since(Instant::now()) else { return };
             let woken = self.shared.idle.wait_timeout(queue, left);
             queue = woken.map_or_else(|poisoned| poisoned.into_inner().0, |(queue, _)| queue);

@@ -11,7 +11,13 @@ pub const LABEL_MAX_BYTES: usize = 400;
 /// Makes a value a label.
 #[must_use]
 pub fn label(value: &str) -> String {
-    let mut text = String::with_capacity(value.len().min(LABEL_MAX_BYTES));
+    cut_label(value, LABEL_MAX_BYTES)
+}
+
+/// Makes a value a label of so many bytes at most.
+#[must_use]
+pub fn cut_label(value: &str, max_bytes: usize) -> String {
+    let mut text = String::with_capacity(value.len().min(max_bytes));
     for c in value.chars() {
         let before = text.len();
         let mut bytes = [0; 4];
@@ -22,7 +28,7 @@ pub fn label(value: &str) -> String {
                 text.push_str(&format!("%{byte:02X}"));
             }
         }
-        if text.len() > LABEL_MAX_BYTES - "...".len() {
+        if text.len() > max_bytes.saturating_sub("...".len()) {
             text.truncate(before);
             text.push_str("...");
             break;
