@@ -1,0 +1,246 @@
+//! Others take spool files away while calls are open, or after their end: each call has an outcome, and no other call notices.
+//! And spool files that a version before has left.
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+mod rig;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+
+use rig::daemon::Daemon;
+use rig::gateway::{CALLER, Gateway, Socket, WHOLE, frame, kind};
+use rig::media::{MUSIC, Sender, Sent, marked_packet, voice};
+use rig::place::Place;
+use rig::recording::sounds_in;
+use rig::wait_for;
+use sidetape::id::{Channel, ConnectionId, Scope};
+use sidetape::spool::{Header, Record, RecordKind, SealCause};
+use sidetape::time::{Mono, Wall};
+
+/// A call that is open, with its first packets in the spool, and one beside it.
+struct Calls {
+    place: Place,
+    daemon: Daemon,
+    gateway: Gateway,
+    payloads: Vec<Vec<u8>>,
+    sent: Vec<Sent>,
+}
+
+impl Calls {
+    fn begin(place: Place) -> Self {
+        let daemon = Daemon::start(&place);
+        let mut gateway = Gateway::connect(&place, &daemon, Socket::UnixStream);
+        let payloads: Vec<_> = (0..60).map(|n| marked_packet(&format!("packet {n:03}"))).collect();
+        let sent = Sender::new(1).packets(&payloads);
+        for id in ["victim", "other"] {
+            gateway.meta(id, &json!({ "labels": { "of": id } }));
+            gateway.play(id, CALLER, &sent[..30]);
+        }
+        gateway.sync();
+        let file = || Some((spool_of(&place, "victim")?, spool_of(&place, "other")?));
+        wait_for("both files", || {
+            let (victim, other) = file()?;
+            let has_all = |path: &Path| contains(&fs::read(path).unwrap_or_default(), b"packet 029");
+            (has_all(&victim) && has_all(&other)).then_some(())
+        });
+        Self { place, daemon, gateway, payloads, sent }
+    }
+
+    fn victim(&self) -> PathBuf {
+        spool_of(&self.place, "victim").unwrap()
+    }
+
+    /// Both calls go on for longer than the look at the files takes, and end. Returns the victim's manifest, its sounds, and the log.
+    fn go_on(mut self, line: &str) -> (Value, Vec<rig::recording::Sound>, String, Place) {
+        for packets in self.sent[30..].chunks(5) {
+            for id in ["victim", "other"] {
+                self.gateway.play(id, CALLER, packets);
+            }
+            self.gateway.sync();
+            std::thread::sleep(Duration::from_millis(250));
+        }
+        wait_for(line, || self.daemon.log().contains(line).then_some(()));
+        for id in ["victim", "other"] {
+            self.gateway.end(id);
+        }
+        let (other, whole) = self.place.recording("other");
+        assert_eq!((&other["outcome"], &other["reasons"]), (&json!("ok"), &json!([])));
+        assert!(whole.sounds(0) == sounds_in(&self.payloads));
+        let (manifest, recording) = self.place.recording("victim");
+        assert_eq!(manifest["labels"]["of"], "victim");
+        let sounds = recording.sounds(0);
+        (manifest, sounds, self.daemon.stop(), self.place)
+    }
+}
+
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
+}
+
+fn spool_of(place: &Place, id: &str) -> Option<PathBuf> {
+    let names = place.spool_files();
+    let name = names.iter().find(|name| name.contains(&format!("-{id}-")) && name.ends_with(".spool"))?;
+    Some(place.spool().join(name))
+}
+
+#[test]
+fn a_spool_file_that_is_removed_under_a_live_call_is_copied_back() {
+    let calls = Calls::begin(Place::new());
+    fs::remove_file(calls.victim()).unwrap();
+    let all = sounds_in(&calls.payloads);
+    let (manifest, sounds, ..) = calls.go_on("it is copied back");
+    assert_eq!((&manifest["outcome"], &manifest["reasons"]), (&json!("ok"), &json!([])));
+    assert!(sounds == all);
+}
+
+#[test]
+fn a_spool_file_that_another_takes_the_place_of_is_copied_back_and_the_other_set_aside() {
+    let calls = Calls::begin(Place::new());
+    let victim = calls.victim();
+    fs::write(calls.place.root().join("letter"), b"Dear Sir or Madam,\n").unwrap();
+    fs::rename(calls.place.root().join("letter"), &victim).unwrap();
+    let all = sounds_in(&calls.payloads);
+    let aside = PathBuf::from(format!("{}.failed", victim.display()));
+    let (manifest, sounds, _, _place) = calls.go_on("it is copied back");
+    assert_eq!(manifest["outcome"], "ok");
+    assert!(sounds == all && fs::read(aside).unwrap() == b"Dear Sir or Madam,\n");
+}
+
+#[test]
+fn a_spool_directory_that_is_moved_away_is_made_again_with_what_was_in_it() {
+    let calls = Calls::begin(Place::new());
+    fs::rename(calls.place.spool(), calls.place.root().join("moved")).unwrap();
+    let all = sounds_in(&calls.payloads);
+    let (manifest, sounds, log, _place) = calls.go_on("was removed or replaced, it is made anew");
+    assert_eq!(manifest["outcome"], "ok");
+    assert!(sounds == all && log.contains("it is copied back"));
+}
+
+#[test]
+fn a_spool_file_that_is_cut_says_what_is_lost_and_goes_on_with_all_that_was_said_of_the_call() {
+    let calls = Calls::begin(Place::new());
+    let file = fs::OpenOptions::new().write(true).open(calls.victim()).unwrap();
+    // Behind the header, the opening and a part of the state.
+    file.set_len(300).unwrap();
+    let all = sounds_in(&calls.payloads);
+    let (manifest, sounds, log, _place) = calls.go_on("spool file was cut under a live call");
+    assert_eq!(manifest["outcome"], "degraded", "{manifest}");
+    assert!(manifest["reasons"].as_array().unwrap().contains(&json!("spool_damaged")), "{manifest}");
+    assert!(!sounds.is_empty() && all.ends_with(&sounds), "what came afterwards is there");
+    assert!(log.contains("ERROR"));
+}
+
+#[test]
+fn a_file_that_is_gone_before_it_is_finished_has_an_outcome_and_what_is_published_has_one() {
+    let mut place = Place::new();
+    // A storage that takes nothing, for now.
+    let blocked = place.root().join("blocked");
+    fs::write(&blocked, b"no directory").unwrap();
+    place.set("AUDIO_STORAGE_PATH", blocked.join("recordings").to_str().unwrap());
+    let daemon = Daemon::start(&place);
+    let mut gateway = Gateway::connect(&place, &daemon, Socket::UnixStream);
+    let sent = Sender::new(1).packets(&voice(MUSIC, 150.0, 20));
+    for id in ["gone", "kept"] {
+        gateway.play(id, CALLER, &sent);
+        gateway.end(id);
+    }
+    wait_for("both to wait", || (daemon.log().matches("publishing failed").count() >= 2).then_some(()));
+    daemon.kill();
+    fs::remove_file(&blocked).unwrap();
+    let spool = spool_of(&place, "gone").unwrap();
+    fs::remove_file(spool).unwrap();
+    // What was listed when it was there, or rendered by the process before, is no recording without it.
+    let daemon = Daemon::start(&place);
+    wait_for("the other to be published", || daemon.log().contains("recording published").then_some(()));
+    let log = daemon.stop();
+    assert!(!log.contains("connection=\"gone\""), "nobody knows of it any more: {log}");
+}
+
+#[test]
+fn a_second_daemon_after_the_lock_was_removed_is_told_of() {
+    let place = Place::new();
+    let first = Daemon::start(&place);
+    fs::remove_file(place.spool().join("lock")).unwrap();
+    let rival = Place::new()
+        .with("AUDIO_SPOOL_DIR", place.spool().to_str().unwrap())
+        .with("AUDIO_UDP_LISTEN", "127.0.0.1:0");
+    // Whoever is quicker has it: then the other is refused, or told.
+    let mut command = rival.command("serve");
+    let mut child =
+        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let what = "one of both to be told";
+    wait_for(what, || {
+        let is_told = first.log().contains("the spool directory is not this process's any more");
+        let is_refused = child.try_wait().unwrap().is_some() && first.log().contains("it is made anew");
+        (is_told || is_refused).then_some(())
+    });
+    drop(child.kill());
+    child.wait().unwrap();
+    drop(first);
+}
+
+/// A spool file of version 1 of a call that is open: paused on the caller's channel, held, both channels referenced.
+fn of_version_1(id: &str, seal: bool) -> (String, Vec<u8>, Vec<Vec<u8>>) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() - Duration::from_secs(1);
+    let opened = Wall(i64::try_from(now.as_micros()).unwrap());
+    let connection = ConnectionId::new(id).unwrap();
+    let header = Header { version: 1, ..Header::derived(connection, opened, Mono(7), 1) };
+    let (mut bytes, caller) = (Vec::new(), Scope::Channel(Channel::Caller));
+    header.append_to(&mut bytes);
+    let mut append = |kind, scope, at, body: &[u8]| {
+        Record { kind: RecordKind::Tap(kind), scope, at: Mono(at), gateway: None, body }
+            .append_to(&mut bytes);
+    };
+    append(3, Scope::Whole, 7, br#"{"conversation_id":"of before","labels":{"a":"b"}}"#);
+    append(4, Scope::Whole, 8, b"");
+    let payloads: Vec<_> = (0..20).map(|n| marked_packet(&format!("{id} {n:03}"))).collect();
+    for (at, sent) in (10u64..).step_by(20_000).zip(Sender::new(1).packets(&payloads)) {
+        append(1, caller, at, &sent.rtp);
+    }
+    append(6, caller, 500_000, b"");
+    if seal {
+        Record::append_seal(Mono(600_000), SealCause::Released, &mut bytes);
+    }
+    let sum = crc32c::crc32c(id.as_bytes());
+    (format!("20260102T030405.678901Z-{id}-{sum:08x}.spool"), bytes, payloads)
+}
+
+#[test]
+fn a_call_of_version_1_goes_on_as_version_2_with_its_pause_and_its_hold() {
+    let place = Place::new().with("AUDIO_RESUME_SECS", "30");
+    fs::create_dir_all(place.spool()).unwrap();
+    let (name, bytes, payloads) = of_version_1("open", false);
+    let (over, over_bytes, _) = of_version_1("over", true);
+    fs::write(place.spool().join(&name), bytes).unwrap();
+    fs::write(place.spool().join(over), over_bytes).unwrap();
+    let daemon = Daemon::start(&place);
+    let mut gateway = Gateway::connect(&place, &daemon, Socket::UnixStream);
+    let mut sender = Sender::new(1);
+    (0..20).for_each(|_| sender.skip_packet(960));
+    let secret: Vec<_> = (0..10).map(|n| marked_packet(&format!("secret {n:03}"))).collect();
+    let mut play = |gateway: &mut Gateway, packets: &[Vec<u8>]| {
+        for packet in sender.packets(packets) {
+            gateway.send(&frame(kind::RTP, CALLER, 0, b"open", &packet.rtp));
+        }
+    };
+    play(&mut gateway, &secret);
+    gateway.say(kind::END, WHOLE, "open");
+    gateway.sync();
+    wait_for("the file to be of version 2", || {
+        fs::read(place.spool().join(&name)).ok().filter(|bytes| bytes[5] == 2 && contains(bytes, b"STBK"))
+    });
+    assert_eq!(place.manifest("over")["conversation_id"], "of before");
+    gateway.say(kind::RESUME, WHOLE, "open");
+    let public: Vec<_> = (0..10).map(|n| marked_packet(&format!("public {n:03}"))).collect();
+    play(&mut gateway, &public);
+    gateway.say(kind::RELEASE, WHOLE, "open");
+    gateway.sync();
+    let (manifest, recording) = place.recording("open");
+    assert_eq!((&manifest["outcome"], &manifest["labels"]), (&json!("recovered"), &json!({ "a": "b" })));
+    assert!(recording.sounds(0) == sounds_in(&[payloads, public].concat()), "the pause held");
+    assert!(!place.holds(b"secret"));
+    daemon.stop();
+}
