@@ -7,6 +7,7 @@ use super::Keep;
 use super::pauses::{Begun, Pauses, Skew, Stamp, Standing, TakenOut};
 use crate::frame::PauseMode;
 use crate::id::{Channel, Scope};
+use crate::time::Wall;
 
 /// What frames have said of a connection.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -160,6 +161,12 @@ impl Claims {
             }
         }
         was_recorded != self.is_recorded()
+    }
+
+    /// The latest own time of anything that was kept.
+    #[must_use]
+    pub fn kept_until(&self) -> Option<Wall> {
+        self.pauses.iter().filter_map(Pauses::kept_until).max()
     }
 
     /// Whether anything that was kept is to be taken out.

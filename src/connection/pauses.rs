@@ -7,7 +7,7 @@
 //! [`Pauses::taken_out`].
 //!
 //! Two stamps of the gateway are compared as they are: a RESUME that is older than the PAUSE was overtaken by it and ends
-//! nothing, unless it is older by more than [`OVERTAKEN_MAX_US`]: then the gateway's clock was set.
+//! nothing, unless it is older by more than a minute: then the gateway's clock was set.
 
 use serde::{Deserialize, Serialize};
 
@@ -139,6 +139,12 @@ impl Pauses {
             pause.from <= own && own < pause.to && received.0.saturating_sub(pause.ended.0) <= LATE_MAX_US
         };
         self.standing.is_some() || self.closed.iter().rev().any(|pause| is_in(&pause))
+    }
+
+    /// The latest own time of what was kept.
+    #[must_use]
+    pub fn kept_until(&self) -> Option<Wall> {
+        self.kept_until
     }
 
     /// Notes that something of this time was kept.

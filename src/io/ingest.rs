@@ -234,6 +234,9 @@ impl Ingest {
             if state.call.keeps_out_more(frame.scope, &frame.message) {
                 drop(state.call.enter(now, at, frame.scope, &frame.message, frame.body));
                 self.append_state(slot, &mut state, now);
+                if state.call.connection.claims().takes_out() {
+                    self.writer.rewrite(&slot.file);
+                }
             }
             return Err(full);
         }
@@ -252,7 +255,7 @@ impl Ingest {
             let record = Record { kind, scope: frame.scope, at: now, gateway: frame.gateway, body };
             self.append(slot, &mut state, &record)
         });
-        if !kept && step.keeps_out_more {
+        if !kept && (step.keeps_out_more || step.takes_out) {
             // There is room for this: a kill must not bring back what is not to be kept.
             self.append_state(slot, &mut state, now);
         }
@@ -265,7 +268,7 @@ impl Ingest {
             // From here on that is the rewriter's, who reads it out of the file.
             state.call.connection.claims_mut().note_taken_out();
             self.writer.rewrite(&slot.file);
-            if slot.part > 1 && at.own() < slot.opened {
+            if slot.kept_before.is_some_and(|kept| at.own() < kept) {
                 let (connection, recording) = (slot.id.as_str(), slot.file.recording());
                 error!(?connection, %recording, part = slot.part, "a pause reaches back into the part before, which is over: delete that recording, or take out what is in it");
             }
@@ -355,25 +358,37 @@ impl Ingest {
     /// Makes a slot with a spool file of its own, whose first record, the state, waits in the buffer for the writer. Nothing is
     /// counted or logged until [`Ingest::begin`].
     pub(super) fn new_slot(&self, id: ConnectionId, part: u16, call: Call, now: Mono) -> Arc<Slot> {
+        self.new_slot_behind(None, id, part, call, now)
+    }
+
+    /// The same, of a call of which something was kept in a part before, up to then.
+    fn new_slot_behind(
+        &self,
+        kept_before: Option<Wall>,
+        id: ConnectionId,
+        part: u16,
+        call: Call,
+        now: Mono,
+    ) -> Arc<Slot> {
         let opened = self.clock.wall();
         let recording = RecordingId::draw(opened, draw());
         let path = self.spool.new_file(&id, opened, recording);
         let header = Header { recording, ..Header::derived(id.clone(), opened, now, part) };
         let file = SpoolFile::new(path, header);
         Record::state(now, &call.to_state()).append_to(lock(&file.buffer).records());
-        self.slot(id, part, (opened, Anchor::new(now, opened)), file, call)
+        self.slot(id, part, (opened, Anchor::new(now, opened), kept_before), file, call)
     }
 
     pub(super) fn slot(
         &self,
         id: ConnectionId,
         part: u16,
-        (opened, anchor): (Wall, Anchor),
+        (opened, anchor, kept_before): (Wall, Anchor, Option<Wall>),
         file: SpoolFile,
         call: Call,
     ) -> Arc<Slot> {
         let (file, state) = (Arc::new(file), Mutex::new(SlotState::new(call)));
-        let slot = Arc::new(Slot { id, part, opened, anchor, file, state });
+        let slot = Arc::new(Slot { id, part, opened, anchor, kept_before, file, state });
         let (of, clock) = (Arc::downgrade(&slot), self.clock);
         slot.file.described_by(Box::new(move |give| {
             let Some(slot) = of.upgrade() else { return };
@@ -551,9 +566,12 @@ impl Ingest {
     }
 
     fn begin_next_part(&self, slot: &Slot, now: Mono) {
-        let call = lock(&slot.state).call.next_part(now);
+        let (call, kept) = {
+            let state = lock(&slot.state);
+            (state.call.next_part(now), state.call.connection.claims().kept_until())
+        };
         let part = slot.part.saturating_add(1);
-        let next = self.new_slot(slot.id.clone(), part, call, now);
+        let next = self.new_slot_behind(kept, slot.id.clone(), part, call, now);
         self.connections.insert(slot.id.clone(), Arc::clone(&next));
         self.begin(&next);
     }

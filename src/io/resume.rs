@@ -74,7 +74,7 @@ impl Ingest {
         let (mono, wall) = self.begun;
         let (id, part, opened) = (header.connection.clone(), header.part, header.opened);
         let file = SpoolFile::resumed(path, header);
-        let slot = self.slot(id, part, (opened, Anchor::new(mono, wall)), file, call);
+        let slot = self.slot(id, part, (opened, Anchor::new(mono, wall), None), file, call);
         let mut state = lock(&slot.state);
         self.append(&slot, &mut state, &Record::resumed(mono, &wall.0.to_be_bytes()));
         self.append_state(&slot, &mut state, mono);

@@ -29,6 +29,8 @@ pub(super) struct Slot {
     pub(super) opened: Wall,
     /// What brings steady times to the wall, as the file has it.
     pub(super) anchor: Anchor,
+    /// The latest own time of what was kept in the parts before.
+    pub(super) kept_before: Option<Wall>,
     pub(super) file: Arc<SpoolFile>,
     pub(super) state: Mutex<SlotState>,
 }

@@ -3,7 +3,7 @@
 //! A file is written beside itself, synced, and renamed into its own place, so that a crash at any moment leaves one of both.
 //! What a crash leaves undone is done when the file is found, or before it is finished.
 //!
-//! A live file is written again within a second ([`WAIT`] and what the disk takes), by a thread of its own; what is received
+//! A live file is written again within a second (0.4 s, and what the disk takes), by a thread of its own; what is received
 //! meanwhile waits in the connection's buffer. A PAUSE and a RESUME that come together are both known by then, so
 //! that no more is taken out than what lies between them. Who pauses again and again has a file written again for a
 //! fifth of the time at most.
