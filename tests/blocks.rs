@@ -15,10 +15,11 @@ use sidetape::connection::pauses::Stamp;
 use sidetape::frame::parse_body;
 use sidetape::id::{Channel, ConnectionId, Scope};
 use sidetape::spool::block::{self, OpeningCause, append_opening};
-use sidetape::spool::{Header, Record, RecordKind, SealCause};
+use sidetape::spool::{Header, Record, RecordKind, SealCause, VERSION};
 use sidetape::time::{Mono, Wall};
 
 use rig::daemon::Daemon;
+use rig::disk::Disk;
 use rig::gateway::{CALLER, Gateway, Socket, WHOLE, frame, kind};
 use rig::media::{Sender, marked_packet};
 use rig::place::Place;
@@ -38,6 +39,7 @@ struct File {
     begins: Vec<usize>,
     records: Vec<u8>,
     number: u32,
+    version: u16,
     call: Call,
     at_us: u64,
     sender: Sender,
@@ -48,6 +50,10 @@ struct File {
 impl File {
     /// A call that began a second ago: header, opening, and a first block that is not ended.
     fn begin(id: &str) -> Self {
+        Self::of_version(VERSION, id)
+    }
+
+    fn of_version(version: u16, id: &str) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() - Duration::from_secs(1);
         let opened = Wall(i64::try_from(now.as_micros()).unwrap());
         let call = Call::open(Mono(0), Stamp::received(opened), Rules::for_reading(false));
@@ -59,18 +65,23 @@ impl File {
             begins,
             records,
             number: 0,
+            version,
             call,
             at_us: 0,
             sender: Sender::new(1),
             said,
         };
-        Header::derived(ConnectionId::new(id).unwrap(), opened, Mono(0), 1).append_to(&mut file.bytes);
+        let header = Header::derived(ConnectionId::new(id).unwrap(), opened, Mono(0), 1);
+        Header { version, ..header }.append_to(&mut file.bytes);
         file.open(OpeningCause::Made);
         file.note_state();
         file
     }
 
     fn open(&mut self, cause: OpeningCause) {
+        if self.version != VERSION {
+            return;
+        }
         append_opening(cause, &[u8::try_from(self.bytes.len() % 251).unwrap(); 32], &mut self.bytes);
         self.number = 0;
     }
@@ -80,8 +91,10 @@ impl File {
     }
 
     fn note_state(&mut self) {
-        let state = self.call.to_state();
-        self.append(RecordKind::State, Scope::Whole, None, &state);
+        if self.version == VERSION {
+            let state = self.call.to_state();
+            self.append(RecordKind::State, Scope::Whole, None, &state);
+        }
     }
 
     /// A frame as a daemon keeps it; its own time is so long ago.
@@ -105,6 +118,9 @@ impl File {
     }
 
     fn end_block(&mut self) {
+        if self.version != VERSION {
+            return self.bytes.append(&mut self.records);
+        }
         let start = self.bytes.len();
         block::append_room(&mut self.bytes);
         let records = std::mem::take(&mut self.records);
@@ -349,8 +365,8 @@ fn what_a_kill_left_beside_a_file_is_removed_and_the_file_itself_is_finished() {
 }
 
 /// A call of which the last 100 ms are paused by a PAUSE that came later, and the daemon was killed before it took them out.
-fn with_a_late_pause(id: &str, is_over: bool) -> File {
-    let mut file = File::begin(id);
+fn with_a_late_pause(version: u16, id: &str, is_over: bool) -> File {
+    let mut file = File::of_version(version, id);
     file.say(20);
     file.frame(PAUSE, Scope::Whole, 90_000, b"");
     if is_over {
@@ -366,7 +382,7 @@ fn with_a_late_pause(id: &str, is_over: bool) -> File {
 #[test]
 fn what_a_pause_takes_out_of_an_open_file_is_gone_before_the_call_goes_on() {
     let place = Place::new().with("AUDIO_RESUME_SECS", "30");
-    let file = with_a_late_pause("late", false);
+    let file = with_a_late_pause(VERSION, "late", false);
     file.write(&place);
     assert!(place.holds(b"late said 019"));
     let daemon = Daemon::start(&place);
@@ -381,10 +397,70 @@ fn what_a_pause_takes_out_of_an_open_file_is_gone_before_the_call_goes_on() {
 #[test]
 fn what_a_pause_takes_out_of_a_sealed_file_is_not_published() {
     let place = place();
-    let file = with_a_late_pause("late", true);
+    let file = with_a_late_pause(VERSION, "late", true);
     file.write(&place);
     start(&place);
     let (manifest, recording) = place.recording("late");
     assert!(recording.sounds(0) == sounds_in(&file.said[..15]), "{manifest}");
     assert!(!place.holds(b"late said 019"));
+}
+
+#[test]
+fn what_a_pause_takes_out_is_gone_after_a_start_while_the_store_is_down() {
+    let mut place = place();
+    let blocked = place.root().join("blocked");
+    fs::write(&blocked, b"no directory").unwrap();
+    place.set("AUDIO_STORAGE_PATH", blocked.join("recordings").to_str().unwrap());
+    let files: Vec<_> = (0..40).map(|n| with_a_late_pause(1, &format!("before-{n:02}"), true)).collect();
+    files.iter().for_each(|file| file.write(&place));
+    with_a_late_pause(VERSION, "over", true).write(&place);
+    with_a_late_pause(VERSION, "open", false).write(&place);
+    with_a_late_pause(1, "open-before", false).write(&place);
+    let daemon = Daemon::start(&place);
+    wait_for("the start", || daemon.log().contains("spool looked through").then_some(()));
+    let has = |id: &str, number: u32| place.holds(format!("{id} said {number:03}").as_bytes());
+    let ids = files.iter().map(|file| file.id.as_str()).chain(["open", "open-before"]);
+    for id in ids {
+        assert!(has(id, 14) && !has(id, 16) && !has(id, 19), "{id}");
+    }
+    // Nobody leaves one of this version, and whoever finishes it sees to it before he asks the store.
+    wait_for("the one that was sealed too soon", || (!has("over", 19)).then_some(()));
+    assert!(place.manifests().is_empty());
+    daemon.kill();
+}
+
+#[test]
+fn a_call_of_version_1_that_the_disk_has_no_room_for_goes_on_in_another_file_with_its_pause() {
+    let place = Place::new().with("AUDIO_RESUME_SECS", "30");
+    let Some(disk) = Disk::mount(&place.spool(), 1024) else { return };
+    let mut file = File::of_version(1, "full");
+    file.say(20);
+    file.frame(PAUSE, Scope::Whole, 0, b"");
+    file.end_block();
+    file.write(&place);
+    disk.fill();
+    let daemon = Daemon::start(&place);
+    let line = "spool file cannot be written again, the call goes on in another";
+    wait_for(line, || daemon.log().contains(line).then_some(()));
+    disk.empty();
+    let mut gateway = Gateway::connect(&place, &daemon, Socket::UnixStream);
+    let mut play = |gateway: &mut Gateway, what: &str| {
+        let payloads: Vec<_> = (0..5).map(|n| marked_packet(&format!("{what} {n}"))).collect();
+        for packet in file.sender.packets(&payloads) {
+            gateway.send(&frame(kind::RTP, CALLER, 0, b"full", &packet.rtp));
+        }
+        payloads
+    };
+    play(&mut gateway, "secret");
+    gateway.say(kind::RESUME, WHOLE, "full");
+    let public = play(&mut gateway, "public");
+    gateway.end("full");
+    place.nth_manifest("full", 2);
+    let mut parts = place.manifests_of("full");
+    parts.sort_by_key(|manifest| manifest["started_at"].to_string());
+    let sounds = |manifest: &Value| place.recording_of(manifest).sounds(0);
+    assert!(sounds(&parts[0]) == sounds_in(&file.said), "{}", parts[0]);
+    assert!(sounds(&parts[1]) == sounds_in(&public), "{}", parts[1]);
+    assert!(!place.holds(b"secret"));
+    daemon.stop();
 }
