@@ -286,6 +286,45 @@ mod tests {
     }
 
     #[test]
+    fn a_state_that_cannot_be_read_costs_nothing_but_itself_and_one_of_a_later_version_is_read() {
+        let paused = file(&[(5, PAUSE, Some(6))]);
+        let state = replay(&paused).call.to_state();
+        let noted = |state: &[u8]| {
+            let mut bytes = file(&[]);
+            Record::state(Mono(2_500_000), state).append_to(&mut bytes);
+            replay(&bytes).call
+        };
+        assert!(noted(&state).connection.claims().pause(Channel::Caller).is_some());
+        // Each object of it has a field more.
+        let mut later: serde_json::Value = serde_json::from_slice(&state).unwrap();
+        add_to_each_object(&mut later);
+        let later = serde_json::to_vec(&later).unwrap();
+        assert!(later.len() > state.len() + 100);
+        assert_eq!(noted(&later).to_state(), noted(&state).to_state());
+        let unread = [&b""[..], b"{}", b"null", b"\xff", &state[..state.len() - 1]];
+        for unread in unread {
+            let mut bytes = paused.clone();
+            Record::state(Mono(2_500_000), unread).append_to(&mut bytes);
+            let replayed = replay(&bytes);
+            assert!(replayed.call.to_state() == state && replayed.is_sealed);
+        }
+    }
+
+    fn add_to_each_object(json: &mut serde_json::Value) {
+        // What a sender has said is its own, and a time and a map of payload types are no objects with names of ours.
+        const FREE: [&str; 4] = ["labels", "meta", "consent", "payload_types"];
+        match json {
+            serde_json::Value::Object(fields) => {
+                let known = fields.iter_mut().filter(|(name, _)| !FREE.contains(&name.as_str()));
+                known.for_each(|(_, field)| add_to_each_object(field));
+                fields.insert("later".to_owned(), serde_json::json!({ "a": [1, null] }));
+            }
+            serde_json::Value::Array(fields) => fields.iter_mut().for_each(add_to_each_object),
+            _ => {}
+        }
+    }
+
+    #[test]
     fn a_file_without_such_a_pause_is_as_it_was() {
         let bytes = file(&[(5, PAUSE, Some(6)), (9, RESUME, Some(10))]);
         assert_eq!(replay(&bytes).taken_out(), None);

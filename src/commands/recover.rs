@@ -34,8 +34,11 @@ impl Recover {
         }
         let mut files = found.sealed;
         for open in found.open {
-            seal(&open.path, SealCause::NotResumed)
-                .with_context(|| format!("sealing {}", open.path.display()))?;
+            // One that has to be written again gets no seal before: that says that there is nothing to be taken out.
+            if !open.is_closed {
+                seal(&open.path, SealCause::NotResumed)
+                    .with_context(|| format!("sealing {}", open.path.display()))?;
+            }
             files.push(open.path);
         }
         let finisher =

@@ -100,7 +100,10 @@ pub fn look_at(group: &Group, rules: Rules) -> Found {
     }
     for index in superseded.into_iter().rev() {
         let old = found.open.remove(index);
-        if let Err(error) = seal(&old.path, SealCause::NotResumed) {
+        // One that has to be written again gets no seal before: that says that there is nothing to be taken out.
+        if !old.is_closed
+            && let Err(error) = seal(&old.path, SealCause::NotResumed)
+        {
             warn!(path = %old.path.display(), %error, "spool file cannot be sealed, it is finished as it is");
         }
         found.sealed.push(old.path);
@@ -240,11 +243,14 @@ fn take_up(path: &Path, rules: Rules) -> Result<TakenUp, NotTakenUp> {
         return Err(NotTakenUp::Foreign("the file is empty".to_owned()));
     }
     // That it is over can be seen at its end, without reading all of it: whoever finishes it does.
-    if is_sealed(path).is_ok_and(|is_sealed| is_sealed) && header_of(path).is_ok() {
+    let is_over = is_sealed(path).is_ok_and(|is_sealed| is_sealed);
+    // No file of version 2 is sealed before what is to be taken out of it is.
+    if is_over && header_of(path).is_ok_and(|header| !header.is_of_before()) {
         return Ok(TakenUp::Sealed);
     }
     let (replay, tail) = read(path, |header| Replay::new(header, rules), Replay::record)?;
     if replay.is_sealed {
+        take_out(path, &replay, rules);
         return Ok(TakenUp::Sealed);
     }
     cut_torn_tail(path, &tail)?;
@@ -262,6 +268,15 @@ fn take_up(path: &Path, rules: Rules) -> Result<TakenUp, NotTakenUp> {
     call.connection.claims_mut().note_taken_out();
     let header = Header { version: VERSION, ..header };
     Ok(TakenUp::Open(Box::new(Resumed { path: path.to_owned(), header, call, is_closed })))
+}
+
+/// Takes out of a file whose call is over what is to be taken out. The store may be down, and then nobody finishes it soon.
+fn take_out(path: &Path, replay: &Replay, rules: Rules) {
+    if replay.taken_out().is_some()
+        && let Err(error) = rewrite_file(path, rules)
+    {
+        warn!(path = %path.display(), error = chain(&error), "what was paused cannot be taken out of the spool, tried again before it is published");
+    }
 }
 
 fn cut_torn_tail(path: &Path, tail: &Tail) -> io::Result<()> {
