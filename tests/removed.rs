@@ -220,7 +220,7 @@ fn what_is_done_to_a_file_between_the_end_and_the_rendering_has_an_outcome() {
         let mut place = Place::new();
         let Some(errors) = IoErrors::prepare(&mut place) else { return };
         let mut calls = Calls::begin(place);
-        errors.set("read");
+        errors.set("sync");
         calls.gateway.end("victim");
         let failed = "publishing failed, trying again";
         wait_for(failed, || calls.daemon.log().contains(failed).then_some(()));
@@ -241,7 +241,14 @@ fn what_is_done_to_a_file_between_the_end_and_the_rendering_has_an_outcome() {
                         .then_some(())
                 });
             }
-            None => assert_eq!(manifest["outcome"], "degraded", "{manifest}"),
+            None => {
+                assert_eq!(manifest["outcome"], "degraded", "{manifest}");
+                assert!(
+                    manifest["reasons"].as_array().unwrap().contains(&json!("spool_damaged")),
+                    "{manifest}"
+                );
+                assert!(calls.daemon.log().contains("spool file was cut after the end of its call"));
+            }
         }
         calls.gateway.play("other", CALLER, &calls.sent[30..]);
         calls.gateway.end("other");
