@@ -99,8 +99,13 @@ impl Lane {
         if is_stamped && stamp.is_some() && to < from {
             return;
         }
-        let (to, is_stamp) =
-            if to < from { (self.own(None, received), false) } else { (to, stamp.is_some()) };
+        // Without a time: behind the last packet, or when it came where that has no time either.
+        let over = match self.last {
+            Some((_, false)) => received,
+            _ => self.own(None, received),
+        };
+        let is_stamp = stamp.is_some() && to >= from;
+        let to = if is_stamp { to } else { over };
         for told in self.told.iter_mut().filter(|told| told.end.is_none()) {
             told.end = Some((to, is_stamp, place));
         }

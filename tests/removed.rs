@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 
 use rig::daemon::Daemon;
+use rig::disk::IoErrors;
 use rig::gateway::{CALLER, Gateway, Socket, WHOLE, frame, kind};
 use rig::media::{MUSIC, Sender, Sent, marked_packet, voice};
 use rig::place::Place;
@@ -54,18 +55,25 @@ impl Calls {
     }
 
     /// Both calls go on for longer than the look at the files takes, and end. Returns the victim's manifest, its sounds, and the log.
-    fn go_on(mut self, line: &str) -> (Value, Vec<rig::recording::Sound>, String, Place) {
+    fn go_on(self, line: &str) -> (Value, Vec<rig::recording::Sound>, String, Place) {
+        self.go_on_with(&["victim", "other"], line)
+    }
+
+    /// The same where nothing more comes of the victim but its end.
+    fn go_on_without(self, line: &str) -> (Value, Vec<rig::recording::Sound>, String, Place) {
+        self.go_on_with(&["other"], line)
+    }
+
+    fn go_on_with(mut self, ids: &[&str], line: &str) -> (Value, Vec<rig::recording::Sound>, String, Place) {
         for packets in self.sent[30..].chunks(5) {
-            for id in ["victim", "other"] {
-                self.gateway.play(id, CALLER, packets);
-            }
+            ids.iter().for_each(|id| self.gateway.play(id, CALLER, packets));
             self.gateway.sync();
             std::thread::sleep(Duration::from_millis(250));
         }
-        wait_for(line, || self.daemon.log().contains(line).then_some(()));
         for id in ["victim", "other"] {
             self.gateway.end(id);
         }
+        wait_for(line, || self.daemon.log().contains(line).then_some(()));
         let (other, whole) = self.place.recording("other");
         assert_eq!((&other["outcome"], &other["reasons"]), (&json!("ok"), &json!([])));
         assert!(whole.sounds(0) == sounds_in(&self.payloads));
@@ -75,6 +83,20 @@ impl Calls {
         (manifest, sounds, self.daemon.stop(), self.place)
     }
 }
+
+/// Ways to take a file away.
+const WAYS: [fn(&Place, &Path); 4] = [
+    |_, file| fs::remove_file(file).unwrap(),
+    |place, file| {
+        fs::write(place.root().join("letter"), b"Dear Sir or Madam,\n").unwrap();
+        fs::rename(place.root().join("letter"), file).unwrap();
+    },
+    |place, _| fs::rename(place.spool(), place.root().join("moved")).unwrap(),
+    |_, file| {
+        let file = fs::OpenOptions::new().write(true).open(file).unwrap();
+        file.set_len(file.metadata().unwrap().len() / 2).unwrap();
+    },
+];
 
 fn contains(bytes: &[u8], part: &[u8]) -> bool {
     bytes.windows(part.len()).any(|window| window == part)
@@ -131,6 +153,110 @@ fn a_spool_file_that_is_cut_says_what_is_lost_and_goes_on_with_all_that_was_said
     assert!(manifest["reasons"].as_array().unwrap().contains(&json!("spool_damaged")), "{manifest}");
     assert!(!sounds.is_empty() && all.ends_with(&sounds), "what came afterwards is there");
     assert!(log.contains("ERROR"));
+}
+
+#[test]
+fn a_spool_file_that_is_cut_in_half_costs_what_was_in_that_half() {
+    let calls = Calls::begin(Place::new());
+    WAYS[3](&calls.place, &calls.victim());
+    let all = sounds_in(&calls.payloads);
+    let (manifest, sounds, ..) = calls.go_on("spool file was cut under a live call");
+    assert_eq!(manifest["outcome"], "degraded", "{manifest}");
+    assert!(manifest["reasons"].as_array().unwrap().contains(&json!("spool_damaged")), "{manifest}");
+    assert!(all.starts_with(&sounds[..4]) && all.ends_with(&sounds[sounds.len() - 25..]), "{manifest}");
+}
+
+#[test]
+fn what_is_done_to_the_file_of_a_call_that_is_silent_is_mended_when_it_ends() {
+    for (way, is_cut) in WAYS.into_iter().zip([false, false, false, true]) {
+        let calls = Calls::begin(Place::new());
+        way(&calls.place, &calls.victim());
+        let all = sounds_in(&calls.payloads[..30]);
+        let line = if is_cut { "spool file was cut under a live call" } else { "it is copied back" };
+        let (manifest, sounds, ..) = calls.go_on_without(line);
+        let expected = if is_cut { ("degraded", json!(["spool_damaged"])) } else { ("ok", json!([])) };
+        assert_eq!((manifest["outcome"].as_str(), &manifest["reasons"]), (Some(expected.0), &expected.1));
+        assert!(
+            if is_cut { all.starts_with(&sounds) && sounds.len() > 3 } else { sounds == all },
+            "{manifest}"
+        );
+    }
+}
+
+#[test]
+fn what_is_done_to_the_file_of_a_silent_call_is_mended_when_the_daemon_stops() {
+    for way in WAYS {
+        let place = Place::new().with("AUDIO_RESUME_SECS", "30").with("AUDIO_ON_STOP", "resume");
+        let calls = Calls::begin(place);
+        way(&calls.place, &calls.victim());
+        let Calls { place, daemon, payloads, sent, .. } = calls;
+        let log = daemon.stop();
+        assert!(log.contains("ERROR") && log.contains("under a live call"), "{log}");
+        let daemon = Daemon::start(&place);
+        let mut gateway = Gateway::connect(&place, &daemon, Socket::UnixStream);
+        for id in ["victim", "other"] {
+            gateway.play(id, CALLER, &sent[30..]);
+            gateway.end(id);
+            let (manifest, recording) = place.recording(id);
+            assert_eq!(manifest["labels"]["of"], id, "{manifest}");
+            let (all, sounds) = (sounds_in(&payloads), recording.sounds(0));
+            let is_cut = manifest["reasons"].as_array().unwrap().contains(&json!("spool_damaged"));
+            assert!(
+                sounds == all || (is_cut && id == "victim" && all.ends_with(&sounds[sounds.len() - 25..]))
+            );
+        }
+        daemon.stop();
+    }
+}
+
+#[test]
+fn what_is_done_to_a_file_between_the_end_and_the_rendering_has_an_outcome() {
+    for (way, reason) in WAYS.into_iter().zip([
+        Some("the spool file was removed by somebody else"),
+        Some("file does not begin with the magic STSP"),
+        Some("the spool file was removed by somebody else"),
+        None,
+    ]) {
+        let mut place = Place::new();
+        let Some(errors) = IoErrors::prepare(&mut place) else { return };
+        let mut calls = Calls::begin(place);
+        errors.set("sync");
+        calls.gateway.end("victim");
+        let failed = "publishing failed, trying again";
+        wait_for(failed, || calls.daemon.log().contains(failed).then_some(()));
+        way(&calls.place, &calls.victim());
+        errors.set("");
+        let manifest = calls.place.manifest("victim");
+        match reason {
+            Some(reason) => {
+                let reasons = manifest["reasons"].as_array().unwrap();
+                assert_eq!(manifest["outcome"], "failed", "{manifest}");
+                assert!(reasons.iter().any(|said| said == reason), "{manifest}");
+                wait_for(reason, || {
+                    calls
+                        .daemon
+                        .log()
+                        .lines()
+                        .any(|line| line.contains("ERROR") && line.contains(reason))
+                        .then_some(())
+                });
+            }
+            None => {
+                assert_eq!(manifest["outcome"], "degraded", "{manifest}");
+                assert!(
+                    manifest["reasons"].as_array().unwrap().contains(&json!("spool_damaged")),
+                    "{manifest}"
+                );
+                assert!(calls.daemon.log().contains("spool file was cut after the end of its call"));
+            }
+        }
+        calls.gateway.play("other", CALLER, &calls.sent[30..]);
+        calls.gateway.end("other");
+        let (other, recording) = calls.place.recording("other");
+        assert_eq!((&other["outcome"], &other["reasons"]), (&json!("ok"), &json!([])), "{other}");
+        assert!(recording.sounds(0) == sounds_in(&calls.payloads));
+        calls.daemon.stop();
+    }
 }
 
 #[test]

@@ -33,6 +33,7 @@ use crate::manifest::{self, Manifest};
 use crate::metrics::{Metrics, RetryCause, Upload};
 use crate::publish::key::{self, Names};
 use crate::publish::label::{cut_label, label};
+use crate::spool::HeaderError;
 use crate::spool::name::{Aside, Made};
 use crate::time::Mono;
 
@@ -297,11 +298,22 @@ impl Finisher {
         match described {
             Ok(Ok(rendered)) => Ok(Some(Prepared { rendered, end: End::Fail(reason), since })),
             Ok(Err(error @ ReadError::Io(_))) => Err(error.into()),
-            Ok(Err(ReadError::Header(_))) | Err(_) => {
-                self.give_up(spool, None, &reason)?;
-                Ok(None)
+            Ok(Err(ReadError::Header(error))) => {
+                // Somebody has put another file in its place: of what it was, only the name tells. What another version of
+                // the program wrote is not lost.
+                let is_readable = matches!(error, HeaderError::Version(_));
+                let header = header_from_name(spool, Mono(0)).filter(|_| !is_readable);
+                let Some(header) = header else { return self.give_up_untold(spool, &reason) };
+                Ok(Some(Prepared { rendered: describe_gone(header, &reason), end: End::Fail(reason), since }))
             }
+            Err(_) => self.give_up_untold(spool, &reason),
         }
+    }
+
+    /// Sets a spool aside of which not even a manifest can be made.
+    fn give_up_untold(&self, spool: &Path, reason: &str) -> Result<Option<Prepared>, FinishError> {
+        self.give_up(spool, None, reason)?;
+        Ok(None)
     }
 
     /// Makes the manifest of a call whose spool file was taken away after its end: of what it was, only the name tells.

@@ -15,13 +15,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::task::{Id, JoinError, JoinSet};
+use tokio::task::{Id, JoinError, JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::finish::{FinishError, Finisher, Prepared, UPLOADS_MAX, clear_up};
 use super::log::chain;
+use super::recover::seal_cut;
 use super::spool_dir::{is_sealed, oldest_sealed};
 
 /// Spool files known at once. A waiting one holds its manifest, some 10 KB and at worst some 250 KB.
@@ -49,6 +50,8 @@ const FOLLOWERS: usize = 2;
 /// A spool file and how far it has come.
 struct Item {
     spool: PathBuf,
+    /// How long it was when it was seen to be sealed; 0 if it was not.
+    sealed_bytes: u64,
     /// Attempts that have failed.
     failures: u32,
     wait: Duration,
@@ -103,6 +106,17 @@ impl Finisher {
     }
 }
 
+impl Item {
+    /// Others may cut a spool file behind the end of its call: then it says so itself from now on, and is finished.
+    async fn tell_of_cut(&self) {
+        let (spool, bytes) = (self.spool.clone(), self.sealed_bytes);
+        let told = spawn_blocking(move || seal_cut(&spool, bytes)).await;
+        if let Ok(Err(error)) = told {
+            warn!(path = %self.spool.display(), %error, "spool file was cut after the end of its call, and that cannot be noted");
+        }
+    }
+}
+
 impl Outbox {
     fn new(finisher: Arc<Finisher>) -> Self {
         Self {
@@ -141,8 +155,11 @@ impl Outbox {
             }
         }
         self.known.insert(spool.clone());
+        let is_over = is_sealed(&spool).is_ok_and(|is_sealed| is_sealed);
+        let sealed_bytes = spool.metadata().ok().filter(|_| is_over).map_or(0, |found| found.len());
         let item = Item {
             spool,
+            sealed_bytes,
             failures: 0,
             wait: RETRY_FIRST,
             prepared: None,
@@ -182,6 +199,9 @@ impl Outbox {
             let mut item = first.remove();
             let (finisher, path) = (Arc::clone(&self.finisher), item.spool.clone());
             let task = self.active.spawn(async move {
+                if item.prepared.is_none() && item.sealed_bytes > 0 {
+                    item.tell_of_cut().await;
+                }
                 let result = finisher.finish(&item.spool, &mut item.prepared).await;
                 (item, result)
             });

@@ -200,6 +200,36 @@ pub fn seal(path: &Path, cause: SealCause) -> io::Result<()> {
     file.sync_all()
 }
 
+/// Appends what is lost, and a seal, to a file that was sealed with so many bytes, and has none any more: somebody has cut it.
+/// Nothing is done to one that has its seal, or is gone.
+///
+/// # Errors
+/// Where the disk says no.
+pub fn seal_cut(path: &Path, sealed_bytes: u64) -> io::Result<()> {
+    let length = match fs::metadata(path) {
+        Ok(found) => found.len(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    // A longer one was not cut, and nothing is added to what is not ours.
+    let is_whole = is_sealed(path).is_ok_and(|is_sealed| is_sealed);
+    if length >= sealed_bytes || is_whole || header_of(path).is_err() {
+        return Ok(());
+    }
+    let bytes = sealed_bytes - length;
+    error!(path = %path.display(), bytes, "spool file was cut after the end of its call, what it had is lost: find out who cuts files in the spool directory");
+    let (mut out, mut records) = (Vec::new(), Vec::new());
+    append_opening(OpeningCause::MadeAnew, &draw(), &mut out);
+    block::append_room(&mut records);
+    Record::append_lost(Mono(0), bytes, &mut records);
+    Record::append_seal(Mono(0), SealCause::Released, &mut records);
+    block::complete(&mut records, 0);
+    out.append(&mut records);
+    let mut file = OpenOptions::new().append(true).open(path)?;
+    file.write_all(&out)?;
+    file.sync_all()
+}
+
 enum TakenUp {
     /// Made, and killed before the first byte of it was written.
     Nothing,

@@ -3,8 +3,8 @@
 //! Receivers add records to its buffer, under the buffer's own lock. Whoever writes, which is the writer or, while a file is
 //! written again, the rewriter, holds the lock of its disk side: so there is one at a time. Each write is one block.
 //!
-//! A file may be taken away under an open call: removed, replaced, cut, or its directory moved. Once a second, and when the
-//! call is over, what stands at its path is compared with what was written. As long as this process has the file open, all
+//! A file may be taken away under an open call: removed, replaced, cut, or its directory moved. Once a second while it is written
+//! to, every few seconds while it is open, and when the call is over or the daemon stops, what stands at its path is compared with what was written. As long as this process has the file open, all
 //! of it is copied to its path again; else what comes is written to a new one, with a note of what is lost. Either way it goes
 //! on under a new opening.
 
@@ -124,6 +124,16 @@ pub(super) struct Disk {
     pub(super) rewritten_until: Option<Instant>,
     /// Whether the seal is written.
     is_complete: bool,
+}
+
+/// What became of a file that was looked at.
+pub(super) enum Look {
+    /// All is as it should be.
+    Whole,
+    /// Something was not, and what says so is to be written.
+    Mended,
+    /// The call is over, and all of it is written.
+    Over,
 }
 
 /// How much of a buffer got into its file.
@@ -258,13 +268,23 @@ impl SpoolFile {
     /// Sees to it that the file is at its path, whether there is something to be written or not.
     pub(super) fn check(&self, disk: &mut Disk) -> io::Result<()> {
         disk.open(self)?;
-        self.look(disk)
+        self.look(disk).map(drop)
     }
 
-    /// Compares what stands at the path with what was written, and mends what is not as it should be.
-    fn look(&self, disk: &mut Disk) -> io::Result<()> {
+    /// Sees to it that a file that is open, and may not be written to for long, is at its path.
+    pub(super) fn check_open(&self, disk: &mut Disk) -> io::Result<Look> {
+        // Its finisher may have removed it.
+        if disk.is_complete {
+            return Ok(Look::Over);
+        }
+        let is_mended = disk.file.is_some() && self.look(disk)?;
+        Ok(if is_mended { Look::Mended } else { Look::Whole })
+    }
+
+    /// Compares what stands at the path with what was written, and mends what is not as it should be. True if anything was.
+    fn look(&self, disk: &mut Disk) -> io::Result<bool> {
         disk.looked = Some(Instant::now());
-        let Some(length) = disk.length else { return Ok(()) };
+        let Some(length) = disk.length else { return Ok(false) };
         let found = match fs::symlink_metadata(&self.path) {
             Ok(found) => Some((found.dev(), found.ino(), found.len())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -280,10 +300,13 @@ impl SpoolFile {
                     self.describe_again(length - found);
                 }
                 disk.length = Some(found);
-                Ok(())
+                Ok(found < length)
             }
             // It may be moved away, or have no name any more, and be there all the same.
-            _ if disk.file.is_some() => self.copy_back(disk, found.is_some(), length),
+            _ if disk.file.is_some() => {
+                self.copy_back(disk, found.is_some(), length)?;
+                Ok(true)
+            }
             _ => {
                 let (connection, path) = self.named();
                 error!(?connection, %path, bytes = length, "spool file was removed under a live call, what it had is lost");
@@ -291,7 +314,7 @@ impl SpoolFile {
                 (disk.length, disk.opening) = (None, Some(OpeningCause::MadeAnew));
                 disk.open(self)?;
                 self.describe_again(length);
-                Ok(())
+                Ok(true)
             }
         }
     }

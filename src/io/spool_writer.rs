@@ -23,8 +23,8 @@ use tokio::sync::mpsc;
 use tracing::{error, warn};
 
 use super::spool_dir::sync_dir;
-use super::spool_file::Written;
 pub use super::spool_file::{Buffer, SpoolFile};
+use super::spool_file::{Look, Written};
 use super::spool_rewrite::Rewrites;
 use crate::connection::Rules;
 use crate::metrics::{Metrics, SpoolFigures};
@@ -52,6 +52,8 @@ const KEEP_BYTES: usize = 8192;
 const OPEN_FILES_MAX: u64 = 32_768;
 /// Beyond so many files, one sync of the whole file system is cheaper than one of each.
 const SYNC_EACH_MAX: usize = 32;
+/// In how many rounds each open file is looked at, whether anything is written to it or not: some five seconds.
+const LOOK_ROUNDS: u64 = 64;
 /// A disk that does not take data is reported this often.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(1);
 
@@ -268,6 +270,7 @@ impl Writer {
                     Round::Busy => left.extend(keep_dirty(&file).then_some(file)),
                 }
             }
+            written.extend(self.look(work, is_last));
             lock(&self.written).extend(written);
             if is_any {
                 work.figures.write_time.observe(begun.elapsed());
@@ -314,6 +317,36 @@ impl Writer {
             }
         }
         if written.error.is_some() { Round::Failed } else { Round::Done { is_some: written.bytes > 0 } }
+    }
+
+    /// Looks at open files to which nothing may have been written for long: a share of them in each round, and all in the last.
+    /// Returns those that had to be mended.
+    fn look(&mut self, work: &Work, is_last: bool) -> Vec<(u64, Arc<SpoolFile>)> {
+        let turn = self.round % LOOK_ROUNDS;
+        let is_due = |file: &&Arc<SpoolFile>| is_last || file.number % LOOK_ROUNDS == turn;
+        let due: Vec<_> = self.files.values().filter(is_due).cloned().collect();
+        let mut mended = Vec::new();
+        for file in due {
+            // Whoever has it looks at it as well.
+            let Ok(mut disk) = file.disk.try_lock() else { continue };
+            let looked = file.check_open(&mut disk);
+            drop(disk);
+            match looked {
+                Ok(Look::Whole) => {}
+                Ok(Look::Over) => drop(self.files.remove(&file.number)),
+                Ok(Look::Mended) => {
+                    self.write(&file, work);
+                    mended.push((file.number, file));
+                }
+                Err(error) => {
+                    work.enter(
+                        &file,
+                        &Written { bytes: 0, freed: 0, error: Some(error), is_complete: false },
+                    );
+                }
+            }
+        }
+        mended
     }
 
     /// Closes files where too many are open: those that were not written in this round, or else all.
