@@ -307,6 +307,7 @@ impl World {
                 rewrite(&mut self.spool);
                 self.is_flagged = false;
                 self.call = replay(&self.spool).call;
+                self.call.note_restart(Wall(received(now)));
                 self.call.connection.claims_mut().note_taken_out();
                 let wall = Wall(received(now)).0.to_be_bytes();
                 Record::resumed(now, &wall).append_to(&mut self.spool.bytes);

@@ -17,7 +17,7 @@ use crate::id::{Channel, Scope};
 use crate::packet::{self, HEADER_BYTES, parse_rtp};
 use crate::red;
 use crate::rtpmap::{Codec, Rtpmap};
-use crate::time::Mono;
+use crate::time::{Mono, Wall};
 
 /// Names of marks that tell of key presses: their further fields are digits.
 const KEY_PRESSES: [&str; 2] = ["telephone-event", "dtmf"];
@@ -146,8 +146,9 @@ impl Call {
         Self { redactions: self.redactions, ..Self::of(self.connection.reopened(now)) }
     }
 
-    /// Notes that another process had it, which may have received what it did not keep.
-    pub fn note_restart(&mut self) {
+    /// Notes that another process had it until about this moment, which may have received what it did not keep.
+    pub fn note_restart(&mut self, received: Wall) {
+        self.connection.claims_mut().note_restart(received);
         let is_uncounted = !self.connection.claims().is_recorded();
         self.counts.iter_mut().for_each(|counts| counts.is_uncounted |= is_uncounted);
     }
@@ -346,7 +347,6 @@ fn without_digits(body: &[u8], rtpmap: impl Fn(u8) -> Rtpmap) -> Redacted {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::time::Wall;
     use std::time::Duration;
 
     fn rules(masks_digits: bool) -> Rules {

@@ -163,6 +163,13 @@ impl Claims {
         was_recorded != self.is_recorded()
     }
 
+    /// Notes that packets may have come until then of which nobody knows, because nothing of them was wanted.
+    pub fn note_restart(&mut self, received: Wall) {
+        for unwanted in self.unwanted.iter_mut().filter(|unwanted| unwanted.standing().is_some()) {
+            unwanted.note_unknown(received);
+        }
+    }
+
     /// The latest own time of anything that was kept.
     #[must_use]
     pub fn kept_until(&self) -> Option<Wall> {

@@ -131,6 +131,16 @@ impl Pauses {
         self.last = Some(at);
     }
 
+    /// Notes that packets may have come until then, as if the last had come then.
+    pub fn note_unknown(&mut self, received: Wall) {
+        let Some(last) = self.last else { return };
+        let later_us = received.0.saturating_sub(last.received.0).max(0);
+        self.last = Some(Stamp {
+            received: last.received.plus_us(later_us),
+            gateway: last.gateway.map(|gateway| gateway.plus_us(later_us)),
+        });
+    }
+
     /// Whether something is to be kept out that happened then.
     #[must_use]
     pub fn keep_out(&self, at: Stamp) -> bool {

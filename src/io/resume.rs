@@ -58,7 +58,7 @@ impl Ingest {
     fn resume(&self, resumed: Resumed) -> Arc<Slot> {
         let Resumed { path, header, mut call, is_closed } = resumed;
         let now = self.clock.now();
-        call.note_restart();
+        call.note_restart(self.clock.wall());
         let recorded_us = self.clock.wall().0.saturating_sub(header.opened.0);
         let recorded = Duration::from_micros(u64::try_from(recorded_us).unwrap_or(0));
         self.open.fetch_add(1, Ordering::Relaxed);
