@@ -223,7 +223,7 @@ impl File {
         self.at = (Mono(u64::from(number)), self.at.1.plus_us(step_us));
         self.anchor = Anchor::new(self.at.0, self.at.1);
         self.append(RecordKind::Resumed, Scope::Whole, None, &self.at.1.0.to_be_bytes());
-        self.call.note_restart();
+        self.call.note_restart(self.at.1);
         self.note_state();
     }
 
