@@ -5,12 +5,12 @@
 //! `overlapping` and `cleared` (packets left out, and why), and `part` where a long call goes on in another file.
 //! The same spool gives the same manifest: nothing in it is about when or where it was made.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use crate::id::{Channel, RecordingId};
 use crate::ledger::{Ledger, PauseReason};
-use crate::recording::{ArrangedChannel, Arrangement};
+use crate::recording::{ArrangedChannel, ArrangedMark, Arrangement};
 use crate::rtpmap::Codec;
 use crate::spool::SealCause;
 use crate::spool::scan::Tail;
@@ -73,7 +73,7 @@ pub struct Manifest {
     pub part: u16,
     pub file: Option<File>,
     pub channels: Channels,
-    pub marks: Vec<Map<String, Value>>,
+    pub marks: Vec<ToldMark>,
     pub paused: Vec<Paused>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tenant: Option<String>,
@@ -83,6 +83,25 @@ pub struct Manifest {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
     pub meta: Map<String, Value>,
+}
+
+/// A mark in a manifest. Its fields become values only while they are written.
+#[derive(Clone, Debug)]
+pub struct ToldMark {
+    mark: ArrangedMark,
+    /// Of a call that nobody wants kept, no text is.
+    is_name_only: bool,
+}
+
+impl Serialize for ToldMark {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut fields = self.mark.fields.to_map();
+        fields.retain(|name, _| !self.is_name_only || name == "name");
+        let channel = self.mark.channel.map_or(Value::Null, |channel| Value::from(channel.name()));
+        fields.insert("channel".to_owned(), channel);
+        fields.insert("offset_ms".to_owned(), Value::from(self.mark.offset.to_ms()));
+        fields.serialize(serializer)
+    }
 }
 
 /// The recording that a manifest stands beside.
@@ -187,14 +206,7 @@ pub fn describe(
     let channels = Channels { caller, ai };
     let (outcome, reasons) = judge(ledger, tail, call, &channels);
     let is_declined = outcome == Outcome::Declined;
-    let mark = |mark: &crate::recording::ArrangedMark| {
-        let mut fields = mark.fields.clone();
-        // Of a call that nobody wants kept, no text is.
-        fields.retain(|name, _| !is_declined || name == "name");
-        fields.insert("channel".to_owned(), mark.channel.map_or(Value::Null, |c| Value::from(c.name())));
-        fields.insert("offset_ms".to_owned(), Value::from(mark.offset.to_ms()));
-        fields
-    };
+    let mark = |mark: &ArrangedMark| ToldMark { mark: mark.clone(), is_name_only: is_declined };
     let paused = call.paused.iter().map(|pause| Paused {
         channel: pause.channel,
         from_ms: pause.from.to_ms(),
@@ -250,6 +262,7 @@ pub fn judge(
     is_short |= say(ledger.dropped > 0, "spool_overflow");
     is_short |= say(ledger.is_gateway_ignored, "gateway_clock_ignored");
     say(ledger.clock_steps > 0, "gateway_clock_stepped");
+    say(ledger.more_marks > 0, "marks_full");
     let before: u64 = ledger.channels.iter().map(|channel| channel.noted.before).sum();
     let received = channels.caller.packets + channels.ai.packets + before;
     let is_counted = ledger.channels.iter().all(|channel| !channel.noted.is_uncounted);

@@ -9,11 +9,9 @@
 
 use std::time::Duration;
 
-use serde_json::{Map, Value};
-
 use crate::frame::PauseMode;
 use crate::id::{Channel, Scope};
-use crate::ledger::{ChannelLedger, Ledger, PauseReason, format_of};
+use crate::ledger::{ChannelLedger, Fields, Ledger, PauseReason, format_of};
 use crate::sound::{Audio, OPUS_DELAY_SAMPLES};
 use crate::time::{Samples48k, Wall};
 use crate::timeline::{self, Counts, Gap, Placed, Placement, Rx};
@@ -110,7 +108,7 @@ pub struct ArrangedMark {
     /// The channel, if it is about one.
     pub channel: Option<Channel>,
     /// Its name and further fields.
-    pub fields: Map<String, Value>,
+    pub fields: Fields,
 }
 
 /// A stretch of a channel that was not kept. Of a stretch that was cut, both ends are one place.
@@ -155,12 +153,12 @@ pub fn arrange(ledger: &Ledger, ai_offset_ms: i64, longest: Duration) -> Arrange
                 let rx = &rx[timeline::index(placed.rx)];
                 let rtpmap = ledger.rtpmap_of(channel, payload);
                 let format =
-                    format_of(rtpmap, payload).expect("only what has a format is audio to the timeline");
+                    format_of(rtpmap, rx, payload).expect("only what has a format is audio to the timeline");
                 let at = placed.at.0 - zero.0;
                 end = end.max(Samples48k(at + i64::from(rx.samples)));
                 let is_quiet = rx.is_speech == Some(false);
                 let (at, samples) = (cuts.map(at), rx.samples);
-                Audio { at, samples, format, gap: placed.gap, noise: payload.noise, is_quiet }
+                Audio { at, samples, format, gap: placed.gap, noise: payload.noise(), is_quiet }
             })
             .collect();
         let sources: Vec<u32> = kept.iter().map(|placed: &Placed| placed.rx).collect();

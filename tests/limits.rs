@@ -92,6 +92,29 @@ fn a_recording_of_too_many_packets_goes_on_as_another_part_and_loses_none() {
 }
 
 #[test]
+fn a_recording_of_the_smallest_packets_goes_on_as_another_part_before_finishing_it_takes_too_much() {
+    let receiver = Receiver::new(u64::MAX, 10);
+    receiver.send(kind::META, WHOLE, "small", br#"{"payload_types":{"100":"red/48000/2"}}"#);
+    // Each packet brings one of a byte and a copy of a byte.
+    let redundant = [0x80 | 111, 960 >> 6, 0, 1, 111, 0xe0, 0xe0];
+    for n in 0..400_000u32 {
+        let sequence = u16::try_from(n * 2 & 0xffff).unwrap().to_be_bytes();
+        let head = [0x80, 100, sequence[0], sequence[1]];
+        let rtp = [&head[..], &(n * 960).to_be_bytes(), &[0, 0, 0, 1], &redundant].concat();
+        receiver.send(kind::RTP, CALLER, "small", &rtp);
+        if n % 5000 == 0 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+    receiver.send(kind::END, WHOLE, "small", b"");
+    let (files, _folder) = receiver.spools();
+    let bytes: Vec<u64> = files.iter().map(|file| std::fs::metadata(file).unwrap().len()).collect();
+    let packets = |bytes: &u64| bytes / 48;
+    assert_eq!(files.len(), 2, "{bytes:?}");
+    assert!((200_000..330_000).contains(&packets(&bytes[0])), "{bytes:?}");
+}
+
+#[test]
 fn frames_beside_audio_have_a_limit_and_audio_and_the_end_go_on_beyond_it() {
     let receiver = Receiver::new(u64::MAX, 10);
     let sent = Sender::new(1).packets(&voice(MUSIC, 150.0, 2));

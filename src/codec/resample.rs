@@ -14,11 +14,12 @@
 //! Except for higher rates, the filter leaves the input's own samples as they are, so that sound which is copied goes
 //! over into sound that is moved without a seam.
 //!
-//! Memory: a table of up to 500 kB and a few blocks of input. What is pushed is trusted to be sound: `f32` in −1..1.
+//! Memory: a few blocks of input, and in the process a table of up to 500 kB for each of at most 16 filters. What is pushed is trusted to be sound: `f32` in −1..1.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
 use std::collections::VecDeque;
 use std::f64::consts::PI;
+use std::sync::OnceLock;
 
 /// Samples of the output in a second.
 const OUT_HZ: u32 = 48_000;
@@ -41,7 +42,7 @@ const LET_GO_SAMPLES: usize = 4096;
 #[derive(Clone, Debug)]
 pub struct Resampler {
     sample_hz: u64,
-    kernel: Kernel,
+    kernel: &'static Kernel,
     /// The input that is still needed, with [`Kernel::taps`] zeros before a run's beginning.
     held: Vec<f32>,
     /// How much has been let go before it.
@@ -76,7 +77,7 @@ impl Resampler {
         let sample_hz = sample_hz.clamp(8000, 96_000);
         let mut resampler = Self {
             sample_hz: sample_hz.into(),
-            kernel: Kernel::new(sample_hz),
+            kernel: Kernel::of(sample_hz),
             held: Vec::new(),
             let_go: 0,
             received: 0,
@@ -233,7 +234,35 @@ struct Kernel {
     rows: Vec<f32>,
 }
 
+/// Rates above 48 kHz that have a filter of their own: what sound cards have. Any other takes that of the next multiple of
+/// 4 kHz, which passes a little less.
+const HIGHER_HZ: [u32; 2] = [64_000, 88_200];
+const HIGHER_STEP_HZ: u32 = 4000;
+/// The multiples of 4 kHz above 48 kHz, up to 96 kHz.
+const HIGHER_STEPS: usize = 12;
+
 impl Kernel {
+    /// The filter for a rate. Each is made once in a process, because that takes longer than to use it for a packet.
+    fn of(sample_hz: u32) -> &'static Self {
+        static RATE: OnceLock<Kernel> = OnceLock::new();
+        static MOVE: OnceLock<Kernel> = OnceLock::new();
+        static OWN: [OnceLock<Kernel>; HIGHER_HZ.len()] = [const { OnceLock::new() }; HIGHER_HZ.len()];
+        static STEPS: [OnceLock<Kernel>; HIGHER_STEPS] = [const { OnceLock::new() }; HIGHER_STEPS];
+        if sample_hz == OUT_HZ {
+            return MOVE.get_or_init(|| Self::new(OUT_HZ));
+        }
+        // Below 48 kHz one filter fits all rates: it is as wide as their samples are apart.
+        let Some(above) = sample_hz.checked_sub(OUT_HZ) else { return RATE.get_or_init(|| Self::new(8000)) };
+        let own = HIGHER_HZ.iter().zip(&OWN).find(|(hz, _)| **hz == sample_hz);
+        if let Some((hz, own)) = own {
+            return own.get_or_init(|| Self::new(*hz));
+        }
+        let step = above.div_ceil(HIGHER_STEP_HZ);
+        let at = usize::try_from(step).unwrap_or(0).saturating_sub(1).min(HIGHER_STEPS - 1);
+        let [first, ..] = &STEPS;
+        STEPS.get(at).unwrap_or(first).get_or_init(|| Self::new(OUT_HZ + step * HIGHER_STEP_HZ))
+    }
+
     #[expect(clippy::cast_possible_truncation, reason = "taps need no more than 24 bits")]
     fn new(sample_hz: u32) -> Self {
         let (taps, cutoff) = match sample_hz {

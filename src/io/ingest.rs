@@ -251,6 +251,8 @@ impl Ingest {
             Kept::Refused(refusal) => return Err((*refusal).into()),
             Kept::Reopen => return Ok(true),
         };
+        let is_rtp = matches!(frame.message, Message::Rtp);
+        let is_heavy = is_rtp && record.is_some_and(|(_, body)| state.weigh(frame, body.len()));
         let kept = record.is_none_or(|(kind, body)| {
             let record = Record { kind, scope: frame.scope, at: now, gateway: frame.gateway, body };
             self.append(slot, &mut state, &record)
@@ -264,7 +266,7 @@ impl Ingest {
             let bytes = self.append_state(slot, &mut state, now);
             state.charge(bytes);
         }
-        if step.takes_out && !matches!(frame.message, Message::Rtp) {
+        if step.takes_out && !is_rtp {
             // From here on that is the rewriter's, who reads it out of the file.
             state.call.connection.claims_mut().note_taken_out();
             self.writer.rewrite(&slot.file);
@@ -273,8 +275,7 @@ impl Ingest {
                 error!(?connection, %recording, part = slot.part, "a pause reaches back into the part before, which is over: delete that recording, or take out what is in it");
             }
         }
-        let is_full =
-            state.call.received() >= self.limits.max_packets && matches!(frame.message, Message::Rtp);
+        let is_full = is_rtp && (is_heavy || state.call.received() >= self.limits.max_packets);
         let full = is_full.then(|| state.call.connection.fill(now));
         let noticed = self.silence_alert.and_then(|patience| state.listen(frame, now, patience));
         drop(state);

@@ -12,13 +12,19 @@ use crate::id::{ConnectionId, Scope};
 use crate::metrics::DropReason;
 use crate::packet;
 use crate::replay::Anchor;
-use crate::spool::Record;
+use crate::rtpmap::Codec;
+use crate::spool::{BODY_OFFSET, Record};
 use crate::time::{Mono, Wall};
 
 /// Frames beside RTP that one recording may have, and their bytes. A call of four hours with a report a second on each
 /// channel has 28,800.
 const CONTROL_FRAMES_MAX: u32 = 65_536;
 const CONTROL_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// What finishing a recording may take of memory: this, and 1.5 times the bytes of its spool file.
+pub(super) const FINISHING_BYTES: u64 = 64 * 1024 * 1024;
+/// What it takes for a packet at most: measured by `cargo bench --bench hostile`, with some to spare.
+pub(super) const PACKET_BYTES: u64 = 125;
 
 /// One recording in the making, or the tombstone of one.
 #[derive(Debug)]
@@ -42,11 +48,13 @@ pub(super) struct SlotState {
     pub(super) dropped: u32,
     /// Frames beside RTP, and their bytes.
     control: (u32, usize),
+    /// What finishing takes for the packets so far beyond what their bytes in the spool allow for.
+    finishing: u64,
 }
 
 impl SlotState {
     pub(super) fn new(call: Call) -> Self {
-        Self { call, dropped: 0, control: (0, 0) }
+        Self { call, dropped: 0, control: (0, 0), finishing: 0 }
     }
 
     /// Counts a frame. An error where no call can need so many; what ends a call or a pause may come as often again.
@@ -66,6 +74,22 @@ impl SlotState {
         }
         self.control = (frames, bytes);
         Ok(())
+    }
+
+    /// Weighs an RTP packet of which so many bytes were kept: whether finishing what is here takes all the memory that it may.
+    pub(super) fn weigh(&mut self, frame: &Frame<'_>, kept: usize) -> bool {
+        let allowed = u64::try_from(BODY_OFFSET.saturating_add(kept)).unwrap_or(u64::MAX) * 3 / 2;
+        let needed = PACKET_BYTES * if self.has_copies(frame) { 2 } else { 1 };
+        self.finishing = self.finishing.saturating_add(needed).saturating_sub(allowed);
+        self.finishing >= FINISHING_BYTES
+    }
+
+    /// Whether a packet carries copies of others, of which as many are kept as came by themselves.
+    fn has_copies(&self, frame: &Frame<'_>) -> bool {
+        let (Scope::Channel(channel), Ok(packet)) = (frame.scope, packet::parse_rtp(frame.body)) else {
+            return false;
+        };
+        self.call.metadata.rtpmap(channel, packet.payload_type).codec == Codec::Red
     }
 
     /// Counts bytes that a frame has led to, besides its own.

@@ -15,7 +15,7 @@ use super::payloads::{Place, Windows};
 use super::render::RenderError;
 use super::spool_dir::nameless_beside;
 use crate::id::{Channel, ConnectionId};
-use crate::ledger::{Ledger, Payload};
+use crate::ledger::{ChannelLedger, Ledger, Payload};
 use crate::manifest::Muxed;
 use crate::mux::anew::{Anew, BLOCK, spans};
 use crate::mux::cells::{NoCommonGrid, Planner};
@@ -25,7 +25,7 @@ use crate::mux::lossless::Assembler;
 use crate::recording::{ArrangedChannel, Arrangement};
 use crate::sound::{Audio, Sound, end_of};
 use crate::time::Samples48k;
-use crate::timeline;
+use crate::timeline::{self, Rx};
 
 /// A channel's packets as they were received, and where their payloads are.
 pub(super) struct Received<'a> {
@@ -33,17 +33,19 @@ pub(super) struct Received<'a> {
     /// Which of `payloads` each of them has.
     sources: &'a [u32],
     payloads: &'a [Payload],
+    rx: &'a [Rx],
 }
 
 impl<'a> Received<'a> {
     pub(super) fn of(ledger: &'a Ledger, call: &'a Arrangement, channel: Channel) -> Self {
         let ArrangedChannel { packets, sources, .. } = &call.channels[channel.index()];
-        Self { packets, sources, payloads: &ledger.channels[channel.index()].payloads }
+        let ChannelLedger { payloads, rx, .. } = &ledger.channels[channel.index()];
+        Self { packets, sources, payloads, rx }
     }
 
     fn place(&self, packet: usize) -> Place {
-        let Payload { offset, length, .. } = self.payloads[timeline::index(self.sources[packet])];
-        Place { offset, length, is_encoded: false }
+        let at = timeline::index(self.sources[packet]);
+        Place { offset: self.payloads[at].offset, length: self.rx[at].bytes, is_encoded: false }
     }
 
     /// Where the last packet ends.

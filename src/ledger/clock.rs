@@ -233,8 +233,10 @@ fn steady_least(latencies: &[i64]) -> Option<i64> {
 fn shift_us(steps: &[Step], received: Wall, gateway: Wall) -> i64 {
     let passed = steps.partition_point(|step| step.received <= received.0);
     let shift_us = |passed: usize| passed.checked_sub(1).map_or(0, |last| steps[last].shift_us);
-    let is_near = |step: &Step| step.received.saturating_sub(received.0).saturating_abs() < NEAR_STEP_US;
-    let near: Vec<usize> = (0..steps.len()).filter(|at| is_near(&steps[*at])).collect();
+    let is_near = |at: &usize| steps[*at].received.saturating_sub(received.0).saturating_abs() < NEAR_STEP_US;
+    // In order of their receipt, so none that is farther away is near.
+    let behind = (0..passed).rev().take_while(is_near).take(2);
+    let near: Vec<usize> = behind.chain((passed..steps.len()).take_while(is_near).take(2)).collect();
     let [at] = near[..] else { return shift_us(passed) };
     let latency_us = |shift_us: i64| received.0.saturating_sub(gateway.0.saturating_add(shift_us));
     let possible = [shift_us(at), shift_us(at + 1)].into_iter();

@@ -2,18 +2,18 @@
 //!
 //! [`Ledger::record`] takes the records of a spool file in order, [`Ledger::close`] settles what only the whole file
 //! can tell: which clock the arrivals are by, what each payload type meant when a packet came, and which packets lie in a pause
-//! that was told of later. Memory: 64 bytes a packet.
+//! that was told of later. Memory: 56 bytes a packet.
 
 mod clock;
+mod copies;
+mod mark;
 mod pause;
 mod payload;
 
-use std::collections::HashMap;
+use std::num::NonZeroU8;
 use std::time::Duration;
 
-use serde_json::{Map, Value};
-
-use crate::connection::call::{Counts, State, tells_key_press};
+use crate::connection::call::{Counts, State};
 use crate::connection::claims::Claims;
 use crate::connection::metadata::{Metadata, decides};
 use crate::connection::pauses::Stamp;
@@ -27,6 +27,9 @@ use crate::spool::scan::Located;
 use crate::spool::{BODY_OFFSET, Header, RecordKind, SealCause};
 use crate::time::{Mono, Wall};
 use crate::timeline::{Report, Rx, RxKind};
+use copies::Copies;
+use mark::Event;
+pub use mark::{Fields, MARKS_MAX, Mark};
 pub use pause::{PauseReason, PauseSpan, PauseSpans};
 pub use payload::{Payload, format_of};
 use payload::{enter_block, settle};
@@ -34,8 +37,10 @@ use payload::{enter_block, settle};
 /// SSRCs listed in a manifest. A call has a few; a hostile sender may use a new one for each packet.
 const SSRCS_MAX: usize = 64;
 
-/// A sequence number comes again after 65,536 packets; a copy is of one no farther away than this.
-const COPY_REACH: usize = 4096;
+/// Sender reports that are looked at, of one channel and of one packet. A call of four hours with one a second has 14,400; a
+/// packet of RTCP has one of each of its sources.
+const REPORTS_MAX: usize = 65_536;
+const REPORTS_OF_PACKET_MAX: usize = 4;
 
 /// A call as its spool tells it.
 #[derive(Clone, Debug)]
@@ -46,8 +51,10 @@ pub struct Ledger {
     pub metadata: Metadata,
     /// Caller and AI.
     pub channels: [ChannelLedger; 2],
-    /// MARK frames, and DTMF.
+    /// MARK frames, and DTMF, the first [`MARKS_MAX`].
     pub marks: Vec<Mark>,
+    /// How many more there were.
+    pub more_marks: u64,
     /// The times of caller and AI that are not kept.
     pub pauses: [PauseSpans; 2],
     /// CLEAR, in order.
@@ -109,20 +116,11 @@ pub struct ChannelLedger {
     /// What the senders said of their clocks, in the order of receipt. Complete after [`Ledger::close`].
     pub reports: Vec<Report>,
     heard: Vec<(Moment, SenderReport)>,
-    dtmf: Option<(u32, u32)>,
-    /// The level of a comfort noise packet that no audio has followed yet.
-    noise: Option<u8>,
-    /// Copies of earlier packets that came in redundant ones, until it is known which of them are needed.
-    copies: Vec<Copy>,
-}
-
-/// A copy of a packet, found in a later one.
-#[derive(Clone, Copy, Debug)]
-struct Copy {
-    /// The packet that carried it: an index into `rx`.
-    carrier: usize,
-    rx: Rx,
-    payload: Payload,
+    /// The key press that came last.
+    event: Option<Event>,
+    /// One more than the level of a comfort noise packet that no audio has followed yet.
+    noise: Option<NonZeroU8>,
+    copies: Copies,
 }
 
 /// When something happened, by both clocks until it is settled which one holds.
@@ -132,17 +130,6 @@ pub struct Moment {
     pub at: Wall,
     received: Wall,
     gateway: Option<Wall>,
-}
-
-/// A named moment.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Mark {
-    /// When.
-    pub when: Moment,
-    /// What it is about.
-    pub scope: Scope,
-    /// Its name and further fields.
-    pub fields: Map<String, Value>,
 }
 
 impl Ledger {
@@ -157,6 +144,7 @@ impl Ledger {
             metadata: Metadata::default(),
             channels: Default::default(),
             marks: Vec::new(),
+            more_marks: 0,
             pauses: Default::default(),
             clears: Vec::new(),
             seal: None,
@@ -301,32 +289,31 @@ impl Ledger {
             let (rx, payload) = enter_block(&packet, block, rtpmap, offset, times, is_withheld);
             if block.age > 0 {
                 if !block.payload.is_empty() && !is_withheld {
-                    ledger.copies.push(Copy { carrier: ledger.rx.len(), rx, payload });
+                    ledger.copies.enter(&ledger.rx, rx, payload);
                 }
                 continue;
             }
             if rtpmap.codec == Codec::ComfortNoise {
-                ledger.noise = block.payload.first().map(|level| level & 0x7f);
+                ledger.noise = block.payload.first().and_then(|level| NonZeroU8::new((level & 0x7f) + 1));
             }
             let noise = if rtpmap.codec.is_beside_audio() { None } else { ledger.noise.take() };
+            ledger.copies.note(ledger.rx.len(), &rx);
             ledger.rx.push(rx);
             ledger.payloads.push(Payload { noise, ..payload });
         }
-        // The three last packets of a key press are alike, and the first says all: the key, and when.
-        let event = blocks.last().and_then(|block| block.payload.first()).filter(|_| !is_withheld);
         if rtpmap.codec == Codec::TelephoneEvent
-            && (event.is_some() || is_withheld)
-            && ledger.dtmf.replace((packet.ssrc, packet.timestamp)) != Some((packet.ssrc, packet.timestamp))
+            && let Some(payload) = blocks.last().map(|block| block.payload)
+            && let Some(event) = Event::new(packet.ssrc, packet.timestamp, payload, is_withheld)
         {
-            let when = Moment { at: arrival, received, gateway: record.gateway };
-            let event = event.filter(|_| !self.masks_digits);
-            self.marks.push(Mark { when, scope: record.scope, fields: dtmf_mark(event.copied()) });
+            self.key_press(channel, Moment { at: arrival, received, gateway: record.gateway }, event);
         }
     }
 
     fn rtcp(&mut self, scope: Scope, when: Moment, body: &[u8]) {
         for channel in Channel::BOTH.into_iter().filter(|own| scope.covers(*own)) {
-            self.channels[channel.index()].heard.extend(sender_reports(body).map(|report| (when, report)));
+            let heard = &mut self.channels[channel.index()].heard;
+            let room = REPORTS_MAX.saturating_sub(heard.len()).min(REPORTS_OF_PACKET_MAX);
+            heard.extend(sender_reports(body).take(room).map(|report| (when, report)));
         }
     }
 
@@ -349,15 +336,6 @@ impl Ledger {
             Message::Clear => self.clears.push(when),
             _ => {}
         }
-    }
-
-    fn mark(&mut self, scope: Scope, when: Moment, mut fields: Map<String, Value>) {
-        // The spool file may be older than the wish to leave digits out.
-        if self.masks_digits && tells_key_press(&fields) {
-            fields.retain(|name, _| name == "name");
-        }
-        self.claims.enter_mark(when.stamp(), scope);
-        self.marks.push(Mark { when, scope, fields });
     }
 
     /// Takes what the file says of the whole state: at its beginning, and where something may have been lost before.
@@ -387,56 +365,19 @@ impl Moment {
     }
 }
 
-impl ChannelLedger {
-    /// Puts copies in the places of packets that never came, in front of the packets that carried them.
-    fn restore_lost(&mut self) {
-        if self.copies.is_empty() {
-            return;
-        }
-        let mut present: HashMap<(u32, u16), Vec<usize>> = HashMap::new();
-        for (at, rx) in self.rx.iter().enumerate() {
-            present.entry((rx.ssrc, rx.sequence)).or_default().push(at);
-        }
-        let (mut rx, mut payloads) = (std::mem::take(&mut self.rx), std::mem::take(&mut self.payloads));
-        let mut copies = std::mem::take(&mut self.copies).into_iter().peekable();
-        for (at, own) in rx.drain(..).zip(payloads.drain(..)).enumerate() {
-            while let Some(copy) = copies.next_if(|copy| copy.carrier == at) {
-                let known = present.entry((copy.rx.ssrc, copy.rx.sequence)).or_default();
-                if known.iter().all(|known| known.abs_diff(at) > COPY_REACH) {
-                    known.push(at);
-                    self.rx.push(copy.rx);
-                    self.payloads.push(copy.payload);
-                }
-            }
-            self.rx.push(own.0);
-            self.payloads.push(own.1);
-        }
-    }
-}
-
-/// The mark of a key press; without the key, where that is not to be kept.
-fn dtmf_mark(event: Option<u8>) -> Map<String, Value> {
-    let keys = "0123456789*#ABCD";
-    let key =
-        |event: u8| keys.chars().nth(usize::from(event)).map_or_else(|| event.to_string(), String::from);
-    let name = ("name".to_owned(), Value::from("telephone-event"));
-    let event = event.map(|event| ("event".to_owned(), Value::from(key(event))));
-    Map::from_iter([name].into_iter().chain(event))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::id::ConnectionId;
     use crate::spool::Record;
 
-    const LONGEST: Duration = Duration::from_secs(14_400);
+    pub(super) const LONGEST: Duration = Duration::from_secs(14_400);
 
-    fn ledger() -> Ledger {
+    pub(super) fn ledger() -> Ledger {
         Ledger::new(Header::derived(ConnectionId::new("c").unwrap(), Wall(1_000_000_000), Mono(500), 1))
     }
 
-    fn enter(ledger: &mut Ledger, kind: u8, at_us: u64, gateway: Option<Wall>, body: &[u8]) {
+    pub(super) fn enter(ledger: &mut Ledger, kind: u8, at_us: u64, gateway: Option<Wall>, body: &[u8]) {
         let record = Record {
             kind: RecordKind::Tap(kind),
             scope: Scope::Channel(Channel::Caller),
@@ -448,9 +389,12 @@ mod tests {
     }
 
     fn rtp(payload_type: u8, sequence: u8, payload: &[u8]) -> Vec<u8> {
-        let mut packet = vec![0x80, payload_type, 0, sequence, 0, 0, 0, 0, 0, 0, 0, 5];
-        packet.extend_from_slice(payload);
-        packet
+        rtp_at(payload_type, sequence, 0, payload)
+    }
+
+    pub(super) fn rtp_at(payload_type: u8, sequence: u8, timestamp: u32, payload: &[u8]) -> Vec<u8> {
+        let head = [0x80, payload_type, 0, sequence];
+        [&head[..], &timestamp.to_be_bytes(), &[0, 0, 0, 5], payload].concat()
     }
 
     #[test]
@@ -521,18 +465,6 @@ mod tests {
         ledger.close(LONGEST);
         assert_eq!(ledger.channels[0].codecs, [Codec::Unknown]);
         assert_eq!(ledger.channels[0].rx[0].kind, RxKind::Unusable);
-    }
-
-    #[test]
-    fn a_key_press_is_one_mark_however_many_packets_it_takes() {
-        let mut ledger = ledger();
-        for n in 0..5 {
-            enter(&mut ledger, 1, 600, None, &rtp(101, n, &[11, 0, 0, 160]));
-        }
-        ledger.close(LONGEST);
-        assert_eq!(ledger.marks.len(), 1);
-        assert_eq!(ledger.marks[0].fields["event"], "#");
-        assert_eq!(ledger.channels[0].rx[0].kind, RxKind::Beside);
     }
 
     #[test]

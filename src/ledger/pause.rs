@@ -148,12 +148,11 @@ impl Ledger {
                     self.has_paused = true;
                 }
             }
-            ledger.copies.retain(|copy| !taken_out.has(copy.rx.arrival));
+            ledger.copies.leave_out(|copy| taken_out.has(copy.arrival));
             let is_out =
                 |mark: &super::Mark| mark.scope.covers(channel) && taken_out.has(mark.when.stamp().own());
-            for mark in self.marks.iter_mut().filter(|mark| is_out(mark) && mark.fields.len() > 1) {
-                mark.fields.retain(|name, _| name == "name");
-                self.has_paused = true;
+            for mark in self.marks.iter_mut().filter(|mark| is_out(mark)) {
+                self.has_paused |= mark.fields.keep_name();
             }
         }
     }

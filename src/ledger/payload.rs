@@ -1,5 +1,7 @@
 //! One payload of a call: where it stands in the spool file, and what it is to the timeline.
 
+use std::num::NonZeroU8;
+
 use crate::codec::pcm::{PcmFormat, energy_dbov};
 use crate::opus::packet::{self, Shape};
 use crate::packet::Rtp;
@@ -12,27 +14,31 @@ use crate::timeline::{Rx, RxKind};
 /// Louder than this is speech: -45 dB of full scale. A quiet line has -60 and less.
 const SPEECH_DBOV: f32 = -45.0;
 
-/// Where a payload stands in the spool, and what is known of it.
+/// Where a payload stands in the spool, and what is known of it beside what placement asks for. 24 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Payload {
     /// The place of its first byte in the file.
     pub offset: u64,
-    /// Its length in bytes.
-    pub length: u16,
     /// Its RTP payload type.
     pub payload_type: u8,
     /// Its frames, if it is an Opus packet by its form.
     pub shape: Option<Shape>,
-    /// Whether somebody speaks in it, if it is an Opus packet that says so, or by its level.
-    pub is_speech: Option<bool>,
-    /// The level of the comfort noise packet in front of it, in −dBov.
-    pub noise: Option<u8>,
+    /// One more than the level of the comfort noise packet in front of it.
+    pub(super) noise: Option<NonZeroU8>,
     /// Whether it did not come by itself but as a copy in a later packet (RFC 2198).
     pub is_copy: bool,
     /// When it was received, by the daemon's clock.
     pub(super) received: Wall,
     pub(super) has_gateway_time: bool,
     pub(super) is_withheld: bool,
+}
+
+impl Payload {
+    /// The level of the comfort noise packet in front of it, in −dBov.
+    #[must_use]
+    pub fn noise(&self) -> Option<u8> {
+        self.noise.map(|more| more.get() - 1)
+    }
 }
 
 /// What a packet, or a copy in it, is in the books.
@@ -49,10 +55,8 @@ pub(super) fn enter_block(
     let opus = packet::parse(block.payload).ok();
     let payload = Payload {
         offset,
-        length: bytes,
         payload_type: block.payload_type,
         shape: opus.as_ref().map(packet::Packet::shape),
-        is_speech: PcmFormat::of(rtpmap).map_or_else(|| opus.as_ref()?.is_speech(), is_loud),
         noise: None,
         is_copy: block.age > 0,
         received,
@@ -68,19 +72,19 @@ pub(super) fn enter_block(
         sequence: packet.sequence.wrapping_sub(block.age),
         bytes,
         kind: RxKind::Unusable,
-        is_speech: None,
+        is_speech: PcmFormat::of(rtpmap).map_or_else(|| opus.as_ref()?.is_speech(), is_loud),
     };
     (rx, payload)
 }
 
 /// How a payload is coded, if it is audio that can be decoded.
 #[must_use]
-pub fn format_of(rtpmap: Rtpmap, payload: &Payload) -> Option<Format> {
+pub fn format_of(rtpmap: Rtpmap, rx: &Rx, payload: &Payload) -> Option<Format> {
     if rtpmap.codec == Codec::Opus {
         return payload.shape.map(Format::Opus);
     }
     let format = PcmFormat::of(rtpmap)?;
-    (format.samples(usize::from(payload.length)) > 0).then_some(Format::Pcm(format))
+    (format.samples(usize::from(rx.bytes)) > 0).then_some(Format::Pcm(format))
 }
 
 /// Decides what a packet is to the timeline.
@@ -89,16 +93,18 @@ pub(super) fn settle(rx: &mut Rx, payload: &Payload, rtpmap: Rtpmap) {
     rx.clock_hz = if rtpmap.codec == Codec::Opus { 48_000 } else { rtpmap.clock_hz };
     rx.kind = if payload.is_withheld {
         RxKind::Withheld
-    } else if rtpmap.codec.is_beside_audio() || payload.length == 0 {
+    } else if rtpmap.codec.is_beside_audio() || rx.bytes == 0 {
         RxKind::Beside
-    } else if let Some(format) = format_of(rtpmap, payload) {
+    } else if let Some(format) = format_of(rtpmap, rx, payload) {
         rx.samples = match format {
             Format::Opus(shape) => shape.samples(),
-            Format::Pcm(format) => format.samples_48k(usize::from(payload.length)),
+            Format::Pcm(format) => format.samples_48k(usize::from(rx.bytes)),
         };
-        rx.is_speech = payload.is_speech;
         RxKind::Audio
     } else {
         RxKind::Unusable
     };
+    if rx.kind != RxKind::Audio {
+        rx.is_speech = None;
+    }
 }

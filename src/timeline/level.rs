@@ -20,8 +20,7 @@
 //!
 //! The thresholds were found on 36 simulated scenarios with known truth; `tests/placement.rs` runs them.
 
-use std::borrow::Cow;
-
+use super::looks::Looks;
 use super::reports::{Bounds, Knot, bounds};
 use super::stretch::Member;
 
@@ -96,14 +95,14 @@ pub struct Levels {
     pub level: Vec<f64>,
     /// Whether a pause that the timestamps do not show lies in front of the packet.
     pub is_step: Vec<bool>,
-    /// In seconds: how far the level may be off, in nineteen packets of twenty.
-    pub error: Vec<f64>,
+    /// How far the level may be off, in nineteen packets of twenty.
+    pub error_us: Vec<u32>,
 }
 
 impl Levels {
     fn with_room_for(members: &[Member]) -> Self {
         let count = members.len();
-        Self { level: Vec::with_capacity(count), is_step: vec![false; count], error: Vec::new() }
+        Self { level: Vec::with_capacity(count), is_step: vec![false; count], error_us: Vec::new() }
     }
 
     /// How long a stretch is, in seconds of media time, and how fast its sender's clock runs: the fall of the level
@@ -137,6 +136,17 @@ impl Delays {
         self.bounds = bounds(knots, &self.envelope, &self.is_barrier);
     }
 
+    /// Brings the envelope to where sender reports allow it. Jitter is left to the envelope, which knows more of it.
+    fn bring_within_bounds(&mut self) {
+        for (envelope, known) in self.envelope.iter_mut().zip(&self.bounds) {
+            if *envelope > known.high + BOUND_JITTER_S {
+                *envelope = known.high;
+            } else if *envelope < known.low - BOUND_JITTER_S {
+                *envelope = known.low;
+            }
+        }
+    }
+
     /// How much of a stretch is near its envelope.
     #[must_use]
     pub fn nearness(&self, members: &[Member]) -> Nearness {
@@ -144,10 +154,10 @@ impl Delays {
         let mut window = (0.0, 0.0);
         for (at, member) in members.iter().enumerate() {
             let is_near = self.delay[at] - self.envelope[at] <= NEAR_S;
-            let near = if is_near { member.duration } else { 0.0 };
-            window = (window.0 + near, window.1 + member.duration);
+            let near = if is_near { member.duration() } else { 0.0 };
+            window = (window.0 + near, window.1 + member.duration());
             sum.near_s += near;
-            sum.all_s += member.duration;
+            sum.all_s += member.duration();
             if window.1 >= WINDOW_S {
                 sum.windows += 1;
                 sum.near_windows += usize::from(window.0 >= NEAR_WINDOW_SHARE * window.1);
@@ -161,7 +171,7 @@ impl Delays {
     #[must_use]
     pub fn levels(self, members: &[Member], mode: Mode) -> Levels {
         match mode {
-            Mode::Paced => paced(members, &self),
+            Mode::Paced => paced(members, self),
             Mode::Burst => burst(members, &self),
         }
     }
@@ -223,13 +233,14 @@ fn barriers(members: &[Member], delay: &[f64]) -> Vec<bool> {
     let mut is_barrier = vec![false; members.len()];
     let Some(first) = delay.first() else { return is_barrier };
     let (mut least, mut last_barrier) = (*first, 0);
+    let mut looks = Looks::at(members.len());
     for at in 1..members.len() {
         let gap = gap_before(members, at);
         if gap > 0.030 {
-            let (after, audio, is_all) = look_behind(members, delay, at);
+            let (after, audio, is_all) = look_behind(members, delay, at, &mut looks);
             let mut before = delay[at - 1];
             for earlier in (last_barrier..at - 1).rev() {
-                if members[at].media - members[earlier].media >= 3.0 + gap {
+                if members[at].media - members[earlier].media >= 3.0 + gap || !looks.take() {
                     break;
                 }
                 before = before.min(delay[earlier]);
@@ -248,16 +259,19 @@ fn barriers(members: &[Member], delay: &[f64]) -> Vec<bool> {
 
 /// The least delay in the three seconds from a packet on, as far as they are one flow; the audio in them; and whether
 /// they reach to the end, or to another gap so soon that more of them cannot be asked for.
-fn look_behind(members: &[Member], delay: &[f64], from: usize) -> (f64, f64, bool) {
+fn look_behind(members: &[Member], delay: &[f64], from: usize, looks: &mut Looks) -> (f64, f64, bool) {
     let (mut least, mut audio) = (delay[from], 0.0);
     for at in from..members.len() {
+        if !looks.take() {
+            return (least, audio, false);
+        }
         let is_at_gap = at > from && gap_before(members, at) > 0.5;
         let is_at_stall = at > from && delay[at] - delay[at - 1] > CHUNK_S;
         if members[at].media - members[from].media >= 3.0 || is_at_gap || is_at_stall {
             return (least, audio, is_at_gap && audio >= 0.1);
         }
         least = least.min(delay[at]);
-        audio += members[at].duration;
+        audio += members[at].duration();
     }
     (least, audio, true)
 }
@@ -287,8 +301,8 @@ fn chunks(members: &[Member], delays: &Delays) -> Vec<Chunk> {
     let ends = starts.iter().skip(1).copied().chain([members.len()]);
     let chunk = |(start, end): (usize, usize)| {
         let in_time =
-            |at: &usize| members[*at].arrival - members[*at - 1].arrival >= 0.5 * members[*at - 1].duration;
-        let duration = |at: usize| members[at].duration;
+            |at: &usize| members[*at].arrival - members[*at - 1].arrival >= 0.5 * members[*at - 1].duration();
+        let duration = |at: usize| members[at].duration();
         let paced: f64 = (start + 1..end).filter(in_time).map(duration).sum();
         let all: f64 = (start + 1..end).map(duration).sum();
         Chunk { start, end, is_settled: paced >= 0.050 || end - start == 1 || paced >= 0.5 * all }
@@ -296,11 +310,12 @@ fn chunks(members: &[Member], delays: &Delays) -> Vec<Chunk> {
     starts.iter().copied().zip(ends).map(chunk).collect()
 }
 
-fn paced(members: &[Member], delays: &Delays) -> Levels {
-    let chunks = chunks(members, delays);
-    let envelope = bounded(delays);
+fn paced(members: &[Member], mut delays: Delays) -> Levels {
+    let chunks = chunks(members, &delays);
+    delays.bring_within_bounds();
+    let middle = middle_above(&delays);
     let mut levels = Levels::with_room_for(members);
-    let Some(mut level) = envelope.first().copied() else { return levels };
+    let Some(mut level) = delays.envelope.first().copied() else { return levels };
     // How much of the envelope's rise came in jumps: stalls make jumps, a queue that builds up does not.
     let mut jumped = 0.0;
     let mut chunk = 0;
@@ -309,16 +324,18 @@ fn paced(members: &[Member], delays: &Delays) -> Levels {
             chunk += 1;
         }
         if at > 0 {
-            let ahead = envelope[at] - level;
-            let rise = envelope[at] - envelope[at - 1];
+            let ahead = delays.envelope[at] - level;
+            let rise = delays.envelope[at] - delays.envelope[at - 1];
             jumped += if rise >= 0.020 { rise } else { 0.0 };
             if delays.is_barrier[at] {
-                (level, jumped) = (envelope[at], 0.0);
+                (level, jumped) = (delays.envelope[at], 0.0);
                 levels.is_step[at] = true;
             } else if ahead > STEP_S {
                 let to = match delays.bounds.get(at).filter(|known| known.are_closed()) {
-                    Some(known) => known_step(delays, known, &chunks[chunk], at, level, envelope[at]),
-                    None => may_step(members, &chunks[chunk], at, ahead, jumped).then_some(envelope[at]),
+                    Some(known) => known_step(&delays, known, &chunks[chunk], at, level, delays.envelope[at]),
+                    None => {
+                        may_step(members, &chunks[chunk], at, ahead, jumped).then_some(delays.envelope[at])
+                    }
                 };
                 if let Some(to) = to {
                     (level, jumped) = (to, 0.0);
@@ -332,9 +349,9 @@ fn paced(members: &[Member], delays: &Delays) -> Levels {
         }
         levels.level.push(level);
     }
-    levels.error = errors(delays, &envelope, &levels.level);
+    levels.error_us = errors_us(&mut delays, &levels.level, middle);
     smooth(members, &mut levels);
-    add_lead(members, delays, &mut levels);
+    add_lead(members, &delays, &mut levels);
     levels
 }
 
@@ -368,19 +385,36 @@ fn smooth(members: &[Member], levels: &mut Levels) {
 
 /// How far each level may be off, as far as delays tell. Where the envelope left the level and was not followed, by
 /// all of that; where a queue held all packets up, by a share; and by what jitter and the number of packets leave open.
-fn errors(delays: &Delays, envelope: &[f64], level: &[f64]) -> Vec<f64> {
-    let above: Vec<f64> =
-        delays.delay.iter().zip(envelope).map(|(delay, least)| (delay - least).max(0.0)).collect();
-    let count = above.len();
-    let mut error = above.clone();
-    let middle = *error.select_nth_unstable_by(count / 2, f64::total_cmp).1;
-    let few = FEW_ERROR_S / f64::from(u32::try_from(count).unwrap_or(u32::MAX));
-    let queue = least_around(above);
-    for (at, error) in error.iter_mut().enumerate() {
-        let unfollowed = (envelope[at] - level[at]).abs();
-        *error = LEAST_ERROR_S + few + JITTER_SHARE * middle + QUEUE_SHARE * queue[at] + unfollowed;
-    }
-    error
+#[expect(clippy::cast_possible_truncation, reason = "seconds, to a millionth")]
+fn errors_us(delays: &mut Delays, level: &[f64], middle: f64) -> Vec<u32> {
+    let both = delays.envelope.iter().zip(level);
+    let unfollowed: Vec<f32> = both.map(|(envelope, level)| (envelope - level).abs() as f32).collect();
+    // The envelope is not needed any more: in its place, how far the delay is above it.
+    let mut above = std::mem::take(&mut delays.envelope);
+    above.iter_mut().zip(&delays.delay).for_each(|(above, delay)| *above = (delay - *above).max(0.0));
+    let few = FEW_ERROR_S / f64::from(u32::try_from(above.len()).unwrap_or(u32::MAX));
+    let queues = least_around(above);
+    let error = |(unfollowed, queue): (f32, &f64)| {
+        to_us(LEAST_ERROR_S + few + JITTER_SHARE * middle + QUEUE_SHARE * queue + f64::from(unfollowed))
+    };
+    unfollowed.into_iter().zip(&queues).map(error).collect()
+}
+
+/// How far the packet in the middle is above the envelope.
+fn middle_above(delays: &Delays) -> f64 {
+    let both = delays.delay.iter().zip(&delays.envelope);
+    let mut above: Vec<f64> = both.map(|(delay, least)| (delay - least).max(0.0)).collect();
+    let middle = above.len() / 2;
+    if above.is_empty() { 0.0 } else { *above.select_nth_unstable_by(middle, f64::total_cmp).1 }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "an error is shorter than an hour and not negative; the cast saturates"
+)]
+fn to_us(seconds: f64) -> u32 {
+    (seconds * 1e6) as u32
 }
 
 /// The least among each value and its neighbours, [`QUEUE_PACKETS`] on each side.
@@ -399,23 +433,6 @@ fn least_around(mut values: Vec<f64>) -> Vec<f64> {
     }
     values.truncate(count);
     values
-}
-
-/// The envelope as far as sender reports allow it. Jitter is left to the envelope, which knows more of it.
-fn bounded(delays: &Delays) -> Cow<'_, [f64]> {
-    if delays.bounds.is_empty() {
-        return Cow::Borrowed(&delays.envelope);
-    }
-    let bound = |(envelope, known): (&f64, &Bounds)| {
-        if *envelope > known.high + BOUND_JITTER_S {
-            known.high
-        } else if *envelope < known.low - BOUND_JITTER_S {
-            known.low
-        } else {
-            *envelope
-        }
-    };
-    Cow::Owned(delays.envelope.iter().zip(&delays.bounds).map(bound).collect())
 }
 
 /// Where a level steps to that reports bound on both sides: to the upper bound, if the envelope reaches it. Below it
@@ -477,11 +494,12 @@ fn add_lead(members: &[Member], delays: &Delays, levels: &mut Levels) {
 fn burst(members: &[Member], delays: &Delays) -> Levels {
     let delay = &delays.delay;
     let mut levels = Levels::with_room_for(members);
-    levels.error = vec![BURST_ERROR_S; members.len()];
+    levels.error_us = vec![to_us(BURST_ERROR_S); members.len()];
     let Some(mut level) = delay.first().copied() else { return levels };
     let candidates: Vec<usize> =
         (0..members.len()).filter(|at| delays.begins_chunk[*at] || gap_before(members, *at) > 0.1).collect();
     let mut number = 0;
+    let mut looks = Looks::at(members.len());
     for at in 0..members.len() {
         if candidates.get(number + 1) == Some(&at) {
             number += 1;
@@ -491,10 +509,10 @@ fn burst(members: &[Member], delays: &Delays) -> Levels {
             let following = following.filter(|next| gap_before(members, **next) > 0.1);
             let following: Vec<f64> = following.take(3).map(|next| delay[*next] - level).collect();
             let played_to = members[at - 1].media_end() + level;
-            let has_run_empty = members[at].arrival - members[at].duration >= played_to - 0.02;
+            let has_run_empty = members[at].arrival - members[at].duration() >= played_to - 0.02;
             let ahead = delay[at] - level;
             if ahead > CHUNK_S {
-                let returns = comes_back(members, delay, at, level);
+                let returns = comes_back(members, delay, at, level, &mut looks);
                 let is_spike =
                     returns || (gap > 0.1 && following.iter().any(|next| next.abs() <= STEP_S / 2.0));
                 if !is_spike {
@@ -517,15 +535,15 @@ fn burst(members: &[Member], delays: &Delays) -> Levels {
 }
 
 /// Whether the delay comes back to the level and stays there for half a second of audio: then it was a spike.
-fn comes_back(members: &[Member], delay: &[f64], from: usize, level: f64) -> bool {
+fn comes_back(members: &[Member], delay: &[f64], from: usize, level: f64, looks: &mut Looks) -> bool {
     let mut flat = 0.0;
     for at in from..members.len() {
-        if members[at].media - members[from].media >= 60.0 {
+        if members[at].media - members[from].media >= 60.0 || !looks.take() {
             return false;
         }
         let ahead = delay[at] - level;
         if ahead.abs() <= 0.04 {
-            flat += members[at].duration;
+            flat += members[at].duration();
             if flat >= 0.5 {
                 return true;
             }

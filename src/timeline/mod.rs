@@ -15,16 +15,19 @@
 //! Invariants: positions of a channel only grow; no packet is placed twice; what is not placed is counted.
 
 pub mod level;
+mod looks;
 pub mod reports;
 pub mod stretch;
+mod stretches;
 pub mod unwrap;
 
 use crate::time::{Samples48k, Wall};
-use level::{Delays, Levels, Mode, Nearness, SLEW};
+use level::{Levels, Mode, SLEW};
+use looks::Looks;
 pub use reports::Report;
 use reports::Reports;
-use stretch::{Member, gather, tick_rate};
-use unwrap::Epoch;
+use stretch::Member;
+use stretches::{Stretch, Stretches};
 
 /// The metadata of one received RTP packet of one channel. 32 bytes: an hour of 20 ms packets is 6 MB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,72 +144,65 @@ pub fn place(packets: &[Rx], origin: Wall, clears: &[Wall], reports: &[Report]) 
     clears.sort_unstable();
     let unwrapped = unwrap::unwrap(packets);
     let mut counts = unwrapped.counts;
-    let mut stretches = Vec::new();
-    let mut reports = Reports::of(reports, origin);
-    for (epoch_number, epoch) in (0u32..).zip(unwrapped.epochs) {
-        counts.lost += epoch.lost;
-        let tick_hz = tick_rate(&epoch.packets, epoch.clock_hz, packets);
-        let pieces = split_at_clears(&epoch, packets, &clears).into_iter();
-        let pieces: Vec<Vec<Member>> = pieces.map(|piece| gather(piece, tick_hz, packets, origin)).collect();
-        drop(epoch);
-        for (piece_number, members) in pieces.into_iter().enumerate().filter(|(_, piece)| !piece.is_empty()) {
-            let mut delays = Delays::of(&members);
-            if let Some(hz) = tick_hz {
-                let knots = reports.knots(&members, hz, packets);
-                delays.bound(&knots);
-            }
-            let is_behind_clear = piece_number > 0;
-            stretches.push(Stretch { epoch_number, is_behind_clear, members, delays });
-        }
-    }
-    // A sender delivers in one way for the whole call; a short stretch alone could not tell.
-    let nearness = stretches
-        .iter()
-        .fold(Nearness::default(), |sum, stretch| sum.plus(stretch.delays.nearness(&stretch.members)));
-    let mode = nearness.mode();
-    let mut placed: Vec<Candidate> = Vec::with_capacity(packets.len());
     let context = Context { packets, origin, clears: &clears };
+    let stretches = Stretches::of(unwrapped, &context);
+    // A sender delivers in one way for the whole call; a short stretch alone could not tell.
+    let mode = stretches.nearness.mode();
+    let is_one = stretches.count == 1;
+    let mut reports = Reports::of(reports, origin);
+    let mut placed: Vec<Candidate> = Vec::new();
+    let mut of_one: Vec<Placed> = Vec::new();
     let mut end = None;
     let (mut longest, mut drift_ppm) = (DRIFT_SPAN_MIN_S, 0.0);
     let mut errors = Vec::new();
-    for Stretch { epoch_number, is_behind_clear, members, delays } in stretches {
+    stretches.for_each(&context, |Stretch { epoch, is_behind_clear, tick_hz, members, mut delays }| {
+        if let Some(hz) = tick_hz {
+            let knots = reports.knots(&members, hz, packets);
+            delays.bound(&knots);
+        }
         let mut levels = delays.levels(&members, mode);
         let (span, drift) = levels.drift(&members);
         if mode == Mode::Paced && span >= longest {
             (longest, drift_ppm) = (span, drift * 1e6);
         }
-        errors.append(&mut levels.error);
+        let error_us = std::mem::take(&mut levels.error_us);
+        if is_one {
+            errors = error_us
+        } else {
+            errors.extend(error_us)
+        }
         let before = end.filter(|_| !is_behind_clear);
-        end = Some(place_stretch(&members, epoch_number, levels, before, &context, &mut placed, &mut counts));
-    }
-    // Epochs follow each other, with an overlap at most where a sender changed over: a stable sort keeps the order
-    // of sequence numbers wherever positions are equal.
-    placed.sort_by_key(|candidate| candidate.placed.at);
-    let packets = drop_overlaps(placed, packets, &mut counts);
-    Placement { packets, counts, drift_ppm, error_us: nineteen_of_twenty_us(errors) }
+        of_one.reserve(if is_one { members.len() } else { 0 });
+        let push =
+            |own| if is_one { of_one.push(own) } else { placed.push(Candidate { epoch, placed: own }) };
+        end = Some(place_stretch(&members, levels, before, &context, &mut counts, push));
+    });
+    let packets = if is_one {
+        of_one.sort_by_key(|placed| placed.at);
+        if let Some(first) = of_one.first_mut() {
+            first.gap = Gap::Start;
+        }
+        of_one
+    } else {
+        // Epochs follow each other, with an overlap at most where a sender changed over: a stable sort keeps the order
+        // of sequence numbers wherever positions are equal.
+        placed.sort_by_key(|candidate| candidate.placed.at);
+        drop_overlaps(placed, packets, &mut counts)
+    };
+    Placement { packets, counts, drift_ppm, error_us: nineteen_of_twenty(errors) }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "an error is shorter than a call; the cast saturates")]
-fn nineteen_of_twenty_us(mut errors: Vec<f64>) -> i64 {
-    if errors.is_empty() {
+fn nineteen_of_twenty(mut errors_us: Vec<u32>) -> i64 {
+    if errors_us.is_empty() {
         return 0;
     }
-    let at = errors.len() * 19 / 20;
-    (*errors.select_nth_unstable_by(at, f64::total_cmp).1 * 1e6) as i64
+    let at = errors_us.len() * 19 / 20;
+    i64::from(*errors_us.select_nth_unstable(at).1)
 }
 
 struct Candidate {
     epoch: u32,
     placed: Placed,
-}
-
-/// A piece of an epoch between two flushes of the sender's queue.
-struct Stretch {
-    epoch_number: u32,
-    /// Whether the sender's queue was flushed in front of it: then it has nothing to do with the end of what was.
-    is_behind_clear: bool,
-    members: Vec<Member>,
-    delays: Delays,
 }
 
 /// What all stretches are placed by.
@@ -216,47 +212,29 @@ struct Context<'a> {
     clears: &'a [Wall],
 }
 
-/// Cuts an epoch where the sender's queue was flushed: the level begins anew behind it.
-fn split_at_clears<'e>(epoch: &'e Epoch, packets: &[Rx], clears: &[Wall]) -> Vec<&'e [unwrap::Unwrapped]> {
-    let mut pieces = Vec::new();
-    let (mut start, mut flushes) = (0, 0);
-    for (at, unwrapped) in epoch.packets.iter().enumerate() {
-        let arrival = packets[index(unwrapped.rx)].arrival;
-        let passed = clears.partition_point(|clear| *clear <= arrival);
-        if passed > flushes {
-            if at > start {
-                pieces.push(&epoch.packets[start..at]);
-            }
-            (start, flushes) = (at, passed);
-        }
-    }
-    pieces.push(&epoch.packets[start..]);
-    pieces
-}
-
 /// Gives each packet of a stretch its position; `before` is where the audio that it goes on from ends. Returns where the
 /// stretch ends. In seconds.
 fn place_stretch(
     members: &[Member],
-    epoch: u32,
     levels: Levels,
     before: Option<f64>,
     context: &Context<'_>,
-    placed: &mut Vec<Candidate>,
     counts: &mut Counts,
+    mut push: impl FnMut(Placed),
 ) -> f64 {
     let mut positions = levels.level;
     positions.iter_mut().zip(members).for_each(|(position, member)| *position += member.media);
     settle(members, &mut positions);
+    let mut looks = Looks::at(members.len());
     for at in (1..members.len()).filter(|at| levels.is_step[*at]) {
         // Timestamps jumped, the audio did not: no seam is to be heard.
-        if members[at].sequence == members[at - 1].sequence + 1 {
-            let end = positions[at - 1] + members[at - 1].duration;
-            join(&members[at..], &mut positions[at..], end);
+        if members[at].is_next {
+            let end = positions[at - 1] + members[at - 1].duration();
+            join(&members[at..], &mut positions[at..], end, &mut looks);
         }
     }
     if let Some(before) = before {
-        join(members, &mut positions, before);
+        join(members, &mut positions, before, &mut looks);
     }
     for (at, member) in members.iter().enumerate() {
         let rx = &context.packets[index(member.rx)];
@@ -274,10 +252,10 @@ fn place_stretch(
             Some(_) if member.is_behind_pause || levels.is_step[at] => Gap::Pause,
             Some(before) => gap_between(&members[before], member, positions[at] - positions[before]),
         };
-        placed.push(Candidate { epoch, placed: Placed { rx: member.rx, at: position, gap } });
+        push(Placed { rx: member.rx, at: position, gap });
     }
     let last = members.len() - 1;
-    positions[last] + members[last].duration
+    positions[last] + members[last].duration()
 }
 
 /// Keeps packets that follow each other from overlapping, and smooths what rounding and the level's motion leave
@@ -285,14 +263,14 @@ fn place_stretch(
 fn settle(members: &[Member], positions: &mut [f64]) {
     for at in 1..positions.len() {
         let (own, before) = (&members[at], &members[at - 1]);
-        let end = positions[at - 1] + before.duration;
+        let end = positions[at - 1] + before.duration();
         let is_behind = own.media >= before.media_end() - 1e-6;
         if positions[at] < end - 0.005 && is_behind {
             positions[at] = end;
         }
         let error = positions[at] - end;
-        let is_contiguous = own.sequence == before.sequence + 1
-            && (own.media - before.media - before.duration).abs() <= 0.5 * before.duration
+        let is_contiguous = own.is_next
+            && (own.media - before.media - before.duration()).abs() <= 0.5 * before.duration()
             && error.abs() < CONTIGUOUS_S;
         if is_contiguous {
             positions[at] = end + 0.02 * error;
@@ -302,7 +280,7 @@ fn settle(members: &[Member], positions: &mut [f64]) {
 
 /// Joins a stretch to the end of the one before where they all but touch, and lets the difference fade at the pace of
 /// a clock's drift.
-fn join(members: &[Member], positions: &mut [f64], before: f64) {
+fn join(members: &[Member], positions: &mut [f64], before: f64, looks: &mut Looks) {
     let difference = positions[0] - before;
     if difference.abs() > CONTIGUOUS_S {
         return;
@@ -310,7 +288,7 @@ fn join(members: &[Member], positions: &mut [f64], before: f64) {
     let first = members[0].media;
     for (member, position) in members.iter().zip(positions) {
         let left = difference.abs() - SLEW * (member.media - first);
-        if left <= 0.0 {
+        if left <= 0.0 || !looks.take() {
             break;
         }
         *position -= left.copysign(difference);
@@ -318,7 +296,7 @@ fn join(members: &[Member], positions: &mut [f64], before: f64) {
 }
 
 fn gap_between(before: &Member, after: &Member, distance: f64) -> Gap {
-    let length = to_samples(distance - before.duration).0;
+    let length = to_samples(distance - before.duration()).0;
     if after.is_behind_loss {
         Gap::Loss
     } else if length <= 0 {

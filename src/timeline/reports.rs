@@ -136,20 +136,20 @@ impl Reports {
             let media = before.media + f64::from(ticks) / tick_hz;
             let apart = (media - before.media) - (heard.arrival - before.arrival);
             // One that repeats the last packet's timestamp, whenever that was, says nothing of the moment.
-            if ticks != 0 && (-APART_S..before.duration + APART_S).contains(&apart) {
+            if ticks != 0 && (-APART_S..before.duration() + APART_S).contains(&apart) {
                 let (base, delay) = (heard.ntp - media, heard.arrival - heard.ntp);
-                captured += usize::from(apart > before.duration / 2.0);
+                captured += usize::from(apart > before.duration() / 2.0);
                 knots.push(Knot { at, ntp: heard.ntp, base, delay });
             } else {
                 unfit += 1;
             }
         }
         // Where packets differ in length, it matters which end of one a report means.
-        let is_even = members.iter().all(|member| (member.duration - first.duration).abs() < 0.001);
+        let is_even = members.iter().all(|member| (member.duration() - first.duration()).abs() < 0.001);
         let is_plain = is_even || captured * 5 <= knots.len() || captured * 5 >= knots.len() * 4;
         if captured * 2 < knots.len() {
             // The media time that goes with a moment is that of the packet sent then, whose audio ends there.
-            knots.iter_mut().for_each(|knot| knot.base -= members[knot.at - 1].duration);
+            knots.iter_mut().for_each(|knot| knot.base -= members[knot.at - 1].duration());
         }
         let is_fit = unfit * UNFIT_ONE_IN <= knots.len() + unfit;
         if is_fit && is_plain && are_careful(&knots) { knots } else { Vec::new() }

@@ -28,14 +28,14 @@ const COMFORT_BYTES: u16 = 8;
 pub struct Member {
     /// Which packet: an index into the slice given to [`super::place`].
     pub rx: u32,
-    /// The extended sequence number.
-    pub sequence: i64,
     /// Media time at which it begins.
     pub media: f64,
     /// When it arrived. A reordered one counts as arriving no later than its successors.
     pub arrival: f64,
-    /// How long it lasts.
-    pub duration: f64,
+    /// How long it lasts, in samples at 48 kHz.
+    pub samples: u32,
+    /// Whether its sequence number is the one behind that of the member before it.
+    pub is_next: bool,
     /// Whether somebody speaks in it, if that is known.
     pub is_speech: Option<bool>,
     /// Whether packets were withheld directly in front of it.
@@ -45,10 +45,16 @@ pub struct Member {
 }
 
 impl Member {
+    /// How long it lasts.
+    #[must_use]
+    pub fn duration(&self) -> f64 {
+        f64::from(self.samples) / 48_000.0
+    }
+
     /// Media time at which it ends.
     #[must_use]
     pub fn media_end(&self) -> f64 {
-        self.media + self.duration
+        self.media + self.duration()
     }
 }
 
@@ -58,7 +64,7 @@ pub fn gather(piece: &[Unwrapped], tick_hz: Option<f64>, packets: &[Rx], origin:
     let mut members: Vec<Member> = Vec::with_capacity(piece.len());
     let first_ticks = piece.first().map_or(0, |first| first.ticks);
     // Since the last audio.
-    let (mut is_behind_pause, mut beside) = (false, 0);
+    let (mut is_behind_pause, mut beside, mut last_sequence) = (false, 0, 0);
     for unwrapped in piece {
         let rx = &packets[index(unwrapped.rx)];
         match rx.kind {
@@ -76,19 +82,19 @@ pub fn gather(piece: &[Unwrapped], tick_hz: Option<f64>, packets: &[Rx], origin:
             (Some(hz), _) => seconds(unwrapped.ticks - first_ticks) / hz,
             // Timestamps that say nothing: one packet after the other, lost ones as long as the one before.
             (None, Some(last)) => {
-                last.media + last.duration * seconds((unwrapped.sequence - last.sequence).max(1))
+                last.media + last.duration() * seconds((unwrapped.sequence - last_sequence).max(1))
             }
             (None, None) => 0.0,
         };
-        let is_behind_loss =
-            members.last().is_some_and(|last| unwrapped.sequence - last.sequence - beside > 1);
-        beside = 0;
+        let step = if members.is_empty() { 0 } else { unwrapped.sequence - last_sequence };
+        let is_behind_loss = step - beside > 1;
+        (beside, last_sequence) = (0, unwrapped.sequence);
         members.push(Member {
             rx: unwrapped.rx,
-            sequence: unwrapped.sequence,
             media,
             arrival: seconds(rx.arrival.0.saturating_sub(origin.0)) / 1e6,
-            duration: f64::from(rx.samples) / 48_000.0,
+            samples: rx.samples,
+            is_next: step == 1,
             is_speech: rx.is_speech,
             is_behind_pause: std::mem::take(&mut is_behind_pause),
             is_behind_loss,
@@ -153,13 +159,13 @@ fn mend_stale_onsets(members: &mut [Member], packets: &[Rx]) {
         let gap = after.media - own.media_end();
         let apart = after.arrival - own.arrival;
         let is_audio = [own, after].iter().all(|m| packets[index(m.rx)].bytes > COMFORT_BYTES);
-        let is_stale = after.sequence == own.sequence + 1
+        let is_stale = after.is_next
             && gap > 0.2
             && (gap - late).abs() < STALE_AGREE_S
-            && (0.002..3.0 * own.duration + 0.02).contains(&apart)
+            && (0.002..3.0 * own.duration() + 0.02).contains(&apart)
             && is_audio;
         if is_stale {
-            members[at].media = after.media - own.duration;
+            members[at].media = after.media - own.duration();
         }
     }
 }

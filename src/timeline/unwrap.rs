@@ -4,6 +4,8 @@
 //! is a stray (the next packets go on as before), the far side of a long outage (its timestamp went on with the
 //! clock), or the first of a new epoch (the sender began anew). Memory: 24 bytes a packet.
 
+use std::ops::Range;
+
 use super::{Counts, Rx, RxKind, index};
 
 /// A greater step forward of the sequence number is a restart, unless time says otherwise (RFC 3550 MAX_DROPOUT).
@@ -14,6 +16,8 @@ const MISORDER: i64 = 300;
 const PACKET_MAX_S: f64 = 0.12;
 /// A timestamp that runs this far ahead of arrival is not believed on its own.
 const AHEAD_MAX_S: f64 = 10.0;
+/// The most epochs of a channel: one each quarter of a second for four hours. The packets of more are strays.
+const EPOCHS_MAX: usize = 65_536;
 /// Packets looked at behind one that does not fit.
 const LOOK_AHEAD: usize = 3;
 
@@ -33,19 +37,53 @@ pub struct Unwrapped {
 pub struct Epoch {
     /// Ticks in a second.
     pub clock_hz: u32,
-    /// The packets in order of their sequence numbers.
-    pub packets: Vec<Unwrapped>,
-    /// Sequence numbers between the first and the last that never arrived.
-    pub lost: u64,
+    /// Which packets of [`AllEpochs::packets`] it has.
+    range: Range<u32>,
+    first_rx: u32,
 }
 
 /// All epochs of a channel, in the order in which they began.
 #[derive(Clone, Debug, Default)]
 pub struct AllEpochs {
-    /// The epochs.
+    /// The epochs, as many as there may be.
     pub epochs: Vec<Epoch>,
-    /// Duplicates, reordered packets and strays; `lost` is left to the epochs.
+    /// The packets of all epochs, those of each in order of their sequence numbers.
+    pub packets: Vec<Unwrapped>,
+    /// Duplicates, reordered packets and strays, and the sequence numbers of epochs that never arrived.
     pub counts: Counts,
+}
+
+impl AllEpochs {
+    /// The packets of an epoch.
+    #[must_use]
+    pub fn packets_of(&self, epoch: &Epoch) -> &[Unwrapped] {
+        &self.packets[index(epoch.range.start)..index(epoch.range.end)]
+    }
+
+    /// Takes over an epoch that is over.
+    fn finish(&mut self, epoch: Builder) {
+        let Builder { first_rx, clock_hz, mut packets, .. } = epoch;
+        if self.epochs.len() == EPOCHS_MAX {
+            self.counts.stray += u64::try_from(packets.len()).unwrap_or(0);
+            return;
+        }
+        if !packets.is_sorted_by_key(|unwrapped| unwrapped.sequence) {
+            packets.sort_by_key(|unwrapped| unwrapped.sequence);
+        }
+        let steps = packets.windows(2).map(|pair| pair[1].sequence - pair[0].sequence - 1);
+        self.counts.lost += steps.map(|missing| u64::try_from(missing).unwrap_or(0)).sum::<u64>();
+        let start = count(&self.packets);
+        if start == 0 {
+            self.packets = packets;
+        } else {
+            self.packets.append(&mut packets);
+        }
+        self.epochs.push(Epoch { clock_hz, range: start..count(&self.packets), first_rx });
+    }
+}
+
+fn count(packets: &[Unwrapped]) -> u32 {
+    u32::try_from(packets.len()).unwrap_or(u32::MAX)
 }
 
 /// Unwraps the packets of one channel, given in the order of their receipt.
@@ -56,16 +94,14 @@ pub fn unwrap(packets: &[Rx]) -> AllEpochs {
     let mut order: Vec<u32> = (0u32..).zip(packets).map(|(rx, _)| rx).collect();
     order.sort_by_key(ssrc);
     let mut all = AllEpochs::default();
-    let mut epochs: Vec<(u32, Epoch)> = Vec::new();
     for source in order.chunk_by(|one, other| ssrc(one) == ssrc(other)) {
-        unwrap_source(source, packets, &mut epochs, &mut all.counts);
+        unwrap_source(source, packets, &mut all);
     }
-    epochs.sort_by_key(|(first_rx, _)| *first_rx);
-    all.epochs = epochs.into_iter().map(|(_, epoch)| epoch).collect();
+    all.epochs.sort_by_key(|epoch| epoch.first_rx);
     all
 }
 
-fn unwrap_source(source: &[u32], packets: &[Rx], done: &mut Vec<(u32, Epoch)>, counts: &mut Counts) {
+fn unwrap_source(source: &[u32], packets: &[Rx], all: &mut AllEpochs) {
     let mut current: Option<Builder> = None;
     let mut previous: Option<Builder> = None;
     for (position, rx) in source.iter().enumerate() {
@@ -85,24 +121,25 @@ fn unwrap_source(source: &[u32], packets: &[Rx], done: &mut Vec<(u32, Epoch)>, c
         }
         match fit {
             Fit::Forward => continue,
-            Fit::Late => counts.reordered += 1,
-            Fit::Duplicate => counts.duplicate += 1,
-            Fit::Not if packet.kind == RxKind::Beside => counts.stray += 1,
+            Fit::Late => all.counts.reordered += 1,
+            Fit::Duplicate => all.counts.duplicate += 1,
+            Fit::Not if packet.kind == RxKind::Beside => all.counts.stray += 1,
             Fit::Not => {
                 let behind = &source[position + 1..];
                 if is_stray(epoch, packet, behind, packets) {
-                    counts.stray += 1;
+                    all.counts.stray += 1;
                 } else if epoch.is_beyond_outage(packet) {
                     epoch.add_beyond_outage(*rx, packet);
                 } else {
                     let restarted = current.replace(Builder::begin(*rx, packet));
-                    done.extend(std::mem::replace(&mut previous, restarted).map(Builder::finish));
+                    if let Some(over) = std::mem::replace(&mut previous, restarted) {
+                        all.finish(over);
+                    }
                 }
             }
         }
     }
-    done.extend(previous.map(Builder::finish));
-    done.extend(current.map(Builder::finish));
+    previous.into_iter().chain(current).for_each(|over| all.finish(over));
 }
 
 /// Whether more of the next packets go on with the old numbering than with this packet's.
@@ -260,15 +297,6 @@ impl Builder {
         let (number, timestamp) = self.seen[slot(sequence)];
         (number == sequence).then_some(timestamp)
     }
-
-    /// Ends the epoch; with it goes the memory that it took to recognise duplicates.
-    fn finish(mut self) -> (u32, Epoch) {
-        self.packets.sort_by_key(|unwrapped| unwrapped.sequence);
-        let steps = self.packets.windows(2).map(|pair| pair[1].sequence - pair[0].sequence - 1);
-        let lost = steps.map(|missing| u64::try_from(missing).unwrap_or(0)).sum();
-        self.packets.shrink_to_fit();
-        (self.first_rx, Epoch { clock_hz: self.clock_hz, packets: self.packets, lost })
-    }
 }
 
 fn slot(sequence: i64) -> usize {
@@ -300,17 +328,16 @@ mod tests {
         let packets: Vec<_> = (0..140_000).map(rx).collect();
         let all = unwrap(&packets);
         assert_eq!(all.epochs.len(), 1);
-        let epoch = &all.epochs[0];
-        assert_eq!((epoch.lost, epoch.packets.len()), (0, 140_000));
-        assert_eq!(epoch.packets.last().unwrap().ticks, 139_999 * 960);
+        assert_eq!((all.counts.lost, all.packets.len()), (0, 140_000));
+        assert_eq!(all.packets.last().unwrap().ticks, 139_999 * 960);
     }
 
     #[test]
     fn an_outage_longer_than_the_numbers_reach_is_one_epoch() {
         let packets: Vec<_> = (0..100).chain(5_000..5_100).map(rx).collect();
         let all = unwrap(&packets);
-        assert_eq!((all.epochs.len(), all.epochs[0].lost), (1, 4_900));
-        assert_eq!(all.epochs[0].packets[100].ticks, 5_000 * 960);
+        assert_eq!((all.epochs.len(), all.counts.lost), (1, 4_900));
+        assert_eq!(all.packets[100].ticks, 5_000 * 960);
     }
 
     #[test]
@@ -320,6 +347,13 @@ mod tests {
         let all = unwrap(&packets);
         assert_eq!(all.epochs.len(), 2);
         assert_eq!(all.counts, Counts::default());
+    }
+
+    #[test]
+    fn a_channel_has_so_many_epochs_and_what_is_beyond_them_is_stray() {
+        let packets: Vec<_> = (0..70_000).map(|n| Rx { ssrc: n, ..rx(n) }).collect();
+        let all = unwrap(&packets);
+        assert_eq!((all.epochs.len(), all.counts.stray), (EPOCHS_MAX, 70_000 - 65_536));
     }
 
     #[test]
