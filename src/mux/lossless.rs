@@ -3,6 +3,8 @@
 //! Received packets are fetched one at a time, split into frames, and their frames put into the packets that cells
 //! ask for. No frame's bytes change. Padding is not carried over.
 
+use std::ops::Range;
+
 use crate::opus::packet::{CELT_SILENCE, Framing, Malformed, join, parse};
 
 use super::cells::{Cell, Side, Slot};
@@ -29,6 +31,8 @@ pub struct Assembler {
 struct Loaded {
     piece: Option<usize>,
     payload: Vec<u8>,
+    /// Where its frames are in the payload.
+    frames: Vec<Range<usize>>,
 }
 
 impl Assembler {
@@ -107,11 +111,19 @@ impl Loaded {
             Slot::Frame(piece, frame) => (piece, frame),
         };
         if self.piece != Some(piece) {
+            self.piece = None;
             self.payload.clear();
             fetch(channel, piece, &mut self.payload).map_err(AssembleError::Fetch)?;
+            self.frames.clear();
+            let begin = self.payload.as_ptr().addr();
+            self.frames.extend(parse(&self.payload)?.frames.map(|frame| {
+                let start = frame.as_ptr().addr() - begin;
+                start..start + frame.len()
+            }));
             self.piece = Some(piece);
         }
-        Ok(parse(&self.payload)?.frames.nth(usize::from(frame)).ok_or(Malformed)?)
+        let range = self.frames.get(usize::from(frame)).cloned().ok_or(Malformed)?;
+        Ok(self.payload.get(range).ok_or(Malformed)?)
     }
 }
 

@@ -349,6 +349,7 @@ fn paced(members: &[Member], mut delays: Delays) -> Levels {
         }
         levels.level.push(level);
     }
+    (delays.is_barrier, delays.begins_chunk, delays.bounds) = Default::default();
     levels.error_us = errors_us(&mut delays, &levels.level, middle);
     smooth(members, &mut levels);
     add_lead(members, &delays, &mut levels);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 use sidetape::config::RecordingFormat;
 use sidetape::connection::Rules;
-use sidetape::io::render::{Options, RenderError, render};
+use sidetape::io::render::{Options, RenderError, Rendered, render};
 use sidetape::io::spool_rewrite::rewrite_file;
 
 /// The file that a child process is to finish.
@@ -25,6 +25,19 @@ pub(crate) struct Cost {
 /// none. To be called first by the program that calls [`cost_of`].
 pub(crate) fn finish_as_child() {
     let Some(path) = std::env::var_os(FILE) else { return };
+    let rendered = finish(Path::new(&path));
+    let manifest = serde_json::to_vec(&rendered.manifest).expect("a manifest");
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    let cpu_s = time.tv_sec as f64 + time.tv_nsec as f64 / 1e9;
+    let status = std::fs::read_to_string("/proc/self/status").expect("the kernel tells");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
+    let kib: f64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+    println!("finished {cpu_s} {} {}", kib / 1024.0, manifest.len());
+    std::process::exit(0);
+}
+
+/// Makes the recording of a spool file, as a finisher does.
+pub(crate) fn finish(path: &Path) -> Rendered {
     let options = Options {
         tail: Duration::ZERO,
         ai_offset_ms: 0,
@@ -34,7 +47,6 @@ pub(crate) fn finish_as_child() {
         gains_db: [0.0; 2],
         masks_digits: false,
     };
-    let path = Path::new(&path);
     // What a finisher does where something paused is still there.
     let rendered = match render(path, &options) {
         Err(RenderError::Paused) => {
@@ -43,15 +55,7 @@ pub(crate) fn finish_as_child() {
         }
         rendered => rendered,
     };
-    let rendered = rendered.expect("a recording");
-    let manifest = serde_json::to_vec(&rendered.manifest).expect("a manifest");
-    let time = clock_gettime(ClockId::ProcessCPUTime);
-    let cpu_s = time.tv_sec as f64 + time.tv_nsec as f64 / 1e9;
-    let status = std::fs::read_to_string("/proc/self/status").expect("the kernel tells");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
-    let kib: f64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
-    println!("finished {cpu_s} {} {}", kib / 1024.0, manifest.len());
-    std::process::exit(0);
+    rendered.expect("a recording")
 }
 
 /// What it costs to finish a spool file of these bytes.

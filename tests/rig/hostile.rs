@@ -72,6 +72,7 @@ pub(crate) const KINDS: &[Kind] = &[
     kind("copies known", copies_known),
     kind("copies lost", copies_lost),
     kind("48 frames", frames_48),
+    kind("48 frames of own lengths", frames_48_listed),
     kind("2.5 ms", frames_2_5),
     kind("header extensions", extensions),
     encoded("ordinary G.711", pcmu),
@@ -152,7 +153,7 @@ fn of_packets<'a>(count: usize, packet: impl Fn(usize) -> (usize, Packet<'a>)) -
 }
 
 /// Numbers that look like chance, and are the same each time.
-fn chance(n: usize) -> usize {
+pub(crate) fn chance(n: usize) -> usize {
     let mut x = (n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     (x ^ (x >> 31)) as usize
@@ -433,6 +434,17 @@ fn frames_48(count: usize) -> Vec<u8> {
     file.seal()
 }
 
+/// The same with the length of each, and padding.
+fn frames_48_listed(count: usize) -> Vec<u8> {
+    let payload = [&[0xe3, 0xc0 | 48, 9][..], &[1; 47], &[0x55; 48], &[0; 9]].concat();
+    let mut file = File::new();
+    for n in 0..count {
+        let packet = Packet { payload: &payload, ..opus_packet(n / 2, n / 2 * 5760, 7) };
+        file.packet(Channel::BOTH[n % 2], n * 60_000, &packet);
+    }
+    file.seal()
+}
+
 fn frames_2_5(count: usize) -> Vec<u8> {
     let mut file = File::new();
     for n in 0..count {
@@ -524,6 +536,78 @@ fn no_grid(count: usize) -> Vec<u8> {
             let payload = [&[[9, 13, 31][(n + k) % 3] << 3][..], &[0x11; 20]].concat();
             let packet = Packet { payload: &payload, ..opus_packet(3 * n + k, n * 2880 + k * 960 + 480, 8) };
             file.packet(Channel::Ai, n * 60_000 + k * 20_000, &packet);
+        }
+    }
+    file.seal()
+}
+
+/// A packet of a pattern, by what is different from the one before.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Step {
+    pub(crate) channel: Channel,
+    pub(crate) payload_type: u8,
+    /// The first byte of its Opus packet, and the frames in it.
+    pub(crate) toc: u8,
+    pub(crate) frames: u8,
+    pub(crate) sequence: i64,
+    pub(crate) timestamp: i64,
+    pub(crate) arrival_us: i64,
+    /// How far the gateway's time is off, if it gives one.
+    pub(crate) gateway_us: Option<i64>,
+    pub(crate) ssrc: usize,
+    /// The kind of a frame behind it, if one of its own.
+    pub(crate) control: u8,
+}
+
+impl Step {
+    /// A packet as a gateway sends one after the other.
+    pub(crate) const USUAL: Self = Self {
+        channel: Channel::Caller,
+        payload_type: 111,
+        toc: 0x78,
+        frames: 1,
+        sequence: 1,
+        timestamp: 960,
+        arrival_us: 20_000,
+        gateway_us: None,
+        ssrc: 0,
+        control: 0,
+    };
+}
+
+/// A call in which a pattern of packets is said over and over.
+pub(crate) fn of_steps(pattern: &[Step], count: usize) -> Vec<u8> {
+    let mut file = File::new();
+    let types = br#"{"payload_types":{"100":"red/48000/2","112":"opus/48000/2"}}"#;
+    file.control(3, Scope::Whole, 0, types);
+    // Numbers and times of each channel; arrival is one for both.
+    let (mut numbers, mut times, mut arrival_us) = ([0i64; 2], [1i64 << 20; 2], 0i64);
+    for n in 0..count {
+        let step = &pattern[n % pattern.len()];
+        let side = step.channel.index();
+        numbers[side] += step.sequence;
+        times[side] += step.timestamp;
+        arrival_us = (arrival_us + step.arrival_us % 10_000_000).max(0);
+        let own = [&[step.toc | 3, step.frames][..], &vec![0x55; usize::from(step.frames)]].concat();
+        let own = if step.frames == 1 { vec![step.toc, 0x55, 0x55] } else { own };
+        let copies = [&[0x80 | 111, 15, 0, 1, 0x80 | 111, 7, 128, 1, 111, 0xe0, 0xe0][..], &own].concat();
+        let packet = Packet {
+            payload_type: step.payload_type,
+            sequence: numbers[side] as usize,
+            timestamp: times[side] as usize,
+            ssrc: if step.ssrc == 1000 { n } else { step.ssrc },
+            payload: if step.payload_type == 100 { &copies } else { &own },
+        };
+        let (scope, at_us) = (Scope::Channel(step.channel), arrival_us as usize);
+        let gateway = step.gateway_us.map(|off| arrival_us + off);
+        file.record(RecordKind::Tap(1), scope, at_us, gateway, &packet.rtp());
+        match step.control {
+            6 => file.control(6, scope, at_us, br#"{"mode":"cut"}"#),
+            7 => file.control(7, scope, at_us, b""),
+            8 => file.control(8, scope, at_us, br#"{"name":"n"}"#),
+            9 => file.control(9, Scope::Channel(Channel::Ai), at_us, b""),
+            10 => file.control(10, scope, at_us, &report(n)),
+            _ => {}
         }
     }
     file.seal()

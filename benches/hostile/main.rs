@@ -3,6 +3,9 @@
 //! Each kind is finished with n, 2n and 4n packets, in a process of its own, as is an ordinary call of as many. A ratio is
 //! that of processor time to the ordinary call's; memory is the most that the process had, and what it may have: 64 MiB and
 //! 1.5 times the bytes of its spool. Names of kinds as arguments select some, a number sets n.
+//!
+//! `cargo bench --bench hostile -- search 3600` looks for worse ones for an hour; another number behind that, and it begins
+//! with other patterns.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark may fail, and prints")]
 #![allow(
     clippy::cast_precision_loss,
@@ -12,10 +15,13 @@
     reason = "parts of calls that are made up"
 )]
 
-#[path = "../tests/rig/cost.rs"]
+#[path = "../../tests/rig/cost.rs"]
 mod cost;
-#[path = "../tests/rig/hostile.rs"]
+#[path = "../../tests/rig/hostile.rs"]
 mod hostile;
+mod search;
+
+use std::time::Duration;
 
 use cost::{Cost, cost_of, finish_as_child};
 use hostile::{KINDS, Make};
@@ -26,6 +32,13 @@ const PACKETS: usize = 100_000;
 fn main() {
     finish_as_child();
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    if let [word, numbers @ ..] = &arguments[..]
+        && word == "search"
+    {
+        let mut numbers = numbers.iter().map(|number| number.parse().unwrap());
+        let seconds = numbers.next().unwrap_or(60);
+        return search::search(Duration::from_secs(seconds), numbers.next().unwrap_or(1) as usize);
+    }
     let packets = arguments.iter().find_map(|argument| argument.parse().ok()).unwrap_or(PACKETS);
     let names: Vec<&String> =
         arguments.iter().filter(|argument| argument.parse::<usize>().is_err()).collect();
