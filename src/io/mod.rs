@@ -4,6 +4,7 @@ pub mod awaited;
 pub mod backup;
 pub mod capture;
 pub mod clock;
+pub mod demand;
 mod disk_watch;
 pub mod finish;
 pub mod gate;

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use tracing::warn;
 
+use super::super::demand::Demand;
 use super::super::live::manifest_so_far;
 use super::super::log::chain;
 use super::{Desk, Id, Problem, json};
@@ -59,7 +60,8 @@ pub(super) async fn one(State(desk): State<Arc<Desk>>, Id(id): Id) -> Result<Res
     desk.ingest.is_on_disk().await;
     let _permit = desk.permit().await?;
     let options = desk.options;
-    let made = tokio::task::spawn_blocking(move || manifest_so_far(&spool, now, &options)).await;
+    let made =
+        tokio::task::spawn_blocking(move || manifest_so_far(&spool, now, &options, &Demand::default())).await;
     let manifest = match made {
         Ok(Ok(manifest)) => manifest,
         _ if desk.ingest.live_spool(id.as_str()).is_none() => return Err(unknown()),
