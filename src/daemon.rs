@@ -327,7 +327,7 @@ impl Sockets {
                     }
                     bound.http = Some(address);
                 }
-                http::Listener::Unix(_) => info!(socket = "http", %address, "listening"),
+                http::Listener::Unix(..) => info!(socket = "http", %address, "listening"),
             }
             sockets.http = Some(listener);
         }
@@ -360,7 +360,8 @@ impl Sockets {
                 scrape,
                 ports,
             );
-            tasks.spawn(http::serve(listener, desk, stop.clone()));
+            let end = http::serve(listener, desk, shares.http, stop.clone());
+            tasks.spawn(end.context("starting the threads that answer over HTTP")?);
         }
         if let Some(socket) = self.udp {
             let end = udp::serve(socket, Arc::clone(ingest), stop.clone());
