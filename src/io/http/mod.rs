@@ -1,7 +1,7 @@
 //! The HTTP port: health, readiness, metrics, the begin of a drain, live connections (`live`), ports for plain RTP (`open`), control
 //! (`control`), and stretches of their audio (`audio`). Errors are `application/problem+json` (RFC 9457).
 //!
-//! Where a token is set, everything but health and readiness needs it. The port
+//! Where a token is set, everything but health and readiness needs it. A foreign web page is answered nothing. The port
 //! has a bound on all that it does: connections and their times (`seats`), threads (`port`), and the work for requests,
 //! which ends with them (`queue`): two spool files are read at a time, and some requests wait. A client that reads slowly
 //! holds up nobody, at shutdown neither.
@@ -184,18 +184,20 @@ async fn authorize(
     next: Next,
 ) -> Response {
     let is_health = matches!(request.uri().path(), "/healthz" | "/readyz");
-    let is_let_in = desk.token.as_ref().is_none_or(|token| is_health || shows(request.headers(), token));
-    // A page in a browser on this machine can reach loopback, too. Only with a token it needs the help of its user.
-    if desk.token.is_none() && !is_health {
-        if request.headers().contains_key(header::ORIGIN) {
-            let detail = "web pages are answered only where AUDIO_HTTP_TOKEN is set";
-            return Problem::new(StatusCode::FORBIDDEN, detail).into_response();
-        }
-        // Elsewhere than on loopback others ask by the name of a service, and whoever reaches the port is let in.
-        if is_loopback && !is_to_an_address(&request) {
-            let detail = "Host is an IP address or localhost, unless AUDIO_HTTP_TOKEN is set";
-            return Problem::new(StatusCode::FORBIDDEN, detail).into_response();
-        }
+    let shows_token = desk.token.as_ref().is_some_and(|token| shows(request.headers(), token));
+    let is_let_in = desk.token.is_none() || is_health || shows_token;
+    let forbidden = |detail| Problem::new(StatusCode::FORBIDDEN, detail).into_response();
+    // A page in a browser on this machine can reach loopback, too. Not even whether there is a daemon is told to it.
+    if is_of_another_site(request.headers()) {
+        return forbidden("pages of other sites are not answered");
+    }
+    // Only with a token a page needs the help of its user.
+    if is_let_in && !shows_token && request.headers().contains_key(header::ORIGIN) {
+        return forbidden("web pages are answered only if they show the token of AUDIO_HTTP_TOKEN");
+    }
+    // Elsewhere than on loopback others ask by the name of a service, and whoever reaches the port is let in.
+    if desk.token.is_none() && !is_health && is_loopback && !is_to_an_address(&request) {
+        return forbidden("Host is an IP address or localhost, unless AUDIO_HTTP_TOKEN is set");
     }
     if is_let_in {
         let path = request.uri().path();
@@ -211,6 +213,13 @@ async fn authorize(
     }
     let problem = Problem::new(StatusCode::UNAUTHORIZED, "this address needs the token of AUDIO_HTTP_TOKEN");
     ([(header::WWW_AUTHENTICATE, "Bearer")], problem).into_response()
+}
+
+/// Whether a browser says that a page of another site is behind a request, be it for an image or a sound, which has no
+/// `Origin`: <https://www.w3.org/TR/fetch-metadata/>. What a user does himself is `none`; pages cannot change the header.
+fn is_of_another_site(headers: &HeaderMap) -> bool {
+    let mut sites = headers.get_all("sec-fetch-site").iter();
+    sites.any(|site| !matches!(site.as_bytes(), b"same-origin" | b"none"))
 }
 
 /// Whether a request is to an IP address or to localhost. That of a page whose own name was made to resolve to loopback
