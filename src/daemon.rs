@@ -24,6 +24,7 @@ use crate::connection::Rules;
 use crate::io::awaited::Awaited;
 use crate::io::backup::Backup;
 use crate::io::clock::Clock;
+use crate::io::descriptors::Shares;
 use crate::io::finish::Finisher;
 use crate::io::gate::Gate;
 use crate::io::ingest::{Ingest, Limits, PACKETS_MAX};
@@ -179,10 +180,12 @@ impl Daemon {
         tokio::spawn(Arc::clone(&finisher).bring_back(spool.path().to_owned(), stop.clone()));
         let finisher = tokio::spawn(finisher.run(to_finish, give_up.clone()));
         let receivers = TaskTracker::new();
-        let ports = config
-            .rtp_ports
-            .map(|range| RtpPorts::new(range, Arc::clone(&ingest), stop.clone(), receivers.clone()));
-        sockets.serve(&ingest, &config, ports.clone(), &stop, &receivers)?;
+        let shares = Shares::of_this_process();
+        let ports = config.rtp_ports.map(|range| {
+            let (ingest, tasks) = (Arc::clone(&ingest), receivers.clone());
+            RtpPorts::new(range, shares.port_calls, ingest, stop.clone(), tasks)
+        });
+        sockets.serve(&ingest, &config, ports.clone(), shares, &stop, &receivers)?;
         let pulse = Pulse { clock, last_us: Arc::default() };
         receivers.spawn(keep_time(
             Arc::clone(&ingest),
@@ -324,7 +327,7 @@ impl Sockets {
                     }
                     bound.http = Some(address);
                 }
-                http::Listener::Unix(_) => info!(socket = "http", %address, "listening"),
+                http::Listener::Unix(..) => info!(socket = "http", %address, "listening"),
             }
             sockets.http = Some(listener);
         }
@@ -343,6 +346,7 @@ impl Sockets {
         ingest: &Arc<Ingest>,
         config: &Config,
         ports: Option<Arc<RtpPorts>>,
+        shares: Shares,
         stop: &CancellationToken,
         tasks: &TaskTracker,
     ) -> anyhow::Result<()> {
@@ -356,7 +360,8 @@ impl Sockets {
                 scrape,
                 ports,
             );
-            tasks.spawn(http::serve(listener, desk, stop.clone()));
+            let end = http::serve(listener, desk, shares.http, stop.clone());
+            tasks.spawn(end.context("starting the threads that answer over HTTP")?);
         }
         if let Some(socket) = self.udp {
             let end = udp::serve(socket, Arc::clone(ingest), stop.clone());
@@ -366,7 +371,7 @@ impl Sockets {
             tasks.spawn(unix::serve_datagrams(socket, Arc::clone(ingest), stop.clone()));
         }
         if let Some(door) = self.stream {
-            tasks.spawn(unix::serve_streams(door, Arc::clone(ingest), stop.clone()));
+            tasks.spawn(unix::serve_streams(door, Arc::clone(ingest), shares.streams, stop.clone()));
         }
         Ok(())
     }

@@ -9,8 +9,8 @@ use sidetape::commands::{Cli, Command};
 use sidetape::config::Faults;
 use sidetape::io::log;
 
-/// Threads for work that blocks, beside one a core that finishes recordings: two stretches or manifests of live calls,
-/// their delivery, a scrape or list, the stop. Without a limit churn adds one after the other, each with its memory, up to tokio's 512.
+/// Threads for work that blocks, beside one a core that finishes recordings: the store, the look through the spool, the
+/// stop. HTTP has its own. Without a limit churn adds one after the other, each with its memory, up to tokio's 512.
 const BLOCKING_BESIDE_FINISHING: usize = 10;
 
 /// The stack of each thread, of which only what is used takes memory. Signing a token within an upload by Google's crate

@@ -359,7 +359,10 @@ fn a_web_page_may_tell_nothing_unless_there_is_a_token_that_it_shows() {
     {
         assert_eq!(ask_with(served.link(), method, target, origin).problem()["status"], 403, "{target}");
     }
-    assert_eq!(ask_with(served.link(), "GET", "/healthz", origin).status, 200);
+    for health in ["/healthz", "/readyz"] {
+        assert_eq!(ask_with(served.link(), "GET", health, origin).problem()["status"], 403);
+        assert_eq!(served.get(health).status, 200, "whoever is no page is told");
+    }
     assert_eq!(served.get("/v1/connections").json()["connections"][0]["channels"]["ai"]["referenced"], true);
     served.daemon.stop();
     place.set("AUDIO_HTTP_TOKEN", "Xh6Lp0-Dc3Gs9~Uf1Ew8.test");
@@ -368,6 +371,52 @@ fn a_web_page_may_tell_nothing_unless_there_is_a_token_that_it_shows() {
     let shown = format!("{origin}Authorization: Bearer Xh6Lp0-Dc3Gs9~Uf1Ew8.test\r\n");
     assert_eq!(ask_with(served.link(), "GET", "/v1/connections", &shown).status, 200);
     served.daemon.stop();
+}
+
+#[test]
+fn a_page_of_another_site_learns_nothing_whatever_it_shows() {
+    let mut place = place();
+    for token in ["", "Xh6Lp0-Dc3Gs9~Uf1Ew8.test"] {
+        place.set("AUDIO_HTTP_TOKEN", token);
+        let served = Served::start(&place);
+        let mut gateway = Gateway::connect(&place, &served.daemon, Socket::UnixStream);
+        gateway.play("c", CALLER, &Sender::new(1).packets(&voice(SPEECH, 150.0, 50)));
+        gateway.sync();
+        let from = |site: &str, method: &str, target: &str| {
+            let lines = format!("Authorization: Bearer {token}\r\nSec-Fetch-Mode: no-cors\r\n{site}");
+            ask_with(served.link(), method, target, &lines)
+        };
+        let sites =
+            ["cross-site", "same-site", "", "anything"].map(|site| format!("Sec-Fetch-Site: {site}\r\n"));
+        let twice = "Sec-Fetch-Site: none\r\nSec-Fetch-Site: cross-site\r\n".to_owned();
+        for site in sites.iter().chain([&twice]) {
+            let mut told = Vec::new();
+            for (method, target) in [
+                ("GET", "/v1/connections/c/audio"),
+                ("GET", "/v1/connections/nobody/audio"),
+                ("GET", "/v1/connections/c"),
+                ("GET", "/v1/connections"),
+                ("POST", "/v1/connections/c/end"),
+                ("POST", "/v1/drain"),
+                ("GET", "/metrics"),
+                ("GET", "/healthz"),
+                ("GET", "/readyz"),
+                ("GET", "/nothing"),
+            ] {
+                let answer = from(site, method, target);
+                assert_eq!(answer.problem()["status"], 403, "{site} {target}");
+                told.push(answer.body);
+            }
+            told.dedup();
+            assert_eq!(told.len(), 1, "a call that there is and one that there is not are told alike");
+        }
+        for own in ["", "Sec-Fetch-Site: none\r\n", "Sec-Fetch-Site: same-origin\r\n"] {
+            for target in ["/v1/connections/c/audio", "/metrics", "/healthz"] {
+                assert_eq!(from(own, "GET", target).status, 200, "{own} {target}");
+            }
+        }
+        served.daemon.stop();
+    }
 }
 
 #[test]

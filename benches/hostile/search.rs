@@ -11,6 +11,9 @@ use sidetape::id::Channel;
 use super::cost::finish;
 use super::hostile::{Step, chance, of_steps};
 
+/// The longest recording: longer than an ordinary call of so many packets, and no longer. A few packets may be hours apart,
+/// which costs by the hour, whatever there is in it.
+const LONGEST: Duration = Duration::from_secs(120);
 /// Packets of a call that is tried, and of one that is confirmed.
 const PACKETS: usize = 3000;
 /// Patterns that are changed side by side: one alone would stay where it can only get worse.
@@ -96,7 +99,7 @@ pub(crate) fn search(time: Duration, seed: usize) {
         let file = of_steps(pattern, packets);
         std::fs::write(&path, &file).unwrap();
         let before = clock_gettime(ClockId::ThreadCPUTime);
-        let rendered = finish(&path);
+        let rendered = finish(&path, LONGEST);
         let after = clock_gettime(ClockId::ThreadCPUTime);
         let ns = (after.tv_sec - before.tv_sec) * 1_000_000_000 + after.tv_nsec - before.tv_nsec;
         let channels = [&rendered.manifest.channels.caller, &rendered.manifest.channels.ai];

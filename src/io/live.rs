@@ -11,8 +11,9 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use tracing::{debug, warn};
 
+use super::demand::Demand;
 use super::ingest::Ingest;
-use super::render::{Options, read_ledger};
+use super::render::{Options, read_ledger_while};
 use super::slot::Slot;
 use super::spool_dir::ReadError;
 use super::spool_writer::lock;
@@ -149,9 +150,14 @@ fn look(slot: &Slot, now: Mono) -> Live {
 /// Makes the manifest that a call would get if it ended `now`, without what only a finished file has.
 ///
 /// # Errors
-/// [`ReadError`] where the spool file cannot be read.
-pub fn manifest_so_far(spool: &Path, now: Mono, options: &Options) -> Result<Map<String, Value>, ReadError> {
-    let (mut ledger, tail) = read_ledger(spool, options)?;
+/// [`ReadError`] where the spool file cannot be read, or nobody waits for it any more.
+pub fn manifest_so_far(
+    spool: &Path,
+    now: Mono,
+    options: &Options,
+    demand: &Demand,
+) -> Result<Map<String, Value>, ReadError> {
+    let (mut ledger, tail) = read_ledger_while(demand, spool, options)?;
     // Else it would count as one that was found after a crash.
     ledger.seal = ledger.seal.or(Some(SealCause::Released));
     let call = arrange(&ledger, options.ai_offset_ms, options.longest);

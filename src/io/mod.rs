@@ -4,6 +4,8 @@ pub mod awaited;
 pub mod backup;
 pub mod capture;
 pub mod clock;
+pub mod demand;
+pub mod descriptors;
 mod disk_watch;
 pub mod finish;
 pub mod gate;

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 
 use sha2::{Digest, Sha256};
 
+use super::demand::Demand;
 use crate::mux::ogg::{Layout, Pages, head, tags};
 use crate::time::Samples48k;
 
@@ -22,6 +23,7 @@ pub(super) struct OggFile {
     sha256: Sha256,
     crc32c: u32,
     bytes: u64,
+    demand: Demand,
 }
 
 /// What has been written.
@@ -50,7 +52,13 @@ impl OggFile {
             sha256: Sha256::new(),
             crc32c: 0,
             bytes: 0,
+            demand: Demand::default(),
         }
+    }
+
+    /// The same, which takes no more packets when the demand for it is over.
+    pub(super) fn wanted_by(self, demand: &Demand) -> Self {
+        Self { demand: demand.clone(), ..self }
     }
 
     /// How many samples all packets together must have for the file to play so long: those that players drop, too.
@@ -65,6 +73,7 @@ impl OggFile {
 
     /// Adds the packet that was appended to [`OggFile::packet`], of `samples` at 48 kHz.
     pub(super) fn push(&mut self, samples: i64) -> io::Result<()> {
+        self.demand.check()?;
         self.pages.push(u64::try_from(samples).unwrap_or(0));
         if self.pages.bytes().len() >= WRITE_BYTES { self.write_pages() } else { Ok(()) }
     }

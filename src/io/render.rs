@@ -5,15 +5,16 @@
 //! metadata only, the second fetches payloads in the order of the recording. Memory: some 150 bytes a packet,
 //! measured: 87 MiB for four hours of the demo's call, which are 586,320 packets.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::demand::Demand;
 use super::ogg_file::{ENCODER, OggFile, Written};
 use super::sources::{Received, Until, write_compat, write_lossless};
-use super::spool_dir::{ReadError, beside, read};
+use super::spool_dir::{ReadError, beside, read_from};
 use crate::config::RecordingFormat;
 use crate::id::Channel;
 use crate::ledger::Ledger;
@@ -140,6 +141,18 @@ impl RenderError {
 /// # Errors
 /// Where the disk or the file's header is bad.
 pub fn read_ledger(spool: &Path, options: &Options) -> Result<(Ledger, Tail), ReadError> {
+    read_ledger_while(&Demand::default(), spool, options)
+}
+
+/// The same for as long as there is a demand for it.
+///
+/// # Errors
+/// Where the disk or the file's header is bad, or nobody waits any more.
+pub(super) fn read_ledger_while(
+    demand: &Demand,
+    spool: &Path,
+    options: &Options,
+) -> Result<(Ledger, Tail), ReadError> {
     let file_bytes = fs::metadata(spool)?.len();
     let begin = |header| {
         let mut ledger = Ledger::new(header);
@@ -147,7 +160,8 @@ pub fn read_ledger(spool: &Path, options: &Options) -> Result<(Ledger, Tail), Re
         ledger.masks_digits = options.masks_digits;
         ledger
     };
-    let (mut ledger, tail) = read(spool, begin, Ledger::record)?;
+    let input = demand.reader(File::open(spool)?);
+    let (mut ledger, tail) = read_from(input, spool, begin, Ledger::record)?;
     ledger.close(options.longest);
     Ok((ledger, tail))
 }

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::net::UdpSocket;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -43,6 +44,10 @@ const RTCP: u8 = 10;
 #[derive(Debug)]
 pub struct RtpPorts {
     range: PortRange,
+    /// Calls that have ports at once.
+    calls_max: usize,
+    /// Where packets are received, whoever opens a call.
+    runtime: Handle,
     ingest: Arc<Ingest>,
     taken: Mutex<Taken>,
     stop: CancellationToken,
@@ -99,15 +104,21 @@ impl Drop for Group {
 }
 
 impl RtpPorts {
-    /// Hands out ports of `range`, whose packets go to `ingest`, until `stop`. Receivers are tracked by `tasks`.
+    /// Hands out ports of `range` to `calls_max` calls at once, whose packets go to `ingest`, until `stop`. Receivers are
+    /// tracked by `tasks`, and run where this is called.
+    ///
+    /// # Panics
+    /// Outside of a runtime.
     #[must_use]
     pub fn new(
         range: PortRange,
+        calls_max: usize,
         ingest: Arc<Ingest>,
         stop: CancellationToken,
         tasks: TaskTracker,
     ) -> Arc<Self> {
-        Arc::new(Self { range, ingest, taken: Mutex::default(), stop, tasks })
+        let runtime = Handle::current();
+        Arc::new(Self { range, calls_max, runtime, ingest, taken: Mutex::default(), stop, tasks })
     }
 
     /// Opens a connection and ports for it.
@@ -175,9 +186,13 @@ impl RtpPorts {
 
     /// A group, unless a call has it or another program one of its ports.
     fn group(self: &Arc<Self>, base: u16) -> Option<Group> {
-        if !lock(&self.taken).groups.insert(base) {
-            return None;
+        {
+            let mut taken = lock(&self.taken);
+            if taken.groups.len() >= self.calls_max || !taken.groups.insert(base) {
+                return None;
+            }
         }
+        let _within = self.runtime.enter();
         let bind = |port: u16| bind(SocketAddr::new(self.range.host, port));
         let pair = |base: u16| Ok::<_, io::Error>([bind(base)?, bind(base + 1)?]);
         match pair(base).and_then(|caller| Ok([caller, pair(base + 2)?])) {
@@ -196,7 +211,7 @@ impl RtpPorts {
             sources: Default::default(),
             datagram: vec![0; PACKET_MAX_BYTES].into(),
         };
-        self.tasks.spawn(receiver.run(group, self.stop.clone()));
+        self.tasks.spawn_on(receiver.run(group, self.stop.clone()), &self.runtime);
     }
 }
 

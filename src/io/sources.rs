@@ -10,6 +10,7 @@ use std::path::Path;
 
 use tracing::warn;
 
+use super::demand::Demand;
 use super::ogg_file::OggFile;
 use super::payloads::{Place, Windows};
 use super::render::RenderError;
@@ -34,13 +35,19 @@ pub(super) struct Received<'a> {
     sources: &'a [u32],
     payloads: &'a [Payload],
     rx: &'a [Rx],
+    demand: Demand,
 }
 
 impl<'a> Received<'a> {
     pub(super) fn of(ledger: &'a Ledger, call: &'a Arrangement, channel: Channel) -> Self {
         let ArrangedChannel { packets, sources, .. } = &call.channels[channel.index()];
         let ChannelLedger { payloads, rx, .. } = &ledger.channels[channel.index()];
-        Self { packets, sources, payloads, rx }
+        Self { packets, sources, payloads, rx, demand: Demand::default() }
+    }
+
+    /// The same, which is encoded no further when the demand for it is over.
+    pub(super) fn wanted_by(self, demand: &Demand) -> Self {
+        Self { demand: demand.clone(), ..self }
     }
 
     fn place(&self, packet: usize) -> Place {
@@ -72,7 +79,10 @@ impl<'a> Received<'a> {
                 source.keep(kept);
                 next = span.packets.end;
                 let first = span.packets.start;
-                let fetch = |packet, payload: &mut Vec<u8>| windows.read(self.place(first + packet), payload);
+                let fetch = |packet, payload: &mut Vec<u8>| {
+                    self.demand.check()?;
+                    windows.read(self.place(first + packet), payload)
+                };
                 let mut sound = Sound::new(&self.packets[span.packets.clone()], span.from, fetch)?;
                 let store = |packet: &[u8]| {
                     let length = u16::try_from(packet.len()).map_err(io::Error::other)?;

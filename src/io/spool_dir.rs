@@ -233,16 +233,28 @@ pub fn free_bytes(path: &Path) -> io::Result<u64> {
 pub fn read<T>(
     path: &Path,
     begin: impl FnOnce(Header) -> T,
+    record: impl FnMut(&mut T, &Located<'_>),
+) -> Result<(T, Tail), ReadError> {
+    read_from(File::open(path)?, path, begin, record)
+}
+
+/// The same for bytes of the spool file at `path` that come from `input`.
+///
+/// # Errors
+/// [`ReadError`] where reading fails, or where neither its header nor its name says whose it is.
+pub(super) fn read_from<T>(
+    mut input: impl Read,
+    path: &Path,
+    begin: impl FnOnce(Header) -> T,
     mut record: impl FnMut(&mut T, &Located<'_>),
 ) -> Result<(T, Tail), ReadError> {
-    let mut file = File::open(path)?;
     let mut scanner = Scanner::default();
     let mut piece = vec![0; READ_BYTES];
     let mut begin = Some(begin);
     let mut made: Option<T> = None;
     let mut headless: Option<HeaderError> = None;
     loop {
-        let length = file.read(&mut piece)?;
+        let length = input.read(&mut piece)?;
         if length == 0 {
             scanner.end();
         }

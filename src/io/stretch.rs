@@ -12,8 +12,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
+use super::demand::Demand;
 use super::ogg_file::{ENCODER, OggFile};
-use super::render::{Options, RenderError, read_ledger, serial};
+use super::render::{Options, RenderError, read_ledger_while, serial};
 use super::sources::{Received, Until, write_compat, write_lossless};
 use super::spool_dir::{ReadError, nameless_beside};
 use crate::config::RecordingFormat;
@@ -102,9 +103,24 @@ pub fn stretch(
     now: Option<Mono>,
     options: &Options,
 ) -> Result<Stretch, StretchError> {
+    stretch_while(&Demand::default(), spool, wanted, now, options)
+}
+
+/// The same for as long as there is a demand for it.
+///
+/// # Errors
+/// [`StretchError`], soon after the demand is over.
+pub fn stretch_while(
+    demand: &Demand,
+    spool: &Path,
+    wanted: Wanted,
+    now: Option<Mono>,
+    options: &Options,
+) -> Result<Stretch, StretchError> {
     for _ in 0..TRIES {
+        demand.check()?;
         let before = identity(spool)?;
-        match try_stretch(spool, wanted, now, options) {
+        match try_stretch(demand, spool, wanted, now, options) {
             Err(StretchError::Render(RenderError::Paused)) => std::thread::sleep(TRY_EVERY),
             // The places of payloads were read from one file, and the payloads perhaps from another.
             made if identity(spool).is_ok_and(|after| after == before) => return made,
@@ -121,6 +137,7 @@ fn identity(spool: &Path) -> io::Result<(u64, u64)> {
 }
 
 fn try_stretch(
+    demand: &Demand,
     spool: &Path,
     wanted: Wanted,
     now: Option<Mono>,
@@ -130,10 +147,11 @@ fn try_stretch(
     if to <= from {
         return Err(StretchError::Empty { from, to });
     }
-    let (ledger, _) = read_ledger(spool, options)?;
+    let (ledger, _) = read_ledger_while(demand, spool, options)?;
     if ledger.has_paused {
         return Err(RenderError::Paused.into());
     }
+    demand.check()?;
     let mut call = arrange(&ledger, options.ai_offset_ms, options.longest);
     if call.channels.iter().all(|channel| channel.packets.is_empty()) {
         return Err(StretchError::NoAudio);
@@ -150,7 +168,7 @@ fn try_stretch(
     }
     let pre_skip = u16::try_from(lead.0).expect("less than a second") + PRE_SKIP;
     let duration = Samples48k(ends.0 - begins.0);
-    let received = Channel::BOTH.map(|channel| Received::of(&ledger, &call, channel));
+    let received = Channel::BOTH.map(|channel| Received::of(&ledger, &call, channel).wanted_by(demand));
     let layout = match (channel, options.format) {
         (Some(_), _) => Layout::Mono,
         (None, RecordingFormat::Lossless) => Layout::TwoMonoStreams,
@@ -158,7 +176,10 @@ fn try_stretch(
     };
     let serial = serial(&ledger.header, &format!("{}-{}", from.0, to.0));
     let comments = comments(&ledger, channel, from);
-    let begin = || Ok(OggFile::begin(nameless_beside(spool)?, layout, serial, &comments, pre_skip));
+    let begin = || {
+        let file = OggFile::begin(nameless_beside(spool)?, layout, serial, &comments, pre_skip);
+        Ok(file.wanted_by(demand))
+    };
     let file = match options.format {
         RecordingFormat::Lossless => {
             let (id, until) = (&ledger.header.connection, Until::At(duration));

@@ -27,8 +27,6 @@ use crate::metrics::DropReason;
 const FRAME_MAX_BYTES: usize = 65_535;
 /// Frames taken in one go before other tasks get their turn.
 const BATCH: usize = 256;
-/// Byte streams open at once. A gateway needs one.
-const STREAMS_MAX: usize = 1024;
 /// Read from a byte stream at once, if so much is there.
 const STREAM_BUFFER_BYTES: usize = 256 * 1024;
 /// How long a byte stream may be held up by a disk that is behind.
@@ -200,9 +198,10 @@ impl Door {
     }
 }
 
-/// Accepts byte streams until `stop`; then waits for those that are open to hand over what they hold.
-pub async fn serve_streams(door: Door, ingest: Arc<Ingest>, stop: CancellationToken) {
-    let permits = Arc::new(Semaphore::new(STREAMS_MAX));
+/// Accepts byte streams, `streams_max` at once, until `stop`; then waits for those that are open to hand over what they
+/// hold.
+pub async fn serve_streams(door: Door, ingest: Arc<Ingest>, streams_max: usize, stop: CancellationToken) {
+    let permits = Arc::new(Semaphore::new(streams_max));
     let streams = TaskTracker::new();
     loop {
         let stream = tokio::select! {
@@ -210,7 +209,7 @@ pub async fn serve_streams(door: Door, ingest: Arc<Ingest>, stop: CancellationTo
             () = stop.cancelled() => break,
         };
         let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
-            warn!(open = STREAMS_MAX, "too many byte streams, one is refused");
+            warn!(open = streams_max, "too many byte streams, one is refused");
             continue;
         };
         let (ingest, stop) = (Arc::clone(&ingest), stop.clone());

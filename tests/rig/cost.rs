@@ -13,6 +13,9 @@ use sidetape::io::spool_rewrite::rewrite_file;
 /// The file that a child process is to finish.
 const FILE: &str = "SIDETAPE_FINISH";
 
+/// The longest recording, as configured by default.
+const LONGEST: Duration = Duration::from_secs(14_400);
+
 /// What it costs to finish a call.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cost {
@@ -25,7 +28,7 @@ pub(crate) struct Cost {
 /// none. To be called first by the program that calls [`cost_of`].
 pub(crate) fn finish_as_child() {
     let Some(path) = std::env::var_os(FILE) else { return };
-    let rendered = finish(Path::new(&path));
+    let rendered = finish(Path::new(&path), LONGEST);
     let manifest = serde_json::to_vec(&rendered.manifest).expect("a manifest");
     let time = clock_gettime(ClockId::ProcessCPUTime);
     let cpu_s = time.tv_sec as f64 + time.tv_nsec as f64 / 1e9;
@@ -37,12 +40,12 @@ pub(crate) fn finish_as_child() {
 }
 
 /// Makes the recording of a spool file, as a finisher does.
-pub(crate) fn finish(path: &Path) -> Rendered {
+pub(crate) fn finish(path: &Path, longest: Duration) -> Rendered {
     let options = Options {
         tail: Duration::ZERO,
         ai_offset_ms: 0,
         keep_channels: false,
-        longest: Duration::from_secs(14_400),
+        longest,
         format: RecordingFormat::Lossless,
         gains_db: [0.0; 2],
         masks_digits: false,

@@ -1,4 +1,5 @@
-//! A stretch of a live call: two are made at a time, on threads of their own, and more requests wait.
+//! A stretch of a live call: two are made at a time, on threads of their own, and some requests wait. What is being made
+//! for a client that has gone is given up.
 
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use tokio_util::io::ReaderStream;
 use tracing::warn;
 
 use super::super::log::chain;
-use super::super::stretch::{StretchError, Wanted, stretch};
+use super::super::stretch::{StretchError, Wanted, stretch_while};
 use super::{Desk, Id, Problem, channel_of};
 use crate::time::Wall;
 
@@ -56,13 +57,12 @@ pub(super) async fn audio(
     let Some(spool) = desk.ingest.live_spool(id.as_str()) else {
         return Err(Problem::new(StatusCode::NOT_FOUND, "no connection of this id is live"));
     };
+    let place = desk.readers.enter()?;
     let now = desk.ingest.now();
     // What came before this request shall be in the answer.
     desk.ingest.is_on_disk().await;
-    let permit = desk.permit().await?;
     let options = desk.options;
-    let made = tokio::task::spawn_blocking(move || stretch(&spool, wanted, Some(now), &options)).await;
-    drop(permit);
+    let made = place.work(move |demand| stretch_while(demand, &spool, wanted, Some(now), &options)).await?;
     if desk.ingest.live_spool(id.as_str()).is_none() && matches!(made, Ok(Err(StretchError::Render(_)))) {
         return Err(Problem::new(StatusCode::NOT_FOUND, "the connection has ended meanwhile"));
     }

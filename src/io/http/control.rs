@@ -6,8 +6,7 @@
 
 use std::sync::Arc;
 
-use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, QueryRejection};
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -15,7 +14,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::super::gate::Via;
-use super::{Desk, Id, Problem, channel_of, json};
+use super::{Desk, Id, Problem, Whole, channel_of, json};
 use crate::frame;
 use crate::id::{CONNECTION_ID_MAX_BYTES, Channel, Scope};
 use crate::metrics::DropReason;
@@ -83,9 +82,9 @@ pub(super) async fn control(
     State(desk): State<Arc<Desk>>,
     Id(id): Id,
     query: Result<Query<ControlQuery>, QueryRejection>,
-    body: Result<Bytes, BytesRejection>,
+    body: Result<Whole, Problem>,
 ) -> Result<Response, Problem> {
-    let (Query(query), body) = (query?, body?);
+    let (Query(query), Whole(body)) = (query?, body?);
     let (named, body) = body_of(command, &body)?;
     let channel = query.channel.as_deref().map(channel_of).transpose()?.or(named);
     let at = match query.at.map(Wall::from_wire) {

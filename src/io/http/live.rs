@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use tracing::warn;
 
+use super::super::demand::Demand;
 use super::super::live::manifest_so_far;
 use super::super::log::chain;
 use super::{Desk, Id, Problem, json};
@@ -37,10 +38,9 @@ pub(super) async fn list(
         return Err(Problem::bad(format!("limit is from 1 to {COUNT_MAX}")));
     }
     // Twenty thousand connections are some milliseconds of sorting and writing.
-    let _permit = desk.looking.acquire().await.map_err(|_| Problem::stopping())?;
     let ingest = Arc::clone(&desk.ingest);
-    let list = move || json(StatusCode::OK, &ingest.look_at_all(after.as_deref(), count));
-    let made = tokio::task::spawn_blocking(list).await;
+    let list = move |_: &Demand| json(StatusCode::OK, &ingest.look_at_all(after.as_deref(), count));
+    let made = desk.lists.enter()?.work(list).await?;
     made.map_err(|error| {
         warn!(%error, "listing connections panicked");
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the connections could not be listed")
@@ -54,12 +54,12 @@ pub(super) async fn one(State(desk): State<Arc<Desk>>, Id(id): Id) -> Result<Res
     else {
         return Err(unknown());
     };
+    let place = desk.readers.enter()?;
     let now = desk.ingest.now();
     // What came before this request shall be in the answer. If the disk does not take it, what it has will do.
     desk.ingest.is_on_disk().await;
-    let _permit = desk.permit().await?;
     let options = desk.options;
-    let made = tokio::task::spawn_blocking(move || manifest_so_far(&spool, now, &options)).await;
+    let made = place.work(move |demand| manifest_so_far(&spool, now, &options, demand)).await?;
     let manifest = match made {
         Ok(Ok(manifest)) => manifest,
         _ if desk.ingest.live_spool(id.as_str()).is_none() => return Err(unknown()),

@@ -1,14 +1,18 @@
 //! The HTTP port: health, readiness, metrics, the begin of a drain, live connections (`live`), ports for plain RTP (`open`), control
 //! (`control`), and stretches of their audio (`audio`). Errors are `application/problem+json` (RFC 9457).
 //!
-//! Where a token is set, everything but health and readiness needs it. The port has a bound on its own work: two spool
-//! files are read at a time, on threads of their own, and more requests wait. A client that reads slowly holds up
-//! nobody, at shutdown neither.
+//! Where a token is set, everything but health and readiness needs it. A foreign web page is answered nothing. The port
+//! has a bound on all that it does: connections and their times (`seats`), threads (`port`), and the work for requests,
+//! which ends with them (`queue`): two spool files are read at a time, and some requests wait. A client that reads slowly
+//! holds up nobody, at shutdown neither.
 
 mod audio;
 mod control;
 mod live;
 mod open;
+mod port;
+mod queue;
+mod seats;
 
 use std::io;
 use std::net::IpAddr;
@@ -17,60 +21,56 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
-use axum::extract::{DefaultBodyLimit, FromRequestParts, Path as PathOf, Request, State};
+use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Path as PathOf, Request, State};
 use axum::http::request::Parts;
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::Serialize;
-use tokio::net::{TcpListener, UnixStream};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use socket2::SockRef;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::warn;
 
 use super::ingest::Ingest;
 use super::log::Sparing;
 use super::render::Options;
 use super::rtp_ports::RtpPorts;
 use super::scrape::Scrape;
-use super::unix::{self, Door};
+use super::unix;
 use crate::config::Secret;
 use crate::id::{Channel, ConnectionId};
 use crate::metrics::exposition::MEDIA_TYPE;
+use queue::Queue;
+use seats::{BODY_WITHIN, Phase, Seat};
 
 /// Spool files read at once. The recorder's threads have work of their own.
 const READERS_MAX: usize = 2;
+/// Requests that wait for that.
+const READERS_WAITING: usize = 8;
+/// Requests that wait for a list, and likewise for a scrape. Each takes milliseconds.
+const LOOKS_WAITING: usize = 16;
 /// How long a request waits for the spool to be looked through after a start: a thousand files take a second or two.
 const RECOVERED_WITHIN: Duration = Duration::from_secs(20);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// Connections that may wait to be accepted. With the usual 128 a burst of strangers makes others wait for a second.
+const BACKLOG: i32 = 4096;
 /// What begins a drain. It waits for nothing, the look through the spool neither.
 const DRAIN: &str = "/v1/drain";
-/// How long requests that are being answered may go on when the daemon stops.
-const GRACE: Duration = Duration::from_secs(1);
+/// How soon a client may ask again for which there was no room.
+const BUSY_SECS: u8 = 1;
 
 /// A socket that clients connect to.
 #[derive(Debug)]
 pub enum Listener {
     /// Over TCP.
-    Tcp(TcpListener),
-    /// Over a Unix socket.
-    Unix(Door),
-}
-
-impl axum::serve::Listener for Door {
-    type Io = UnixStream;
-    type Addr = ();
-
-    async fn accept(&mut self) -> (UnixStream, ()) {
-        (Self::accept(self).await, ())
-    }
-
-    fn local_addr(&self) -> io::Result<()> {
-        Ok(())
-    }
+    Tcp(std::net::TcpListener),
+    /// Over a Unix socket, for these users only if that is not `None`.
+    Unix(std::os::unix::net::UnixListener, Option<Vec<u32>>),
 }
 
 /// Listens on `host:port` or `unix:` and a path. A Unix socket has mode 0660, replaces a dead one, and is for the
@@ -80,8 +80,12 @@ impl axum::serve::Listener for Door {
 /// Where the system refuses the address, or another process listens there.
 pub async fn bind(address: &str, allowed: Option<Vec<u32>>) -> io::Result<Listener> {
     match address.strip_prefix("unix:") {
-        Some(path) => Ok(Listener::Unix(Door::new(unix::bind_stream(Path::new(path))?, allowed))),
-        None => Ok(Listener::Tcp(TcpListener::bind(address).await?)),
+        Some(path) => Ok(Listener::Unix(unix::bind_stream(Path::new(path))?.into_std()?, allowed)),
+        None => {
+            let listener = tokio::net::TcpListener::bind(address).await?.into_std()?;
+            SockRef::from(&listener).listen(BACKLOG)?;
+            Ok(Listener::Tcp(listener))
+        }
     }
 }
 
@@ -102,9 +106,10 @@ pub struct Desk {
     ports: Option<Arc<RtpPorts>>,
     scrape: Arc<Scrape>,
     refused: Sparing,
-    permits: Semaphore,
-    /// One scrape or list at a time: the threads they take are those that finish recordings, too.
-    looking: Semaphore,
+    /// What reads spool files.
+    readers: Queue,
+    lists: Queue,
+    scrapes: Queue,
 }
 
 impl Desk {
@@ -118,9 +123,10 @@ impl Desk {
         scrape: Scrape,
         ports: Option<Arc<RtpPorts>>,
     ) -> Self {
-        let (permits, looking) = (Semaphore::new(READERS_MAX), Semaphore::new(1));
+        let readers = Queue::new(READERS_MAX, READERS_WAITING);
+        let (lists, scrapes) = (Queue::new(1, LOOKS_WAITING), Queue::new(1, LOOKS_WAITING));
         let (scrape, refused) = (Arc::new(scrape), Sparing::default());
-        Self { ingest, options, token, ports, scrape, refused, permits, looking }
+        Self { ingest, options, token, ports, scrape, refused, readers, lists, scrapes }
     }
 
     /// Waits until the calls of an earlier process are known. False if that takes too long.
@@ -131,15 +137,19 @@ impl Desk {
         }
         self.ingest.is_recovered()
     }
-
-    /// Waits until a spool file may be read.
-    async fn permit(&self) -> Result<SemaphorePermit<'_>, Problem> {
-        self.permits.acquire().await.map_err(|_| Problem::stopping())
-    }
 }
 
-/// Answers until `stop`, and for a second more what has been asked before.
-pub async fn serve(listener: Listener, desk: Desk, stop: CancellationToken) {
+/// Answers on threads of its own, over `connections_max` connections at most, until `stop`, and for a second more what has
+/// been asked before. What is returned resolves when they have ended.
+///
+/// # Errors
+/// Where the system gives no threads.
+pub fn serve(
+    listener: Listener,
+    desk: Desk,
+    connections_max: usize,
+    stop: CancellationToken,
+) -> io::Result<oneshot::Receiver<()>> {
     let is_loopback = listener.is_loopback();
     let desk = Arc::new(desk);
     let mut routes = Router::new()
@@ -162,24 +172,9 @@ pub async fn serve(listener: Listener, desk: Desk, stop: CancellationToken) {
         })
         .layer(DefaultBodyLimit::max(control::LENGTH_MAX))
         .layer(from_fn_with_state((Arc::clone(&desk), is_loopback), authorize))
+        .layer(from_fn(port::take_turns))
         .with_state(desk);
-    let stopped = stop.clone().cancelled_owned();
-    let serving = async {
-        match listener {
-            Listener::Tcp(listener) => axum::serve(listener, routes).with_graceful_shutdown(stopped).await,
-            Listener::Unix(listener) => axum::serve(listener, routes).with_graceful_shutdown(stopped).await,
-        }
-    };
-    let time_is_up = async {
-        stop.cancelled().await;
-        tokio::time::sleep(GRACE).await;
-    };
-    tokio::select! {
-        ended = serving => if let Err(error) = ended {
-            warn!(%error, "the HTTP port has failed");
-        },
-        () = time_is_up => debug!("answers that were still being sent are cut off"),
-    }
+    port::start(listener, routes, connections_max, stop)
 }
 
 /// Lets a request pass that shows the token, or that needs none: those of orchestrators, which tell nothing of calls.
@@ -189,18 +184,20 @@ async fn authorize(
     next: Next,
 ) -> Response {
     let is_health = matches!(request.uri().path(), "/healthz" | "/readyz");
-    let is_let_in = desk.token.as_ref().is_none_or(|token| is_health || shows(request.headers(), token));
-    // A page in a browser on this machine can reach loopback, too. Only with a token it needs the help of its user.
-    if desk.token.is_none() && !is_health {
-        if request.headers().contains_key(header::ORIGIN) {
-            let detail = "web pages are answered only where AUDIO_HTTP_TOKEN is set";
-            return Problem::new(StatusCode::FORBIDDEN, detail).into_response();
-        }
-        // Elsewhere than on loopback others ask by the name of a service, and whoever reaches the port is let in.
-        if is_loopback && !is_to_an_address(&request) {
-            let detail = "Host is an IP address or localhost, unless AUDIO_HTTP_TOKEN is set";
-            return Problem::new(StatusCode::FORBIDDEN, detail).into_response();
-        }
+    let shows_token = desk.token.as_ref().is_some_and(|token| shows(request.headers(), token));
+    let is_let_in = desk.token.is_none() || is_health || shows_token;
+    let forbidden = |detail| Problem::new(StatusCode::FORBIDDEN, detail).into_response();
+    // A page in a browser on this machine can reach loopback, too. Not even whether there is a daemon is told to it.
+    if is_of_another_site(request.headers()) {
+        return forbidden("pages of other sites are not answered");
+    }
+    // Only with a token a page needs the help of its user.
+    if is_let_in && !shows_token && request.headers().contains_key(header::ORIGIN) {
+        return forbidden("web pages are answered only if they show the token of AUDIO_HTTP_TOKEN");
+    }
+    // Elsewhere than on loopback others ask by the name of a service, and whoever reaches the port is let in.
+    if desk.token.is_none() && !is_health && is_loopback && !is_to_an_address(&request) {
+        return forbidden("Host is an IP address or localhost, unless AUDIO_HTTP_TOKEN is set");
     }
     if is_let_in {
         let path = request.uri().path();
@@ -216,6 +213,13 @@ async fn authorize(
     }
     let problem = Problem::new(StatusCode::UNAUTHORIZED, "this address needs the token of AUDIO_HTTP_TOKEN");
     ([(header::WWW_AUTHENTICATE, "Bearer")], problem).into_response()
+}
+
+/// Whether a browser says that a page of another site is behind a request, be it for an image or a sound, which has no
+/// `Origin`: <https://www.w3.org/TR/fetch-metadata/>. What a user does himself is `none`; pages cannot change the header.
+fn is_of_another_site(headers: &HeaderMap) -> bool {
+    let mut sites = headers.get_all("sec-fetch-site").iter();
+    sites.any(|site| !matches!(site.as_bytes(), b"same-origin" | b"none"))
 }
 
 /// Whether a request is to an IP address or to localhost. That of a page whose own name was made to resolve to loopback
@@ -247,11 +251,18 @@ struct Problem {
     detail: String,
     /// The word for it in the log and in the metrics, where the recorder refused.
     reason: Option<&'static str>,
+    /// After how many seconds it may be different.
+    retry_after: Option<u8>,
 }
 
 impl Problem {
     fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into(), reason: None }
+        Self { status, detail: detail.into(), reason: None, retry_after: None }
+    }
+
+    fn busy() -> Self {
+        let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "too many requests wait for this already");
+        Self { retry_after: Some(BUSY_SECS), ..problem }
     }
 
     fn bad(detail: impl Into<String>) -> Self {
@@ -280,7 +291,12 @@ impl IntoResponse for Problem {
         if let Some(reason) = self.reason {
             body["reason"] = reason.into();
         }
-        (self.status, [(header::CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response()
+        let head = [(header::CONTENT_TYPE, "application/problem+json")];
+        let retry_after = self.retry_after.map(|seconds| [(header::RETRY_AFTER, seconds.to_string())]);
+        match retry_after {
+            Some(retry_after) => (self.status, head, retry_after, body.to_string()).into_response(),
+            None => (self.status, head, body.to_string()).into_response(),
+        }
     }
 }
 
@@ -317,6 +333,23 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
     }
 }
 
+/// The body of a request, whole.
+struct Whole(Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for Whole {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let seat = request.extensions().get::<Arc<Seat>>().cloned();
+        let enter = |phase| seat.iter().for_each(|seat| seat.enter(phase));
+        enter(Phase::Body);
+        let body = tokio::time::timeout(BODY_WITHIN, Bytes::from_request(request, state)).await;
+        enter(Phase::Work);
+        let late = || Problem::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time");
+        Ok(Self(body.map_err(|_| late())??))
+    }
+}
+
 fn channel_of(name: &str) -> Result<Channel, Problem> {
     let found = Channel::BOTH.into_iter().find(|channel| channel.name() == name);
     found.ok_or_else(|| Problem::bad(format!("channel is caller or ai, or left out for both, not {name:?}")))
@@ -342,9 +375,8 @@ async fn drain(State(desk): State<Arc<Desk>>) -> Response {
 }
 
 async fn metrics(State(desk): State<Arc<Desk>>) -> Result<Response, Problem> {
-    let _permit = desk.looking.acquire().await.map_err(|_| Problem::stopping())?;
     let scrape = Arc::clone(&desk.scrape);
-    let page = tokio::task::spawn_blocking(move || scrape.page()).await.map_err(|error| {
+    let page = desk.scrapes.enter()?.work(move |_| scrape.page()).await?.map_err(|error| {
         warn!(%error, "making the page of metrics panicked");
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the metrics could not be read")
     })?;

@@ -2,14 +2,12 @@
 
 use std::sync::Arc;
 
-use axum::body::Bytes;
 use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use super::{Desk, Problem, json};
+use super::{Desk, Problem, Whole, json};
 use crate::io::rtp_ports::OpenError;
 use crate::metrics::DropReason;
 use crate::plain::Opening;
@@ -21,13 +19,13 @@ const SDP: &str = "application/sdp";
 pub(super) async fn open(
     State(desk): State<Arc<Desk>>,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    body: Result<Whole, Problem>,
 ) -> Result<Response, Problem> {
     let Some(ports) = &desk.ports else {
         let detail = "this daemon has no ports for plain RTP: AUDIO_RTP_PORTS is not set";
         return Err(Problem::new(StatusCode::NOT_IMPLEMENTED, detail));
     };
-    let body = body?;
+    let Whole(body) = body?;
     let object = serde_json::from_slice(&body).map_err(|_| DropReason::Json)?;
     let opening = Opening::parse(object).map_err(|error| Problem::bad(error.to_string()))?;
     let opened = ports.open(&opening)?;
