@@ -15,7 +15,7 @@ use super::hostile::{Step, chance, of_steps};
 /// which costs by the hour, whatever there is in it.
 const LONGEST: Duration = Duration::from_secs(120);
 /// Packets of a call that is tried, and of one that is confirmed.
-const PACKETS: usize = 3000;
+const PACKETS: usize = 12_000;
 /// Patterns that are changed side by side: one alone would stay where it can only get worse.
 const PATTERNS: usize = 12;
 const STEPS_MAX: usize = 24;
