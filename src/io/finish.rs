@@ -13,7 +13,6 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
@@ -21,29 +20,21 @@ use tracing::{error, info, warn};
 
 use super::backup::{Backup, Health};
 use super::log::chain;
-use super::render::{
-    Keep, Options, RenderError, Rendered, RenderedFile, describe_failure, describe_gone, render,
-};
+use super::publishing::Published;
+use super::render::{Keep, Options, RenderError, Rendered, describe_failure, describe_gone, render};
 use super::spool_dir::{ReadError, beside, header_from_name, set_aside, sync_dir};
 use super::spool_file::remove_if_there;
 use super::spool_rewrite::rewrite_file;
-use super::store::{AUDIO, Body, MANIFEST, Object, Put, Store, StoreError, Trouble};
+use super::store::{Store, StoreError, Trouble};
 use crate::connection::Rules;
-use crate::manifest::{self, Manifest};
-use crate::metrics::{Metrics, RetryCause, Upload};
-use crate::publish::key::{self, Names};
-use crate::publish::label::{cut_label, label};
+use crate::manifest;
+use crate::metrics::{Metrics, RetryCause};
 use crate::spool::HeaderError;
 use crate::spool::name::{Aside, Made};
 use crate::time::Mono;
 
 /// Recordings sent at once: enough for a link of some delay, few enough that a store that hangs ties up little.
 pub const UPLOADS_MAX: usize = 8;
-/// Names tried for one recording. Ten thousand calls of one name are a mistake in the template.
-const NUMBERS_MAX: u32 = 10_000;
-
-/// What a label tells of a consent, which the manifest has whole: S3 takes 2 KB for all labels of an object.
-const CONSENT_MAX_BYTES: usize = 200;
 /// What is said of a spool file that others have taken away.
 const GONE: &str = "the spool file was removed by somebody else";
 
@@ -57,9 +48,9 @@ pub struct Finisher {
     pub(super) backup: Option<Backup>,
     /// Of the first choice.
     pub(super) health: Health,
-    template: String,
+    pub(super) template: String,
     options: Options,
-    metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<Metrics>,
     renderer: Renderer,
     /// Renderings at once: as many as there are cores, whatever the number of calls that end together.
     renders: Semaphore,
@@ -69,7 +60,7 @@ pub struct Finisher {
 /// What has been made of a spool file, ready to be put into the store.
 #[derive(Debug)]
 pub struct Prepared {
-    rendered: Rendered,
+    pub(super) rendered: Rendered,
     end: End,
     since: Instant,
 }
@@ -379,95 +370,6 @@ impl Finisher {
         );
         Ok(())
     }
-
-    /// Puts a rendering into the store under the first name that is free for all of it.
-    pub(super) async fn publish(
-        &self,
-        store: &Store,
-        spool: &Path,
-        ready: &Prepared,
-    ) -> Result<Published, FinishError> {
-        let rendered = &ready.rendered;
-        let manifest = &rendered.manifest;
-        let names = Names {
-            connection_id: &manifest.connection_id,
-            conversation_id: manifest.conversation_id.as_deref(),
-            tenant: manifest.tenant.as_deref(),
-            start: rendered.start,
-        };
-        let key = key::render(&self.template, &names);
-        let labels = labels(manifest);
-        let temporary = spool.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        for number in 1..=NUMBERS_MAX {
-            let (audio_key, manifest_key) = key::numbered(&key, number);
-            // A call without audio does not take the name of one that is still without its manifest. A store that does
-            // not tell is asked by the put of the manifest.
-            if rendered.files.is_empty() && matches!(store.is_free(&audio_key).await, Ok(false)) {
-                continue;
-            }
-            let object = |key: &str, body, (bytes, crc32c), content_type| {
-                let (key, labels, temporary) = (key.to_owned(), labels.clone(), temporary.clone());
-                Object { key, body, bytes, crc32c, content_type, labels, temporary }
-            };
-            let json = to_json(manifest, rendered, &audio_key);
-            let sum = (u64::try_from(json.len()).unwrap_or(u64::MAX), crc32c::crc32c(&json));
-            let audio = rendered.files.iter().map(|file| {
-                let key = key_of(file, &audio_key);
-                object(&key, Body::File(file.path.clone()), (file.bytes, file.crc32c), AUDIO)
-            });
-            let last = object(&manifest_key, Body::Text(json.into()), sum, MANIFEST);
-            if let Some(keys) = self.put_all(store, audio.chain([last])).await? {
-                let shown = if rendered.files.is_empty() { &manifest_key } else { &audio_key };
-                return Ok(Published { place: store.place(shown), keys });
-            }
-        }
-        Err(FinishError::NoName(key))
-    }
-
-    /// Puts objects one after the other, and returns their keys. None if a name was taken; then none of those that were
-    /// made here is left.
-    async fn put_all(
-        &self,
-        store: &Store,
-        objects: impl Iterator<Item = Object>,
-    ) -> Result<Option<Vec<String>>, FinishError> {
-        let (mut keys, mut made) = (Vec::new(), Vec::new());
-        for object in objects {
-            let key = object.key.clone();
-            match self.put(store, object).await? {
-                Put::Created => made.push(key.clone()),
-                // It may belong to what was published before.
-                Put::AlreadyThere => {}
-                Put::Taken => {
-                    for key in made {
-                        store.remove(&key).await?;
-                    }
-                    return Ok(None);
-                }
-            }
-            keys.push(key);
-        }
-        Ok(Some(keys))
-    }
-
-    /// Puts one object, and counts how that went.
-    async fn put(&self, store: &Store, object: Object) -> Result<Put, StoreError> {
-        let (bytes, since) = (object.bytes, Instant::now());
-        // On the heap: what the clouds' crates keep while they wait would be copied at each level of callers, which
-        // without optimisation takes more than a thread's stack.
-        let put = Box::pin(store.put(object)).await;
-        self.metrics.upload_time.observe(since.elapsed());
-        self.metrics.uploads.add(match put {
-            Ok(Put::Created) => Upload::Created,
-            Ok(Put::AlreadyThere) => Upload::AlreadyThere,
-            Ok(Put::Taken) => Upload::Taken,
-            Err(_) => Upload::Failed,
-        });
-        if let Ok(Put::Created) = put {
-            self.metrics.uploaded_bytes.fetch_add(bytes, Ordering::Relaxed);
-        }
-        put
-    }
 }
 
 /// Does what takes the disk or the processor where nothing else waits for it.
@@ -475,62 +377,6 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, FinishError> + Send + 'static,
 ) -> Result<T, FinishError> {
     tokio::task::spawn_blocking(work).await.unwrap_or(Err(FinishError::Panicked))
-}
-
-fn key_of(file: &RenderedFile, audio_key: &str) -> String {
-    file.side.map_or_else(|| audio_key.to_owned(), |side| key::of_side(audio_key, side))
-}
-
-/// What of a call is written beside its objects: enough to find them by, without opening them.
-fn labels(manifest: &Manifest) -> Vec<(&'static str, String)> {
-    let mut labels = vec![
-        ("connection", label(&manifest.connection_id)),
-        ("recording", manifest.recording_id.to_string()),
-        ("outcome", manifest.outcome.name().to_owned()),
-        ("duration", format!("{}.{:03}", manifest.duration_ms / 1000, manifest.duration_ms % 1000)),
-    ];
-    let consent = manifest.consent.as_ref().and_then(|consent| serde_json::to_string(consent).ok());
-    let texts = [
-        ("conversation", &manifest.conversation_id),
-        ("tenant", &manifest.tenant),
-        ("traceparent", &manifest.traceparent),
-    ];
-    labels.extend(texts.into_iter().filter_map(|(name, text)| Some((name, label(text.as_deref()?)))));
-    labels.extend(consent.map(|consent| ("consent", cut_label(&consent, CONSENT_MAX_BYTES))));
-    labels.retain(|(_, text)| !text.is_empty());
-    labels
-}
-
-pub(super) struct Published {
-    /// Where it is, for people.
-    pub(super) place: String,
-    /// What it is called in the store: audio and manifest.
-    pub(super) keys: Vec<String>,
-}
-
-impl Published {
-    fn log(&self, rendered: &Rendered, since: Instant) {
-        let (connection, path, elapsed_ms) =
-            (&rendered.manifest.connection_id, &self.place, elapsed_ms(since));
-        match rendered.files.first() {
-            Some(file) => info!(?connection, %path, bytes = file.bytes, elapsed_ms, "recording published"),
-            None => info!(?connection, %path, elapsed_ms, "manifest published"),
-        }
-    }
-}
-
-fn to_json(manifest: &Manifest, rendered: &Rendered, audio_key: &str) -> Vec<u8> {
-    let file = rendered.files.first().map(|file| manifest::File {
-        key: audio_key.to_owned(),
-        bytes: file.bytes,
-        sha256: file.sha256.clone(),
-        crc32c: format!("{:08x}", file.crc32c),
-        format: rendered.format,
-    });
-    let manifest = Manifest { file, ..manifest.clone() };
-    let mut json = serde_json::to_vec_pretty(&manifest).expect("a manifest has only keys of text");
-    json.push(b'\n');
-    json
 }
 
 /// Removes what rendering left beside a spool file.
@@ -568,6 +414,6 @@ fn since_end(spool: &Path) -> Duration {
     written.ok().and_then(|written| written.elapsed().ok()).unwrap_or_default()
 }
 
-fn elapsed_ms(since: Instant) -> u64 {
+pub(super) fn elapsed_ms(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }

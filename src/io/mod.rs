@@ -16,6 +16,7 @@ mod log_writer;
 mod ogg_file;
 pub mod outbox;
 mod payloads;
+mod publishing;
 mod random;
 pub mod recover;
 pub mod render;
