@@ -32,5 +32,6 @@ pub mod spool_writer;
 pub mod stop;
 pub mod store;
 pub mod stretch;
+pub mod threads;
 pub mod udp;
 pub mod unix;
