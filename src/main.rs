@@ -9,9 +9,9 @@ use sidetape::commands::{Cli, Command};
 use sidetape::config::Faults;
 use sidetape::io::log;
 
-/// Threads for work that blocks, beside one a core that finishes recordings: two stretches or manifests of live calls,
-/// their delivery, a scrape or list, the stop. Without a limit churn adds one after the other, each with its memory, up to tokio's 512.
-const BLOCKING_BESIDE_FINISHING: usize = 10;
+/// Threads for work that blocks, beside one a core that reads what is sent to a store: two stretches or manifests of live
+/// calls, their delivery, a scrape or list. Recordings are made, and the spool is kept, on threads of their own. Without a limit churn adds one after the other, each with its memory, up to tokio's 512.
+const BLOCKING_BESIDE_SENDING: usize = 10;
 
 /// The stack of each thread, of which only what is used takes memory. Signing a token within an upload by Google's crate
 /// needs 2.1 MB in a build without optimisation, where the usual stack has 2 MiB; overflowing one ends the process.
@@ -44,7 +44,7 @@ fn run(command: Command) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_stack_size(STACK_BYTES)
-        .max_blocking_threads(cores + BLOCKING_BESIDE_FINISHING)
+        .max_blocking_threads(cores + BLOCKING_BESIDE_SENDING)
         .build()?;
     let result = runtime.block_on(command.run());
     // A disk that hangs must not keep the process: what is cut off here is done again by the next start.

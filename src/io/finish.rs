@@ -7,36 +7,58 @@
 //! error of the disk or the store, leads to nothing but another attempt: when is the matter of [`super::outbox`].
 //! Between attempts of one process what was rendered stays beside the spool file; another process renders it again, to
 //! the same bytes. The spool file stays until the store has it all.
+//!
+//! Rendering has threads of its own, one for each core and one for small files: whose turn it is, says
+//! [`crate::publish::turns`]. A spool file that ends the process whenever it is rendered is found out by `super::trials`.
 
 use std::fs::{self, File};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::Arc;
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
-use super::backup::{Backup, Health};
+use super::backup::{Backup, Choice, Health};
 use super::log::chain;
-use super::publishing::Published;
+use super::publishing::{Published, forget_numbers};
 use super::render::{Keep, Options, RenderError, Rendered, describe_failure, describe_gone, render};
-use super::spool_dir::{ReadError, beside, header_from_name, set_aside, sync_dir};
+use super::spool_dir::{ReadError, beside, header_from_name, header_of, set_aside, sync_dir};
 use super::spool_file::remove_if_there;
 use super::spool_rewrite::rewrite_file;
 use super::store::{Store, StoreError, Trouble};
+use super::threads::{Threads, ThreadsError};
+use super::trials::{Standing, Trials, forget};
+use super::turnstile::{Turn, Turnstile};
 use crate::connection::Rules;
 use crate::manifest;
 use crate::metrics::{Metrics, RetryCause};
+use crate::publish::numbers::{NUMBER_MAX, Numbers};
+use crate::publish::turns::Size;
 use crate::spool::HeaderError;
 use crate::spool::name::{Aside, Made};
 use crate::time::Mono;
 
 /// Recordings sent at once: enough for a link of some delay, few enough that a store that hangs ties up little.
 pub const UPLOADS_MAX: usize = 8;
+/// Recordings of each size that wait to be sent, or are: so many lie on the disk at once while a store is slow.
+const AHEAD_MAX: usize = 2 * UPLOADS_MAX;
+/// How long a suspect waits before it asks for its turn: others that the same start finds shall have asked by then.
+const SUSPECT_AFTER: Duration = Duration::from_secs(2);
+/// How long others wait for a suspect that is rendered alone.
+const ALONE_MAX: Duration = Duration::from_secs(600);
+/// Threads for what the disk may take long for, beside rendering.
+const HANDS: usize = 4;
+/// How much less processor rendering gets than receiving, where both want it: about a third.
+const NICE: i32 = 5;
 /// What is said of a spool file that others have taken away.
 const GONE: &str = "the spool file was removed by somebody else";
+/// What is said of one over which two processes have died.
+const DEADLY: &str = "the daemon died twice while it made this recording";
 
 /// Makes a recording of a spool file.
 pub type Renderer = fn(&Path, &Options) -> Result<Rendered, RenderError>;
@@ -52,9 +74,17 @@ pub struct Finisher {
     options: Options,
     pub(super) metrics: Arc<Metrics>,
     renderer: Renderer,
-    /// Renderings at once: as many as there are cores, whatever the number of calls that end together.
-    renders: Semaphore,
-    uploads: Semaphore,
+    renderers: Threads,
+    /// For what else the disk may take long for.
+    pub(super) hands: Threads,
+    /// Renderings at once: as many as there are cores, and a small one, whatever the number of calls that end together.
+    renders: Arc<Turnstile>,
+    uploads: Arc<Turnstile>,
+    /// By size.
+    ahead: [Semaphore; 2],
+    trials: Arc<Trials>,
+    /// Of the first choice and of the backup.
+    pub(super) numbers: [Mutex<Numbers>; 2],
 }
 
 /// What has been made of a spool file, ready to be put into the store.
@@ -70,6 +100,11 @@ impl Prepared {
     pub(super) fn connection_id(&self) -> &str {
         &self.rendered.manifest.connection_id
     }
+
+    /// How much there is to send.
+    fn bytes(&self) -> u64 {
+        self.rendered.files.iter().map(|file| file.bytes).sum()
+    }
 }
 
 /// What becomes of a spool file when its recording is published.
@@ -80,6 +115,8 @@ enum End {
     Keep(Keep),
     /// No recording could be made, and why.
     Fail(String),
+    /// Making it ends the process.
+    Convict,
     /// It is not there any more.
     Gone,
 }
@@ -100,11 +137,20 @@ pub enum FinishError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// Every name is taken.
-    #[error("every name from {0} to its 10000th variant is taken")]
+    #[error("every name from {0} to its variant {NUMBER_MAX} is taken")]
     NoName(String),
     /// A bug.
     #[error("finishing panicked: please report it, with the spool file")]
     Panicked,
+}
+
+impl From<ThreadsError> for FinishError {
+    fn from(error: ThreadsError) -> Self {
+        match error {
+            ThreadsError::Start(error) => Self::Spool(error),
+            ThreadsError::Panicked => Self::Panicked,
+        }
+    }
 }
 
 impl FinishError {
@@ -164,9 +210,22 @@ impl Finisher {
     #[must_use]
     pub fn new(store: impl Into<Store>, template: String, options: Options, metrics: Arc<Metrics>) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let (renders, uploads) = (Semaphore::new(cores), Semaphore::new(UPLOADS_MAX));
-        let (store, backup, health) = (store.into(), None, Health::default());
-        Self { store, backup, health, template, options, metrics, renderer: render, renders, uploads }
+        Self {
+            store: store.into(),
+            backup: None,
+            health: Health::default(),
+            template,
+            options,
+            metrics,
+            renderer: render,
+            renderers: Threads::new("renderer", cores + 1, NICE),
+            hands: Threads::new("finisher", HANDS, 0),
+            renders: Turnstile::new(cores, 1),
+            uploads: Turnstile::new(UPLOADS_MAX, 1),
+            ahead: [Semaphore::new(AHEAD_MAX), Semaphore::new(AHEAD_MAX)],
+            trials: Arc::default(),
+            numbers: Default::default(),
+        }
     }
 
     /// The same with a second store.
@@ -187,6 +246,11 @@ impl Finisher {
         &self.metrics
     }
 
+    /// Says that the process is about to end: whoever kills it from now on does not do so for what it renders.
+    pub fn stop_trials(&self) {
+        self.trials.end();
+    }
+
     /// Finishes one spool file: one attempt at everything that is left to do. `prepared` keeps what was rendered from
     /// one attempt to the next.
     ///
@@ -203,19 +267,17 @@ impl Finisher {
         {
             *prepared = None;
         }
-        let ready = match prepared.clone() {
-            Some(ready) => ready,
+        let (ready, _ahead) = match prepared.clone() {
+            Some(ready) => (ready, None),
             None => {
-                let _permit = self.renders.acquire().await;
-                let (finisher, path) = (Arc::clone(self), spool.to_owned());
-                let made = blocking(move || finisher.prepare(&path)).await?;
+                let (made, ahead) = self.make(spool).await?;
                 let Some(made) = made else { return Ok(()) };
-                Arc::clone(prepared.insert(Arc::new(made)))
+                (Arc::clone(prepared.insert(Arc::new(made))), ahead)
             }
         };
         let published = {
-            let _permit = self.uploads.acquire().await;
-            match self.publish(&self.store, spool, &ready).await {
+            let _turn = self.uploads.enter(ready.bytes()).await;
+            match self.publish(&self.store, Choice::First, spool, &ready).await {
                 Ok(published) => {
                     self.health.note_success();
                     self.empty_backup(spool, &ready).await?;
@@ -226,11 +288,47 @@ impl Finisher {
             }
         };
         let (finisher, path) = (Arc::clone(self), spool.to_owned());
-        blocking(move || Ok(finisher.retire(&path, &ready, &published)?)).await
+        Ok(self.hands.run(move || finisher.retire(&path, &ready, &published)).await??)
+    }
+
+    /// Makes a recording on a thread for that, when it is its turn. What else is returned is held until it was sent, or was
+    /// not: with too much on its way nothing more is made.
+    async fn make(
+        self: &Arc<Self>,
+        spool: &Path,
+    ) -> Result<(Option<Prepared>, Option<SemaphorePermit<'_>>), FinishError> {
+        let path = spool.to_owned();
+        let look = move || (Standing::of(&path), fs::metadata(&path).map_or(0, |found| found.len()));
+        let (standing, bytes) = self.hands.run(look).await?;
+        let is_alone = standing == Standing::Suspect;
+        let (turn, ahead) = if is_alone {
+            sleep(SUSPECT_AFTER).await;
+            // All others wait for one that is alone: it waits for nobody.
+            (self.renders.enter_alone().await, None)
+        } else {
+            let turn = self.renders.enter(bytes).await;
+            (turn, self.ahead[Size::of(bytes).index()].acquire().await.ok())
+        };
+        let key = turn.key();
+        let (finisher, path) = (Arc::clone(self), spool.to_owned());
+        // The turn lasts as long as the work, also where nobody waits for that any more.
+        let work = move || {
+            let _turn = turn;
+            finisher.prepare(&path, standing)
+        };
+        let mut making = pin!(self.renderers.run(work));
+        if is_alone {
+            if let Ok(made) = timeout(ALONE_MAX, &mut making).await {
+                return Ok((made??, ahead));
+            }
+            self.trials.end_alone(spool);
+            Turn::end_alone(key);
+        }
+        Ok((making.await??, ahead))
     }
 
     /// Renders a spool file. Nothing, where it was set aside because not even a manifest can be made.
-    fn prepare(&self, spool: &Path) -> Result<Option<Prepared>, FinishError> {
+    fn prepare(&self, spool: &Path, standing: Standing) -> Result<Option<Prepared>, FinishError> {
         let since = Instant::now();
         let directory = spool.parent().unwrap_or(Path::new("."));
         match File::open(spool) {
@@ -240,6 +338,10 @@ impl Finisher {
             }
             Err(error) => return Err(error.into()),
         }
+        if standing == Standing::Convicted {
+            return self.prepare_convicted(spool, since);
+        }
+        let _trial = self.trials.begin(spool, standing);
         sync_dir(directory)?;
         // A bug that one call brings to light must not leave it unfinished for ever.
         let begun = Instant::now();
@@ -301,6 +403,18 @@ impl Finisher {
         }
     }
 
+    /// Makes the manifest of a call whose recording cannot be made without harm. Its header alone is read: what ends the
+    /// process may be anything behind that.
+    fn prepare_convicted(&self, spool: &Path, since: Instant) -> Result<Option<Prepared>, FinishError> {
+        Metrics::add(&self.metrics.failed_renders);
+        let header = header_of(spool).ok().or_else(|| header_from_name(spool, Mono(0)));
+        let Some(header) = header else {
+            self.convict(spool, None)?;
+            return Ok(None);
+        };
+        Ok(Some(Prepared { rendered: describe_gone(header, DEADLY), end: End::Convict, since }))
+    }
+
     /// Sets a spool aside of which not even a manifest can be made.
     fn give_up_untold(&self, spool: &Path, reason: &str) -> Result<Option<Prepared>, FinishError> {
         self.give_up(spool, None, reason)?;
@@ -323,8 +437,10 @@ impl Finisher {
         let manifest = &ready.rendered.manifest;
         match &ready.end {
             End::Fail(reason) => return self.give_up(spool, Some(&manifest.connection_id), reason),
+            End::Convict => return self.convict(spool, Some(&manifest.connection_id)),
             End::Gone => {
                 clear_up(spool)?;
+                forget_numbers(spool);
                 self.metrics.finish(manifest::Outcome::Failed);
                 error!(
                     connection = ?manifest.connection_id,
@@ -342,8 +458,13 @@ impl Finisher {
         self.metrics.record(manifest);
         self.metrics.end_to_published.observe(since_end(spool));
         clear_up(spool)?;
-        let End::Keep(keep) = ready.end else { return remove(spool) };
+        let End::Keep(keep) = ready.end else {
+            remove(spool)?;
+            forget_numbers(spool);
+            return Ok(());
+        };
         let (connection, kept) = (&manifest.connection_id, set_aside(spool, aside_of(keep))?);
+        forget_numbers(spool);
         let path = kept.display();
         match keep {
             Keep::Undecodable => {
@@ -356,10 +477,29 @@ impl Finisher {
         Ok(())
     }
 
+    /// Sets a spool aside over which two processes have died.
+    fn convict(&self, spool: &Path, connection: Option<&String>) -> io::Result<()> {
+        clear_up(spool)?;
+        let kept = set_aside(spool, Aside::Failed)?;
+        // Whoever gives it its name back wants it to be tried.
+        forget(spool);
+        forget_numbers(spool);
+        self.metrics.finish(manifest::Outcome::Failed);
+        error!(
+            connection = connection.map(tracing::field::debug),
+            outcome = "failed",
+            path = %kept.display(),
+            error = DEADLY,
+            "recording cannot be made without ending the daemon, the spool is kept: give the file its name back and run sidetape recover where there is more memory"
+        );
+        Ok(())
+    }
+
     /// Sets a spool aside of which no recording can be made.
     fn give_up(&self, spool: &Path, connection: Option<&String>, reason: &str) -> io::Result<()> {
         clear_up(spool)?;
         let kept = set_aside(spool, Aside::Failed)?;
+        forget_numbers(spool);
         self.metrics.finish(manifest::Outcome::Failed);
         error!(
             connection = connection.map(tracing::field::debug),
@@ -370,13 +510,6 @@ impl Finisher {
         );
         Ok(())
     }
-}
-
-/// Does what takes the disk or the processor where nothing else waits for it.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, FinishError> + Send + 'static,
-) -> Result<T, FinishError> {
-    tokio::task::spawn_blocking(work).await.unwrap_or(Err(FinishError::Panicked))
 }
 
 /// Removes what rendering left beside a spool file.

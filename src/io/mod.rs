@@ -33,5 +33,7 @@ pub mod stop;
 pub mod store;
 pub mod stretch;
 pub mod threads;
+mod trials;
+mod turnstile;
 pub mod udp;
 pub mod unix;
