@@ -176,6 +176,7 @@ impl Daemon {
 
         let give_up = CancellationToken::new();
         let finisher = finisher(&config, metrics).await.context("opening the storage")?;
+        finisher.start_threads().context("starting the threads that finish recordings")?;
         let stop = CancellationToken::new();
         tokio::spawn(Arc::clone(&finisher).bring_back(spool.path().to_owned(), stop.clone()));
         let finishing = tokio::spawn(Arc::clone(&finisher).run(to_finish, give_up.clone()));

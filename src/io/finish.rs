@@ -246,6 +246,16 @@ impl Finisher {
         &self.metrics
     }
 
+    /// Starts the threads without which nothing is finished, so that they are there when memory is short.
+    ///
+    /// # Errors
+    /// Where the system gives none.
+    pub fn start_threads(&self) -> io::Result<()> {
+        self.renderers.start(usize::MAX)?;
+        self.hands.start(1)?;
+        self.store.start_thread()
+    }
+
     /// Says that the process is about to end: whoever kills it from now on does not do so for what it renders.
     pub fn stop_trials(&self) {
         self.trials.end();

@@ -1,7 +1,8 @@
 //! Threads of a part's own, for work that blocks. The runtime's pool is for what comes over HTTP too: whoever fills that
 //! must not keep recordings from being finished, and finishing must not keep anybody waiting there.
 //!
-//! Threads are started when there is work for them, as many as were asked for at most, and then stay.
+//! Threads are started when there is work for them, as many as were asked for at most, and then stay. Those that must be
+//! there when memory is short are started before.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -15,7 +16,7 @@ use tracing::debug;
 
 use super::spool_writer::lock;
 
-/// As much as the runtime gives its own: signing a token within an upload takes more than usual, and so may a recording.
+/// As much as the runtime gives its own threads, of which only what is used takes memory.
 const STACK_BYTES: usize = 8 << 20;
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -59,6 +60,25 @@ impl Threads {
     pub fn new(name: &'static str, most: usize, nice: i32) -> Self {
         let (queue, wake) = (Mutex::default(), Condvar::new());
         Self { shared: Arc::new(Shared { name, most, nice, queue, wake }) }
+    }
+
+    /// Starts so many, before there is work for them.
+    ///
+    /// # Errors
+    /// Where the system gives none at all.
+    pub fn start(&self, count: usize) -> io::Result<()> {
+        let mut queue = lock(&self.shared.queue);
+        while queue.started < count.min(self.shared.most) {
+            match self.shared.start(&mut queue) {
+                Ok(()) => {}
+                Err(error) if queue.started == 0 => return Err(error),
+                Err(error) => {
+                    debug!(%error, threads = queue.started, "no further thread can be had");
+                    break;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Does work on one of the threads. It is done, too, where nobody waits for the result any more.
@@ -112,16 +132,22 @@ impl Shared {
     fn add(self: &Arc<Self>, job: Job) -> io::Result<()> {
         let mut queue = lock(&self.queue);
         if queue.jobs.len() >= queue.idle && queue.started < self.most {
-            let shared = Arc::clone(self);
-            let builder = thread::Builder::new().name(self.name.to_owned()).stack_size(STACK_BYTES);
-            match builder.spawn(move || shared.work()) {
-                Ok(_) => queue.started += 1,
+            match self.start(&mut queue) {
+                Ok(()) => {}
                 Err(error) if queue.started == 0 => return Err(error),
                 Err(error) => debug!(%error, threads = queue.started, "no further thread can be had"),
             }
         }
         queue.jobs.push_back(job);
         self.wake.notify_one();
+        Ok(())
+    }
+
+    fn start(self: &Arc<Self>, queue: &mut Queue) -> io::Result<()> {
+        let shared = Arc::clone(self);
+        let builder = thread::Builder::new().name(self.name.to_owned()).stack_size(STACK_BYTES);
+        builder.spawn(move || shared.work())?;
+        queue.started += 1;
         Ok(())
     }
 
@@ -158,6 +184,8 @@ mod tests {
     #[tokio::test]
     async fn there_are_no_more_threads_than_were_asked_for_and_all_of_the_work_is_done() {
         let threads = Threads::new("test", 2, 0);
+        threads.start(9).unwrap();
+        assert_eq!(lock(&threads.shared.queue).started, 2);
         let names = Arc::new(Mutex::new(std::collections::HashSet::new()));
         let work = |number: usize| {
             let names = Arc::clone(&names);

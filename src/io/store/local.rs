@@ -54,6 +54,11 @@ impl LocalStore {
         done.map_err(failed)?
     }
 
+    /// Starts a first thread.
+    pub(super) fn start_thread(&self) -> io::Result<()> {
+        self.threads.start(1)
+    }
+
     /// Whether a name is free.
     #[must_use]
     pub fn is_free(&self, key: &str) -> bool {

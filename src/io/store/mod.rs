@@ -8,6 +8,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -243,6 +244,20 @@ impl Store {
                 let cause = format!("this build has no {other:?}");
                 Err(StoreError::new("opening", path, Trouble::Refused, cause))
             }
+        }
+    }
+
+    /// Starts the thread without which nothing is put, where it takes one of its own.
+    ///
+    /// # Errors
+    /// Where the system gives none.
+    pub fn start_thread(&self) -> io::Result<()> {
+        match self {
+            Self::Local(store) => store.start_thread(),
+            #[cfg(any(feature = "s3", feature = "azure"))]
+            Self::Objects(_) => Ok(()),
+            #[cfg(feature = "gcs")]
+            Self::Gcs(_) => Ok(()),
         }
     }
 
