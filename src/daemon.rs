@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -36,7 +36,7 @@ use crate::io::spool_dir::SpoolDir;
 use crate::io::spool_writer::SpoolWriter;
 use crate::io::stop::Stopped;
 use crate::io::store::Store;
-use crate::io::{http, udp, unix};
+use crate::io::{http, threads, udp, unix};
 use crate::metrics::Metrics;
 use crate::time::Mono;
 
@@ -96,9 +96,10 @@ pub struct Daemon {
     stop: CancellationToken,
     receivers: TaskTracker,
     /// Reads what an earlier process left.
-    recovery: JoinHandle<()>,
+    recovery: oneshot::Receiver<()>,
     end_recovery: CancellationToken,
-    finisher: JoinHandle<()>,
+    finisher: Arc<Finisher>,
+    finishing: JoinHandle<()>,
     /// Ends the attempts to publish.
     give_up: CancellationToken,
 }
@@ -176,9 +177,10 @@ impl Daemon {
 
         let give_up = CancellationToken::new();
         let finisher = finisher(&config, metrics).await.context("opening the storage")?;
+        finisher.start_threads().context("starting the threads that finish recordings")?;
         let stop = CancellationToken::new();
         tokio::spawn(Arc::clone(&finisher).bring_back(spool.path().to_owned(), stop.clone()));
-        let finisher = tokio::spawn(finisher.run(to_finish, give_up.clone()));
+        let finishing = tokio::spawn(Arc::clone(&finisher).run(to_finish, give_up.clone()));
         let receivers = TaskTracker::new();
         let shares = Shares::of_this_process();
         let ports = config.rtp_ports.map(|range| {
@@ -199,7 +201,8 @@ impl Daemon {
         let recovery = {
             let (ingest, end) = (Arc::clone(&ingest), end_recovery.clone());
             let recover = move || recover(&ingest, ports.as_ref(), spool.path(), limits.rules, &sealed, &end);
-            tokio::task::spawn_blocking(recover)
+            // Not one of the runtime's, which whoever asks over HTTP may keep busy.
+            threads::once("recovery", recover).context("starting the thread that recovers the spool")?
         };
         info!(version = env!("CARGO_PKG_VERSION"), spool = %config.spool_dir.display(), storage = %config.storage_path, "ready");
         let (grace, on_stop) = (config.shutdown, config.on_stop);
@@ -214,6 +217,7 @@ impl Daemon {
             recovery,
             end_recovery,
             finisher,
+            finishing,
             give_up,
         })
     }
@@ -243,6 +247,7 @@ impl Daemon {
     /// Where a task has panicked.
     pub async fn shutdown(self) -> anyhow::Result<()> {
         let deadline = tokio::time::Instant::now() + self.grace;
+        self.finisher.stop_trials();
         self.stop.cancel();
         self.receivers.wait().await;
         self.end_recovery.cancel();
@@ -259,12 +264,13 @@ impl Daemon {
         }
         let metrics_summary = self.ingest.metrics().dropped_summary();
         let ingest = self.ingest;
-        tokio::task::spawn_blocking(move || ingest.stop_writer()).await.context("stopping the spool")?;
-        let mut finisher = self.finisher;
-        if tokio::time::timeout_at(deadline, &mut finisher).await.is_err() {
+        let stopped = threads::once("spool-stop", move || ingest.stop_writer());
+        stopped.context("starting the thread that stops the spool")?.await.context("stopping the spool")?;
+        let mut finishing = self.finishing;
+        if tokio::time::timeout_at(deadline, &mut finishing).await.is_err() {
             warn!("time is up, what is not published stays in the spool for the next start");
             self.give_up.cancel();
-            finisher.await.context("finishing recordings")?;
+            finishing.await.context("finishing recordings")?;
         }
         info!(dropped = metrics_summary, "stopped");
         Ok(())

@@ -36,7 +36,7 @@
 //! | [`recording`] | both channels placed against each other, with marks and pauses |
 //! | [`manifest`] | what the recording holds |
 //! | [`picture`] | the same to look at: loudness over time, and what is missing, as SVG |
-//! | [`publish`] | what the recording is called |
+//! | [`publish`] | what the recording is called, and whose turn it is when many are to be made |
 //! | [`config`], [`metrics`] | settings; counters, and the page of them that Prometheus reads |
 //!
 //! The shell, which has the sockets, disks, clocks, threads and the log: [`io`], [`daemon`], [`commands`]; and the other

@@ -9,9 +9,10 @@ use sidetape::commands::{Cli, Command};
 use sidetape::config::Faults;
 use sidetape::io::log;
 
-/// Threads for work that blocks, beside one a core that finishes recordings: the store, the look through the spool, the
-/// stop. HTTP has its own. Without a limit churn adds one after the other, each with its memory, up to tokio's 512.
-const BLOCKING_BESIDE_FINISHING: usize = 10;
+/// Threads for work that blocks, beside one a core that reads what is sent to a store: the store's crates look up names and
+/// read files on them. Recordings are made, the spool is kept and HTTP is served on threads of their own. Without a limit
+/// churn adds one after the other, each with its memory, up to tokio's 512.
+const BLOCKING_BESIDE_SENDING: usize = 4;
 
 /// The stack of each thread, of which only what is used takes memory. Signing a token within an upload by Google's crate
 /// needs 2.1 MB in a build without optimisation, where the usual stack has 2 MiB; overflowing one ends the process.
@@ -44,7 +45,7 @@ fn run(command: Command) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_stack_size(STACK_BYTES)
-        .max_blocking_threads(cores + BLOCKING_BESIDE_FINISHING)
+        .max_blocking_threads(cores + BLOCKING_BESIDE_SENDING)
         .build()?;
     let result = runtime.block_on(command.run());
     // A disk that hangs must not keep the process: what is cut off here is done again by the next start.

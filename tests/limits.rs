@@ -96,7 +96,7 @@ fn a_recording_of_the_smallest_packets_goes_on_as_another_part_before_finishing_
     let receiver = Receiver::new(u64::MAX, 10);
     receiver.send(kind::META, WHOLE, "small", br#"{"payload_types":{"100":"red/48000/2"}}"#);
     // Each packet brings one of a byte and a copy of a byte.
-    let redundant = [0x80 | 111, 960 >> 6, 0, 1, 111, 0xe0, 0xe0];
+    let redundant = [0x80 | 111, 15, 0, 1, 111, 0xe0, 0xe0];
     for n in 0..400_000u32 {
         let sequence = u16::try_from(n * 2 & 0xffff).unwrap().to_be_bytes();
         let head = [0x80, 100, sequence[0], sequence[1]];

@@ -434,6 +434,31 @@ fn a_backlog_of_any_length_is_held_by_the_spool_and_not_by_memory() {
 }
 
 #[test]
+fn many_calls_of_one_name_cost_a_store_a_few_requests_each() {
+    const CALLS: usize = 60;
+    let cloud = Cloud::Gcs(Gcs::start(BUCKET));
+    let place = cloud.place();
+    std::fs::create_dir_all(place.spool()).unwrap();
+    for round in 1..=2 {
+        for call in 0..CALLS {
+            let sent = Sender::new(1).packets(&[marked_packet(&format!("call {call:03} of round {round}"))]);
+            let file = place.spool().join(format!("{call:03}.spool"));
+            rig::spool::write_spool(&file, [&json!({}), &json!({})], [&sent, &[]]);
+        }
+        // Another process each time: it knows nothing of the numbers that the one before gave.
+        let output = place.command("recover").output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(place.spool_files().is_empty(), "nor is a note left: {:?}", place.spool_files());
+    }
+    let names = cloud.names();
+    assert_eq!(names.len(), 2 * 2 * CALLS, "a recording and a manifest for each: {names:?}");
+    let Cloud::Gcs(gcs) = &cloud else { unreachable!() };
+    let asked = gcs.asked().len();
+    // To ask for each number before would be 14,000.
+    assert!(asked < 10 * 2 * CALLS, "{asked} requests");
+}
+
+#[test]
 fn an_upload_that_is_cut_goes_on_where_it_was() {
     let cloud = Cloud::Gcs(Gcs::start(BUCKET));
     let proxy = Proxy::start(cloud.address());

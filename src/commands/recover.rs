@@ -4,10 +4,13 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
+use tokio::signal::unix::{SignalKind, signal};
+
 use super::configure;
 use crate::config::Settings;
 use crate::daemon::{finisher, rules};
 use crate::io::backup::backed_up;
+use crate::io::finish::Finisher;
 use crate::io::recover::{Found, groups, look_at, seal};
 use crate::io::spool_dir::SpoolDir;
 use crate::metrics::Metrics;
@@ -44,14 +47,24 @@ impl Recover {
         let finisher =
             finisher(&config, Arc::new(Metrics::default())).await.context("opening the storage")?;
         files.extend(backed_up(spool.path()).context("listing the spool")?);
-        let mut failed = 0;
-        for file in &files {
-            if let Err(error) = finisher.finish(file, &mut None).await {
-                let advice = error.advice();
-                failed += 1;
-                eprintln!("{}: {:#} ({advice})", file.display(), anyhow::Error::new(error));
+        let finishing = async {
+            let mut failed = 0;
+            for file in &files {
+                if let Err(error) = finisher.finish(file, &mut None).await {
+                    let advice = error.advice();
+                    failed += 1;
+                    eprintln!("{}: {:#} ({advice})", file.display(), anyhow::Error::new(error));
+                }
             }
-        }
+            failed
+        };
+        let mut terminate = signal(SignalKind::terminate()).context("catching SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("catching SIGINT")?;
+        let failed = tokio::select! {
+            failed = finishing => failed,
+            _ = terminate.recv() => return stop(&finisher),
+            _ = interrupt.recv() => return stop(&finisher),
+        };
         println!("{} of {} connections finished", files.len() - failed, files.len());
         if found.foreign > 0 {
             println!("{} files are no spool files, and were set aside", found.foreign);
@@ -59,4 +72,10 @@ impl Recover {
         anyhow::ensure!(failed == 0, "{failed} connections stay in the spool");
         Ok(())
     }
+}
+
+/// Sees to it that a call is not blamed for the end of a process that a person has stopped.
+fn stop(finisher: &Finisher) -> anyhow::Result<()> {
+    finisher.stop_trials();
+    anyhow::bail!("stopped by a signal, the rest stays in the spool")
 }

@@ -36,9 +36,28 @@ pub struct Backup {
     pub after: Duration,
 }
 
+/// One of the two stores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// Where recordings go.
+    First,
+    /// Where they go while that does not take them.
+    Backup,
+}
+
 /// Since when the first choice has been failing.
 #[derive(Debug, Default)]
 pub(super) struct Health(Mutex<Option<Instant>>);
+
+impl Choice {
+    /// Its place where something is kept for each.
+    pub(super) fn index(self) -> usize {
+        match self {
+            Self::First => 0,
+            Self::Backup => 1,
+        }
+    }
+}
 
 impl Health {
     pub(super) fn note_success(&self) {
@@ -86,7 +105,7 @@ impl Finisher {
         let backup =
             self.backup.as_ref().filter(|backup| failing_for >= backup.after && !is_backed_up(spool));
         let Some(backup) = backup else { return Err(error) };
-        let published = match self.publish(&backup.store, spool, ready).await {
+        let published = match self.publish(&backup.store, Choice::Backup, spool, ready).await {
             Ok(published) => published,
             Err(second) => {
                 debug!(path = %spool.display(), error = chain(&second), "the backup storage does not take it either");
@@ -111,7 +130,7 @@ impl Finisher {
     pub(super) async fn empty_backup(&self, spool: &Path, ready: &Prepared) -> Result<(), FinishError> {
         let Some(backup) = self.backup.as_ref().filter(|_| is_backed_up(spool)) else { return Ok(()) };
         // What is there already is found, to the byte, and not put again.
-        let published = self.publish(&backup.store, spool, ready).await?;
+        let published = self.publish(&backup.store, Choice::Backup, spool, ready).await?;
         for key in &published.keys {
             backup.store.remove(key).await?;
         }

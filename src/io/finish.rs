@@ -7,45 +7,58 @@
 //! error of the disk or the store, leads to nothing but another attempt: when is the matter of [`super::outbox`].
 //! Between attempts of one process what was rendered stays beside the spool file; another process renders it again, to
 //! the same bytes. The spool file stays until the store has it all.
+//!
+//! Rendering has threads of its own, one for each core and one for small files: whose turn it is, says
+//! [`crate::publish::turns`]. A spool file that ends the process whenever it is rendered is found out by `super::trials`.
 
 use std::fs::{self, File};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
-use super::backup::{Backup, Health};
+use super::backup::{Backup, Choice, Health};
 use super::log::chain;
-use super::render::{
-    Keep, Options, RenderError, Rendered, RenderedFile, describe_failure, describe_gone, render,
-};
-use super::spool_dir::{ReadError, beside, header_from_name, set_aside, sync_dir};
+use super::publishing::{Published, forget_numbers};
+use super::render::{Keep, Options, RenderError, Rendered, describe_failure, describe_gone, render};
+use super::spool_dir::{ReadError, beside, header_from_name, header_of, set_aside, sync_dir};
 use super::spool_file::remove_if_there;
 use super::spool_rewrite::rewrite_file;
-use super::store::{AUDIO, Body, MANIFEST, Object, Put, Store, StoreError, Trouble};
+use super::store::{Store, StoreError, Trouble};
+use super::threads::{Threads, ThreadsError};
+use super::trials::{Standing, Trials, forget};
+use super::turnstile::{Turn, Turnstile};
 use crate::connection::Rules;
-use crate::manifest::{self, Manifest};
-use crate::metrics::{Metrics, RetryCause, Upload};
-use crate::publish::key::{self, Names};
-use crate::publish::label::{cut_label, label};
+use crate::manifest;
+use crate::metrics::{Metrics, RetryCause};
+use crate::publish::numbers::{NUMBER_MAX, Numbers};
+use crate::publish::turns::Size;
 use crate::spool::HeaderError;
 use crate::spool::name::{Aside, Made};
 use crate::time::Mono;
 
 /// Recordings sent at once: enough for a link of some delay, few enough that a store that hangs ties up little.
 pub const UPLOADS_MAX: usize = 8;
-/// Names tried for one recording. Ten thousand calls of one name are a mistake in the template.
-const NUMBERS_MAX: u32 = 10_000;
-
-/// What a label tells of a consent, which the manifest has whole: S3 takes 2 KB for all labels of an object.
-const CONSENT_MAX_BYTES: usize = 200;
+/// Recordings of each size that wait to be sent, or are: so many lie on the disk at once while a store is slow.
+const AHEAD_MAX: usize = 2 * UPLOADS_MAX;
+/// How long a suspect waits before it asks for its turn: others that the same start finds shall have asked by then.
+const SUSPECT_AFTER: Duration = Duration::from_secs(2);
+/// How long others wait for a suspect that is rendered alone.
+const ALONE_MAX: Duration = Duration::from_secs(600);
+/// Threads for what the disk may take long for, beside rendering.
+const HANDS: usize = 4;
+/// How much less processor rendering gets than receiving, where both want it: about a third.
+const NICE: i32 = 5;
 /// What is said of a spool file that others have taken away.
 const GONE: &str = "the spool file was removed by somebody else";
+/// What is said of one over which two processes have died.
+const DEADLY: &str = "the daemon died twice while it made this recording";
 
 /// Makes a recording of a spool file.
 pub type Renderer = fn(&Path, &Options) -> Result<Rendered, RenderError>;
@@ -57,19 +70,27 @@ pub struct Finisher {
     pub(super) backup: Option<Backup>,
     /// Of the first choice.
     pub(super) health: Health,
-    template: String,
+    pub(super) template: String,
     options: Options,
-    metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<Metrics>,
     renderer: Renderer,
-    /// Renderings at once: as many as there are cores, whatever the number of calls that end together.
-    renders: Semaphore,
-    uploads: Semaphore,
+    renderers: Threads,
+    /// For what else the disk may take long for.
+    pub(super) hands: Threads,
+    /// Renderings at once: as many as there are cores, and a small one, whatever the number of calls that end together.
+    renders: Arc<Turnstile>,
+    uploads: Arc<Turnstile>,
+    /// By size.
+    ahead: [Semaphore; 2],
+    trials: Arc<Trials>,
+    /// Of the first choice and of the backup.
+    pub(super) numbers: [Mutex<Numbers>; 2],
 }
 
 /// What has been made of a spool file, ready to be put into the store.
 #[derive(Debug)]
 pub struct Prepared {
-    rendered: Rendered,
+    pub(super) rendered: Rendered,
     end: End,
     since: Instant,
 }
@@ -78,6 +99,11 @@ impl Prepared {
     /// Whose it is.
     pub(super) fn connection_id(&self) -> &str {
         &self.rendered.manifest.connection_id
+    }
+
+    /// How much there is to send.
+    fn bytes(&self) -> u64 {
+        self.rendered.files.iter().map(|file| file.bytes).sum()
     }
 }
 
@@ -89,6 +115,8 @@ enum End {
     Keep(Keep),
     /// No recording could be made, and why.
     Fail(String),
+    /// Making it ends the process.
+    Convict,
     /// It is not there any more.
     Gone,
 }
@@ -109,11 +137,20 @@ pub enum FinishError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// Every name is taken.
-    #[error("every name from {0} to its 10000th variant is taken")]
+    #[error("every name from {0} to its variant {NUMBER_MAX} is taken")]
     NoName(String),
     /// A bug.
     #[error("finishing panicked: please report it, with the spool file")]
     Panicked,
+}
+
+impl From<ThreadsError> for FinishError {
+    fn from(error: ThreadsError) -> Self {
+        match error {
+            ThreadsError::Start(error) => Self::Spool(error),
+            ThreadsError::Panicked => Self::Panicked,
+        }
+    }
 }
 
 impl FinishError {
@@ -173,9 +210,22 @@ impl Finisher {
     #[must_use]
     pub fn new(store: impl Into<Store>, template: String, options: Options, metrics: Arc<Metrics>) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let (renders, uploads) = (Semaphore::new(cores), Semaphore::new(UPLOADS_MAX));
-        let (store, backup, health) = (store.into(), None, Health::default());
-        Self { store, backup, health, template, options, metrics, renderer: render, renders, uploads }
+        Self {
+            store: store.into(),
+            backup: None,
+            health: Health::default(),
+            template,
+            options,
+            metrics,
+            renderer: render,
+            renderers: Threads::new("renderer", cores + 1, NICE),
+            hands: Threads::new("finisher", HANDS, 0),
+            renders: Turnstile::new(cores, 1),
+            uploads: Turnstile::new(UPLOADS_MAX, 1),
+            ahead: [Semaphore::new(AHEAD_MAX), Semaphore::new(AHEAD_MAX)],
+            trials: Arc::default(),
+            numbers: Default::default(),
+        }
     }
 
     /// The same with a second store.
@@ -196,6 +246,21 @@ impl Finisher {
         &self.metrics
     }
 
+    /// Starts the threads without which nothing is finished, so that they are there when memory is short.
+    ///
+    /// # Errors
+    /// Where the system gives none.
+    pub fn start_threads(&self) -> io::Result<()> {
+        self.renderers.start(usize::MAX)?;
+        self.hands.start(1)?;
+        self.store.start_thread()
+    }
+
+    /// Says that the process is about to end: whoever kills it from now on does not do so for what it renders.
+    pub fn stop_trials(&self) {
+        self.trials.end();
+    }
+
     /// Finishes one spool file: one attempt at everything that is left to do. `prepared` keeps what was rendered from
     /// one attempt to the next.
     ///
@@ -212,19 +277,17 @@ impl Finisher {
         {
             *prepared = None;
         }
-        let ready = match prepared.clone() {
-            Some(ready) => ready,
+        let (ready, _ahead) = match prepared.clone() {
+            Some(ready) => (ready, None),
             None => {
-                let _permit = self.renders.acquire().await;
-                let (finisher, path) = (Arc::clone(self), spool.to_owned());
-                let made = blocking(move || finisher.prepare(&path)).await?;
+                let (made, ahead) = self.make(spool).await?;
                 let Some(made) = made else { return Ok(()) };
-                Arc::clone(prepared.insert(Arc::new(made)))
+                (Arc::clone(prepared.insert(Arc::new(made))), ahead)
             }
         };
         let published = {
-            let _permit = self.uploads.acquire().await;
-            match self.publish(&self.store, spool, &ready).await {
+            let _turn = self.uploads.enter(ready.bytes()).await;
+            match self.publish(&self.store, Choice::First, spool, &ready).await {
                 Ok(published) => {
                     self.health.note_success();
                     self.empty_backup(spool, &ready).await?;
@@ -235,11 +298,47 @@ impl Finisher {
             }
         };
         let (finisher, path) = (Arc::clone(self), spool.to_owned());
-        blocking(move || Ok(finisher.retire(&path, &ready, &published)?)).await
+        Ok(self.hands.run(move || finisher.retire(&path, &ready, &published)).await??)
+    }
+
+    /// Makes a recording on a thread for that, when it is its turn. What else is returned is held until it was sent, or was
+    /// not: with too much on its way nothing more is made.
+    async fn make(
+        self: &Arc<Self>,
+        spool: &Path,
+    ) -> Result<(Option<Prepared>, Option<SemaphorePermit<'_>>), FinishError> {
+        let path = spool.to_owned();
+        let look = move || (Standing::of(&path), fs::metadata(&path).map_or(0, |found| found.len()));
+        let (standing, bytes) = self.hands.run(look).await?;
+        let is_alone = standing == Standing::Suspect;
+        let (turn, ahead) = if is_alone {
+            sleep(SUSPECT_AFTER).await;
+            // All others wait for one that is alone: it waits for nobody.
+            (self.renders.enter_alone().await, None)
+        } else {
+            let turn = self.renders.enter(bytes).await;
+            (turn, self.ahead[Size::of(bytes).index()].acquire().await.ok())
+        };
+        let key = turn.key();
+        let (finisher, path) = (Arc::clone(self), spool.to_owned());
+        // The turn lasts as long as the work, also where nobody waits for that any more.
+        let work = move || {
+            let _turn = turn;
+            finisher.prepare(&path, standing)
+        };
+        let mut making = pin!(self.renderers.run(work));
+        if is_alone {
+            if let Ok(made) = timeout(ALONE_MAX, &mut making).await {
+                return Ok((made??, ahead));
+            }
+            self.trials.end_alone(spool);
+            Turn::end_alone(key);
+        }
+        Ok((making.await??, ahead))
     }
 
     /// Renders a spool file. Nothing, where it was set aside because not even a manifest can be made.
-    fn prepare(&self, spool: &Path) -> Result<Option<Prepared>, FinishError> {
+    fn prepare(&self, spool: &Path, standing: Standing) -> Result<Option<Prepared>, FinishError> {
         let since = Instant::now();
         let directory = spool.parent().unwrap_or(Path::new("."));
         match File::open(spool) {
@@ -249,6 +348,10 @@ impl Finisher {
             }
             Err(error) => return Err(error.into()),
         }
+        if standing == Standing::Convicted {
+            return self.prepare_convicted(spool, since);
+        }
+        let _trial = self.trials.begin(spool, standing);
         sync_dir(directory)?;
         // A bug that one call brings to light must not leave it unfinished for ever.
         let begun = Instant::now();
@@ -310,6 +413,18 @@ impl Finisher {
         }
     }
 
+    /// Makes the manifest of a call whose recording cannot be made without harm. Its header alone is read: what ends the
+    /// process may be anything behind that.
+    fn prepare_convicted(&self, spool: &Path, since: Instant) -> Result<Option<Prepared>, FinishError> {
+        Metrics::add(&self.metrics.failed_renders);
+        let header = header_of(spool).ok().or_else(|| header_from_name(spool, Mono(0)));
+        let Some(header) = header else {
+            self.convict(spool, None)?;
+            return Ok(None);
+        };
+        Ok(Some(Prepared { rendered: describe_gone(header, DEADLY), end: End::Convict, since }))
+    }
+
     /// Sets a spool aside of which not even a manifest can be made.
     fn give_up_untold(&self, spool: &Path, reason: &str) -> Result<Option<Prepared>, FinishError> {
         self.give_up(spool, None, reason)?;
@@ -332,8 +447,10 @@ impl Finisher {
         let manifest = &ready.rendered.manifest;
         match &ready.end {
             End::Fail(reason) => return self.give_up(spool, Some(&manifest.connection_id), reason),
+            End::Convict => return self.convict(spool, Some(&manifest.connection_id)),
             End::Gone => {
                 clear_up(spool)?;
+                forget_numbers(spool);
                 self.metrics.finish(manifest::Outcome::Failed);
                 error!(
                     connection = ?manifest.connection_id,
@@ -351,8 +468,13 @@ impl Finisher {
         self.metrics.record(manifest);
         self.metrics.end_to_published.observe(since_end(spool));
         clear_up(spool)?;
-        let End::Keep(keep) = ready.end else { return remove(spool) };
+        let End::Keep(keep) = ready.end else {
+            remove(spool)?;
+            forget_numbers(spool);
+            return Ok(());
+        };
         let (connection, kept) = (&manifest.connection_id, set_aside(spool, aside_of(keep))?);
+        forget_numbers(spool);
         let path = kept.display();
         match keep {
             Keep::Undecodable => {
@@ -365,10 +487,29 @@ impl Finisher {
         Ok(())
     }
 
+    /// Sets a spool aside over which two processes have died.
+    fn convict(&self, spool: &Path, connection: Option<&String>) -> io::Result<()> {
+        clear_up(spool)?;
+        let kept = set_aside(spool, Aside::Failed)?;
+        // Whoever gives it its name back wants it to be tried.
+        forget(spool);
+        forget_numbers(spool);
+        self.metrics.finish(manifest::Outcome::Failed);
+        error!(
+            connection = connection.map(tracing::field::debug),
+            outcome = "failed",
+            path = %kept.display(),
+            error = DEADLY,
+            "recording cannot be made without ending the daemon, the spool is kept: give the file its name back and run sidetape recover where there is more memory"
+        );
+        Ok(())
+    }
+
     /// Sets a spool aside of which no recording can be made.
     fn give_up(&self, spool: &Path, connection: Option<&String>, reason: &str) -> io::Result<()> {
         clear_up(spool)?;
         let kept = set_aside(spool, Aside::Failed)?;
+        forget_numbers(spool);
         self.metrics.finish(manifest::Outcome::Failed);
         error!(
             connection = connection.map(tracing::field::debug),
@@ -379,158 +520,6 @@ impl Finisher {
         );
         Ok(())
     }
-
-    /// Puts a rendering into the store under the first name that is free for all of it.
-    pub(super) async fn publish(
-        &self,
-        store: &Store,
-        spool: &Path,
-        ready: &Prepared,
-    ) -> Result<Published, FinishError> {
-        let rendered = &ready.rendered;
-        let manifest = &rendered.manifest;
-        let names = Names {
-            connection_id: &manifest.connection_id,
-            conversation_id: manifest.conversation_id.as_deref(),
-            tenant: manifest.tenant.as_deref(),
-            start: rendered.start,
-        };
-        let key = key::render(&self.template, &names);
-        let labels = labels(manifest);
-        let temporary = spool.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        for number in 1..=NUMBERS_MAX {
-            let (audio_key, manifest_key) = key::numbered(&key, number);
-            // A call without audio does not take the name of one that is still without its manifest. A store that does
-            // not tell is asked by the put of the manifest.
-            if rendered.files.is_empty() && matches!(store.is_free(&audio_key).await, Ok(false)) {
-                continue;
-            }
-            let object = |key: &str, body, (bytes, crc32c), content_type| {
-                let (key, labels, temporary) = (key.to_owned(), labels.clone(), temporary.clone());
-                Object { key, body, bytes, crc32c, content_type, labels, temporary }
-            };
-            let json = to_json(manifest, rendered, &audio_key);
-            let sum = (u64::try_from(json.len()).unwrap_or(u64::MAX), crc32c::crc32c(&json));
-            let audio = rendered.files.iter().map(|file| {
-                let key = key_of(file, &audio_key);
-                object(&key, Body::File(file.path.clone()), (file.bytes, file.crc32c), AUDIO)
-            });
-            let last = object(&manifest_key, Body::Text(json.into()), sum, MANIFEST);
-            if let Some(keys) = self.put_all(store, audio.chain([last])).await? {
-                let shown = if rendered.files.is_empty() { &manifest_key } else { &audio_key };
-                return Ok(Published { place: store.place(shown), keys });
-            }
-        }
-        Err(FinishError::NoName(key))
-    }
-
-    /// Puts objects one after the other, and returns their keys. None if a name was taken; then none of those that were
-    /// made here is left.
-    async fn put_all(
-        &self,
-        store: &Store,
-        objects: impl Iterator<Item = Object>,
-    ) -> Result<Option<Vec<String>>, FinishError> {
-        let (mut keys, mut made) = (Vec::new(), Vec::new());
-        for object in objects {
-            let key = object.key.clone();
-            match self.put(store, object).await? {
-                Put::Created => made.push(key.clone()),
-                // It may belong to what was published before.
-                Put::AlreadyThere => {}
-                Put::Taken => {
-                    for key in made {
-                        store.remove(&key).await?;
-                    }
-                    return Ok(None);
-                }
-            }
-            keys.push(key);
-        }
-        Ok(Some(keys))
-    }
-
-    /// Puts one object, and counts how that went.
-    async fn put(&self, store: &Store, object: Object) -> Result<Put, StoreError> {
-        let (bytes, since) = (object.bytes, Instant::now());
-        // On the heap: what the clouds' crates keep while they wait would be copied at each level of callers, which
-        // without optimisation takes more than a thread's stack.
-        let put = Box::pin(store.put(object)).await;
-        self.metrics.upload_time.observe(since.elapsed());
-        self.metrics.uploads.add(match put {
-            Ok(Put::Created) => Upload::Created,
-            Ok(Put::AlreadyThere) => Upload::AlreadyThere,
-            Ok(Put::Taken) => Upload::Taken,
-            Err(_) => Upload::Failed,
-        });
-        if let Ok(Put::Created) = put {
-            self.metrics.uploaded_bytes.fetch_add(bytes, Ordering::Relaxed);
-        }
-        put
-    }
-}
-
-/// Does what takes the disk or the processor where nothing else waits for it.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, FinishError> + Send + 'static,
-) -> Result<T, FinishError> {
-    tokio::task::spawn_blocking(work).await.unwrap_or(Err(FinishError::Panicked))
-}
-
-fn key_of(file: &RenderedFile, audio_key: &str) -> String {
-    file.side.map_or_else(|| audio_key.to_owned(), |side| key::of_side(audio_key, side))
-}
-
-/// What of a call is written beside its objects: enough to find them by, without opening them.
-fn labels(manifest: &Manifest) -> Vec<(&'static str, String)> {
-    let mut labels = vec![
-        ("connection", label(&manifest.connection_id)),
-        ("recording", manifest.recording_id.to_string()),
-        ("outcome", manifest.outcome.name().to_owned()),
-        ("duration", format!("{}.{:03}", manifest.duration_ms / 1000, manifest.duration_ms % 1000)),
-    ];
-    let consent = manifest.consent.as_ref().and_then(|consent| serde_json::to_string(consent).ok());
-    let texts = [
-        ("conversation", &manifest.conversation_id),
-        ("tenant", &manifest.tenant),
-        ("traceparent", &manifest.traceparent),
-    ];
-    labels.extend(texts.into_iter().filter_map(|(name, text)| Some((name, label(text.as_deref()?)))));
-    labels.extend(consent.map(|consent| ("consent", cut_label(&consent, CONSENT_MAX_BYTES))));
-    labels.retain(|(_, text)| !text.is_empty());
-    labels
-}
-
-pub(super) struct Published {
-    /// Where it is, for people.
-    pub(super) place: String,
-    /// What it is called in the store: audio and manifest.
-    pub(super) keys: Vec<String>,
-}
-
-impl Published {
-    fn log(&self, rendered: &Rendered, since: Instant) {
-        let (connection, path, elapsed_ms) =
-            (&rendered.manifest.connection_id, &self.place, elapsed_ms(since));
-        match rendered.files.first() {
-            Some(file) => info!(?connection, %path, bytes = file.bytes, elapsed_ms, "recording published"),
-            None => info!(?connection, %path, elapsed_ms, "manifest published"),
-        }
-    }
-}
-
-fn to_json(manifest: &Manifest, rendered: &Rendered, audio_key: &str) -> Vec<u8> {
-    let file = rendered.files.first().map(|file| manifest::File {
-        key: audio_key.to_owned(),
-        bytes: file.bytes,
-        sha256: file.sha256.clone(),
-        crc32c: format!("{:08x}", file.crc32c),
-        format: rendered.format,
-    });
-    let manifest = Manifest { file, ..manifest.clone() };
-    let mut json = serde_json::to_vec_pretty(&manifest).expect("a manifest has only keys of text");
-    json.push(b'\n');
-    json
 }
 
 /// Removes what rendering left beside a spool file.
@@ -568,6 +557,6 @@ fn since_end(spool: &Path) -> Duration {
     written.ok().and_then(|written| written.elapsed().ok()).unwrap_or_default()
 }
 
-fn elapsed_ms(since: Instant) -> u64 {
+pub(super) fn elapsed_ms(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,34 +1,34 @@
 //! The outbox: which sealed spool files are tried when, until the store has them all.
 //!
-//! The spool directory is the outbox. What is here is a window on it of at most [`ITEMS_MAX`] files, so that memory,
-//! descriptors and disk space for renderings stay flat however long a store is down; what does not fit in is found again
-//! by listing the directory as soon as there is room. No file is waited for by another: each has its own next attempt.
+//! The spool directory is the outbox. What is here is a window on it of at most [`ITEMS_MAX`] small files and as many large
+//! ones, so that memory, descriptors and disk space for renderings stay flat however long a store is down; what does not
+//! fit in is found again by listing the directory as soon as there is room. No file is waited for by another: each has its
+//! own next attempt, and what is due takes its turn with the finisher.
 //!
 //! After a failure that may pass, the wait doubles from one second to a minute, or is what the store asks for. What only a
 //! person can mend (missing rights, a missing bucket) is reported once for each file and tried every quarter of an hour.
 //! When one file gets through, others that wait follow at once, two for each, instead of in their time.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::task::{Id, JoinError, JoinSet, spawn_blocking};
+use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::finish::{FinishError, Finisher, Prepared, UPLOADS_MAX, clear_up};
+use super::finish::{FinishError, Finisher, Prepared, clear_up};
 use super::log::chain;
 use super::recover::seal_cut;
 use super::spool_dir::{is_sealed, oldest_sealed};
+use crate::publish::turns::Size;
 
-/// Spool files known at once. A waiting one holds its manifest, some 10 KB and at worst some 250 KB.
+/// Spool files of one size known at once. A waiting one holds its manifest, some 10 KB and at worst some 250 KB.
 pub const ITEMS_MAX: usize = 256;
-/// Worked on at once: what is sent, and as much again that is rendered meanwhile.
-const ACTIVE_MAX: usize = 2 * UPLOADS_MAX;
 /// The first wait before another attempt.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 /// The longest.
@@ -43,13 +43,14 @@ const LIST_AGAIN: Duration = Duration::from_secs(10);
 /// would be tried as often as others succeed.
 const FOLLOW_AFTER: Duration = Duration::from_secs(5);
 /// Finished files that are remembered: what may be listed while they are finished.
-const FINISHED_MAX: usize = 2 * ITEMS_MAX;
+const FINISHED_MAX: usize = 4 * ITEMS_MAX;
 /// Files that follow one that got through.
 const FOLLOWERS: usize = 2;
 
 /// A spool file and how far it has come.
 struct Item {
     spool: PathBuf,
+    size: Size,
     /// How long it was when it was seen to be sealed; 0 if it was not.
     sealed_bytes: u64,
     /// Attempts that have failed.
@@ -64,13 +65,22 @@ struct Item {
 
 /// One attempt's item and how it went.
 type Done = (Item, Result<(), FinishError>);
-/// A listed directory, how many files were asked for, and those that were found.
-type Listed = (PathBuf, usize, io::Result<Vec<PathBuf>>);
+/// A listed directory, which files and how many were asked for, and those that were found.
+type Listed = (PathBuf, Size, usize, io::Result<Vec<PathBuf>>);
+
+/// Of one size.
+#[derive(Default)]
+struct Window {
+    known: usize,
+    /// The directory, where it holds files that are not known here, and when to list it.
+    beyond: Option<(PathBuf, Instant)>,
+}
 
 struct Outbox {
     finisher: Arc<Finisher>,
     /// Everything below, by path.
-    known: HashSet<PathBuf>,
+    known: HashMap<PathBuf, Size>,
+    windows: [Window; 2],
     /// By the time of the next attempt; the number tells those of one moment apart, first come first served.
     waiting: BTreeMap<(Instant, u64), Item>,
     active: JoinSet<Done>,
@@ -78,8 +88,6 @@ struct Outbox {
     /// Those that were finished lately: a file may be told of twice, by its writer and by a listing.
     finished: VecDeque<PathBuf>,
     numbers: u64,
-    /// The directory, where it holds files that are not known here, and when to list it.
-    beyond: Option<(PathBuf, Instant)>,
     listing: JoinSet<Listed>,
 }
 
@@ -108,9 +116,9 @@ impl Finisher {
 
 impl Item {
     /// Others may cut a spool file behind the end of its call: then it says so itself from now on, and is finished.
-    async fn tell_of_cut(&self) {
+    async fn tell_of_cut(&self, finisher: &Finisher) {
         let (spool, bytes) = (self.spool.clone(), self.sealed_bytes);
-        let told = spawn_blocking(move || seal_cut(&spool, bytes)).await;
+        let told = finisher.hands.run(move || seal_cut(&spool, bytes)).await;
         if let Ok(Err(error)) = told {
             warn!(path = %self.spool.display(), %error, "spool file was cut after the end of its call, and that cannot be noted");
         }
@@ -121,44 +129,50 @@ impl Outbox {
     fn new(finisher: Arc<Finisher>) -> Self {
         Self {
             finisher,
-            known: HashSet::new(),
+            known: HashMap::new(),
+            windows: Default::default(),
             waiting: BTreeMap::new(),
             active: JoinSet::new(),
             active_paths: HashMap::new(),
             finished: VecDeque::new(),
             numbers: 0,
-            beyond: None,
             listing: JoinSet::new(),
         }
     }
 
     fn is_empty(&self) -> bool {
-        self.known.is_empty() && self.beyond.is_none() && self.listing.is_empty()
+        let is_all = self.windows.iter().all(|window| window.beyond.is_none());
+        self.known.is_empty() && is_all && self.listing.is_empty()
     }
 
     /// Takes a file in. Where there is no room, the one whose turn is furthest away makes room, and is found again.
     fn admit(&mut self, spool: PathBuf) {
-        if self.known.contains(&spool) || (self.finished.contains(&spool) && !spool.exists()) {
+        if self.known.contains_key(&spool) || (self.finished.contains(&spool) && !spool.exists()) {
             return;
         }
-        if self.known.len() >= ITEMS_MAX {
-            match self.waiting.last_entry() {
-                Some(last) if last.get().failures > 0 => {
-                    let last = last.remove();
-                    self.forget(&last.spool);
+        let size = size_of(&spool);
+        if self.windows[size.index()].known >= ITEMS_MAX {
+            let last = self.waiting.iter().rev().find(|(_, item)| item.size == size);
+            match last.map(|(at, item)| (*at, item.failures)) {
+                Some((at, 1..)) => {
+                    if let Some(last) = self.waiting.remove(&at) {
+                        self.forget(&last.spool);
+                    }
                 }
                 // One that has no seal, as a file that could not be read at the start, would not be found again.
                 _ if is_sealed(&spool).is_ok_and(|is_sealed| is_sealed) => {
-                    return self.look_later(&spool, Duration::ZERO);
+                    return self.look_later(&spool, size, Duration::ZERO);
                 }
                 _ => {}
             }
         }
-        self.known.insert(spool.clone());
+        self.known.insert(spool.clone(), size);
+        self.windows[size.index()].known += 1;
         let is_over = is_sealed(&spool).is_ok_and(|is_sealed| is_sealed);
         let sealed_bytes = spool.metadata().ok().filter(|_| is_over).map_or(0, |found| found.len());
         let item = Item {
             spool,
+            size,
             sealed_bytes,
             failures: 0,
             wait: RETRY_FIRST,
@@ -176,23 +190,28 @@ impl Outbox {
 
     /// Lets go of a file, which stays in the directory, and of what was rendered of it.
     fn forget(&mut self, spool: &Path) {
-        self.known.remove(spool);
+        let size = self.drop_known(spool);
         if let Err(error) = clear_up(spool) {
             debug!(path = %spool.display(), %error, "what was rendered stays until the next attempt");
         }
-        self.look_later(spool, Duration::ZERO);
+        self.look_later(spool, size, Duration::ZERO);
     }
 
-    fn look_later(&mut self, spool: &Path, wait: Duration) {
+    fn drop_known(&mut self, spool: &Path) -> Size {
+        let Some(size) = self.known.remove(spool) else { return Size::Small };
+        self.windows[size.index()].known -= 1;
+        size
+    }
+
+    fn look_later(&mut self, spool: &Path, size: Size, wait: Duration) {
         let directory = spool.parent().unwrap_or(Path::new(".")).to_owned();
-        self.beyond = Some((directory, Instant::now() + wait));
+        self.windows[size.index()].beyond = Some((directory, Instant::now() + wait));
     }
 
-    /// Starts what is due, as much as there is room for, and a listing where there is room for what it finds.
+    /// Starts what is due, and a listing where there is room for what it finds.
     fn start_due(&mut self) {
         let now = Instant::now();
-        while self.active.len() < ACTIVE_MAX {
-            let Some(first) = self.waiting.first_entry() else { break };
+        while let Some(first) = self.waiting.first_entry() {
             if first.key().0 > now {
                 break;
             }
@@ -200,45 +219,56 @@ impl Outbox {
             let (finisher, path) = (Arc::clone(&self.finisher), item.spool.clone());
             let task = self.active.spawn(async move {
                 if item.prepared.is_none() && item.sealed_bytes > 0 {
-                    item.tell_of_cut().await;
+                    item.tell_of_cut(&finisher).await;
                 }
                 let result = finisher.finish(&item.spool, &mut item.prepared).await;
                 (item, result)
             });
             self.active_paths.insert(task.id(), path);
         }
-        let has_room = self.known.len() <= ITEMS_MAX / 2 && self.listing.is_empty();
-        if has_room && self.beyond.as_ref().is_some_and(|(_, at)| *at <= now) {
-            let Some((directory, _)) = self.beyond.take() else { return };
-            let (known, room) = (self.known.clone(), ITEMS_MAX - self.known.len());
-            self.listing.spawn_blocking(move || {
-                let found = oldest_sealed(&directory, room, |path| !known.contains(path));
-                (directory, room, found)
-            });
-        }
+        let Some((size, at)) = self.next_listing() else { return };
+        let window = &mut self.windows[size.index()];
+        let Some((directory, _)) = window.beyond.take_if(|_| at <= now) else { return };
+        let (known, room, finisher) =
+            (self.known.clone(), ITEMS_MAX - window.known, Arc::clone(&self.finisher));
+        self.listing.spawn(async move {
+            let listed = directory.clone();
+            let is_wanted = move |path: &Path| !known.contains_key(path) && size_of(path) == size;
+            let found = finisher.hands.run(move || oldest_sealed(&listed, room, is_wanted)).await;
+            (directory, size, room, found.unwrap_or_else(|error| Err(io::Error::other(error))))
+        });
+    }
+
+    /// Files of which size are to be listed next, and when, where there is room for what is found.
+    fn next_listing(&self) -> Option<(Size, Instant)> {
+        let due = |size: Size| {
+            let window = &self.windows[size.index()];
+            let (_, at) = window.beyond.as_ref().filter(|_| window.known <= ITEMS_MAX / 2)?;
+            Some((size, *at))
+        };
+        let due = [Size::Small, Size::Large].into_iter().filter_map(due).min_by_key(|(_, at)| *at);
+        due.filter(|_| self.listing.is_empty())
     }
 
     /// When there is something to start, unless something else happens before.
     fn next_start(&self) -> Option<Instant> {
         let due = self.waiting.first_key_value().map(|((at, _), _)| *at);
-        let due = due.filter(|_| self.active.len() < ACTIVE_MAX);
-        let has_room = self.known.len() <= ITEMS_MAX / 2 && self.listing.is_empty();
-        let listing = self.beyond.as_ref().map(|(_, at)| *at).filter(|_| has_room);
+        let listing = self.next_listing().map(|(_, at)| at);
         [due, listing].into_iter().flatten().min()
     }
 
     fn listed(&mut self, listed: Result<Listed, JoinError>) {
-        let Ok((directory, room, found)) = listed else { return };
+        let Ok((directory, size, room, found)) = listed else { return };
         match found {
             Ok(found) => {
                 if found.len() == room {
-                    self.beyond = Some((directory, Instant::now()));
+                    self.windows[size.index()].beyond = Some((directory, Instant::now()));
                 }
                 found.into_iter().for_each(|spool| self.admit(spool));
             }
             Err(error) => {
                 warn!(path = %directory.display(), %error, "the spool cannot be listed, look at its disk");
-                self.beyond = Some((directory, Instant::now() + LIST_AGAIN));
+                self.windows[size.index()].beyond = Some((directory, Instant::now() + LIST_AGAIN));
             }
         }
     }
@@ -254,7 +284,7 @@ impl Outbox {
             }
             Err(panic) => {
                 let Some(spool) = self.active_paths.remove(&panic.id()) else { return };
-                self.known.remove(&spool);
+                self.drop_known(&spool);
                 error!(path = %spool.display(), error = %panic, "finishing panicked, the spool is kept: please report it");
                 return;
             }
@@ -263,7 +293,7 @@ impl Outbox {
     }
 
     fn succeeded(&mut self, item: &Item) {
-        self.known.remove(&item.spool);
+        self.drop_known(&item.spool);
         self.finished.push_back(item.spool.clone());
         if self.finished.len() > FINISHED_MAX {
             self.finished.pop_front();
@@ -314,6 +344,11 @@ impl Outbox {
         item.wait = (item.wait * 2).min(RETRY_MAX);
         self.enqueue(item, now + wait);
     }
+}
+
+/// The size of a spool file that is sealed, and so has its length.
+fn size_of(spool: &Path) -> Size {
+    Size::of(spool.metadata().map_or(0, |found| found.len()))
 }
 
 /// Spreads attempts that failed together over the second half of their wait.

@@ -16,6 +16,7 @@ use std::sync::Mutex;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use tracing::{info, warn};
 
+use super::backup::Choice;
 use super::spool_writer::lock;
 use crate::id::{ConnectionId, RecordingId};
 use crate::spool::name::{Aside, FileName, Made, SpoolName};
@@ -68,7 +69,8 @@ pub enum ReadError {
 }
 
 impl SpoolDir {
-    /// Makes the directory if it is not there, locks it, and removes what a crash left that was to take a spool file's place.
+    /// Makes the directory if it is not there, locks it, and removes what a crash left that was to take a spool file's place,
+    /// and notes about files that are gone.
     ///
     /// # Errors
     /// [`SpoolDirError`]; a directory in use is told apart from one that cannot be written.
@@ -198,13 +200,16 @@ pub fn make(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-/// Removes files that were to take the places of others. They are known to be in nobody's hands: the directory is locked.
+/// Removes files that were to take the places of others, and notes about files that are gone. They are known to be in nobody's hands: the directory is locked.
 fn remove_unfinished(directory: &Path) {
     // Whoever lists the directory next says so if that cannot be done.
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         let path = entry.path();
-        let is_unfinished = parse_name(&path).is_some_and(|name| name.made() == Some(Made::New))
-            && entry.file_type().is_ok_and(|kind| kind.is_file());
+        let is_unfinished = parse_name(&path).is_some_and(|name| match name.made() {
+            Some(Made::New) => true,
+            Some(made) if Made::NOTES.contains(&made) => is_left_alone(&path, &name),
+            _ => false,
+        }) && entry.file_type().is_ok_and(|kind| kind.is_file());
         if !is_unfinished {
             continue;
         }
@@ -213,6 +218,13 @@ fn remove_unfinished(directory: &Path) {
             Err(error) => warn!(path = %path.display(), %error, "unfinished file cannot be removed"),
         }
     }
+}
+
+/// Whether there is no spool file that a note could be about.
+fn is_left_alone(note: &Path, name: &FileName) -> bool {
+    let (before, backup) = (name.before(), name.before().aside(Aside::BackedUp, NonZeroU32::MIN));
+    let is_there = |name: &FileName| note.with_file_name(os(name)).symlink_metadata().is_ok();
+    !is_there(&name.file()) && !(name.made() == Some(Made::Name) && (is_there(&before) || is_there(&backup)))
 }
 
 /// Free bytes on the disk that holds a path.
@@ -373,6 +385,16 @@ pub fn beside(spool: &Path, made: Made) -> PathBuf {
     spool.with_file_name(os(&name_of(spool).beside(made)))
 }
 
+/// The path of the note of which number the recording of a spool file has in a store, whatever state the file is in.
+pub(super) fn number_note(spool: &Path, store: Choice) -> PathBuf {
+    let before = name_of(spool).before();
+    let name = match store {
+        Choice::First => before,
+        Choice::Backup => before.aside(Aside::BackedUp, NonZeroU32::MIN),
+    };
+    spool.with_file_name(os(&name.beside(Made::Name)))
+}
+
 /// Makes a file in the directory of a spool file that has no name, and is gone when it is closed, whatever happens.
 ///
 /// # Errors
@@ -399,15 +421,26 @@ mod tests {
     #[test]
     fn what_was_to_take_a_files_place_is_gone_at_the_next_start_and_nothing_else_is() {
         let dir = tempfile::tempdir().unwrap();
-        let names =
-            ["a.spool", "a.spool.new", "a.spool.opus", "b.spool.backup.new", "notes.new", ".spool.new"];
+        let names = [
+            "a.spool",
+            "a.spool.new",
+            "a.spool.opus",
+            "a.spool.trying",
+            "a.spool.backup.name",
+            "b.spool.backup.new",
+            "b.spool.alone",
+            "b.spool.name",
+            "notes.new",
+            ".spool.new",
+        ];
         names.iter().for_each(|name| fs::write(dir.path().join(name), b"").unwrap());
         fs::create_dir(dir.path().join("c.spool.new")).unwrap();
         SpoolDir::open(dir.path()).unwrap();
         let mut left: Vec<_> =
             fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         left.sort();
-        assert_eq!(left, [".spool.new", "a.spool", "a.spool.opus", "c.spool.new", "lock", "notes.new"]);
+        let (ours, others) = (["a.spool.opus", "a.spool.trying", "c.spool.new"], ["lock", "notes.new"]);
+        assert_eq!(left, [&[".spool.new", "a.spool", "a.spool.backup.name"][..], &ours, &others].concat());
     }
 
     #[test]

@@ -260,7 +260,7 @@ words! {
     Unpublished "unpublished"
     /// In the backup storage, and not in the first one yet.
     Backup "backup"
-    /// A recording on its way into the store, or a file that is to take a spool file's place.
+    /// A recording on its way into the store, a note about that, or a file that is to take a spool file's place.
     Rendered "rendered"
     /// Published as far as it could be read, and kept.
     Damaged "damaged"
@@ -285,6 +285,7 @@ impl From<Made> for SpoolState {
     fn from(made: Made) -> Self {
         match made {
             Made::Opus | Made::Left | Made::Right | Made::New => Self::Rendered,
+            Made::Trying | Made::Alone | Made::Name => Self::Rendered,
         }
     }
 }

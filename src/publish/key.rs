@@ -11,7 +11,7 @@ use crate::time::Wall;
 /// The most bytes that one value puts into a key.
 pub const VALUE_MAX_BYTES: usize = 160;
 
-/// The most bytes that one component of a key has, `.opus` included: with `-10000` and `_right` before that it stays
+/// The most bytes that one component of a key has, `.opus` included: with `-9999999` and `_right` before that it stays
 /// below the 255 bytes that a file name may have.
 pub const COMPONENT_MAX_BYTES: usize = 240;
 
@@ -82,6 +82,12 @@ pub fn numbered(key: &str, attempt: u32) -> (String, String) {
     (format!("{stem}{number}.opus"), format!("{stem}{number}.json"))
 }
 
+/// The key of the recording that a manifest of this key is about.
+#[must_use]
+pub fn audio_of(manifest_key: &str) -> String {
+    format!("{}.opus", manifest_key.strip_suffix(".json").unwrap_or(manifest_key))
+}
+
 /// The key of one channel alone, beside a recording's key: `side` is `left` or `right`.
 #[must_use]
 pub fn of_side(key: &str, side: &str) -> String {
@@ -134,6 +140,7 @@ fn shorten(text: &str, max_bytes: usize, whole: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::publish::numbers::NUMBER_MAX;
     use proptest::prelude::*;
 
     fn names<'a>(connection_id: &'a str, conversation_id: Option<&'a str>) -> Names<'a> {
@@ -187,6 +194,7 @@ mod tests {
         assert_eq!(numbered("a/b.opus", 1), ("a/b.opus".to_owned(), "a/b.json".to_owned()));
         assert_eq!(numbered("a/b.opus", 3), ("a/b-3.opus".to_owned(), "a/b-3.json".to_owned()));
         assert_eq!(of_side("a/b-2.opus", "left"), "a/b-2_left.opus");
+        assert_eq!(audio_of("a/b-3.json"), "a/b-3.opus");
     }
 
     #[test]
@@ -197,7 +205,7 @@ mod tests {
         let (one, other) = (key(&format!("{wide}a")), key(&format!("{wide}b")));
         assert_ne!(one, other);
         for key in [one, other] {
-            let (audio, manifest) = numbered(&key, 10_000);
+            let (audio, manifest) = numbered(&key, NUMBER_MAX);
             for name in [of_side(&audio, "right"), manifest] {
                 let longest = name.split('/').map(str::len).max().unwrap();
                 assert!((230..=255).contains(&longest), "{longest}: {name}");

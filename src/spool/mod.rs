@@ -54,6 +54,7 @@
 )]
 
 pub mod block;
+mod made;
 pub mod name;
 pub mod scan;
 

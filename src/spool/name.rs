@@ -7,6 +7,7 @@
 //! | `TIME-ID-SUM-UUID.spool` | a connection's file, open or sealed, of which nothing is published: [`State::Pending`] |
 //! | `….spool.backup`, `.kept`, `.damaged`, `.failed` | set aside, and why: [`Aside`] |
 //! | `….spool.opus`, `.left`, `.right`, `.new` | made of a file in any state, behind that: [`Made`] |
+//! | `….spool.trying`, `.alone`, `.name` | a note about one: [`Made`], too |
 //!
 //! | part of the stem | |
 //! | --- | --- |
@@ -30,6 +31,7 @@
 use std::fmt;
 use std::num::{NonZeroU16, NonZeroU32};
 
+pub use super::made::Made;
 use crate::id::{ConnectionId, RecordingId};
 use crate::time::Wall;
 
@@ -43,7 +45,7 @@ const LATEST: Wall = Wall(253_402_207_199_999_999);
 /// What each spool file's name has behind its stem.
 const ENDING: &[u8] = b".spool";
 /// The longest stem of a name that this program makes. File systems take 255 bytes, of which the rest is for
-/// `.spool.backup-4294967295.right`.
+/// `.spool.backup-4294967295.trying`.
 const STEM_MAX_BYTES: usize = 223;
 /// What is left of a longer one, before `~` and the checksum of the whole.
 const STEM_CUT_BYTES: usize = 214;
@@ -86,19 +88,6 @@ pub enum Aside {
     Damaged,
     /// No recording could be made of it, or it is no spool file at all.
     Failed,
-}
-
-/// What is made of a spool file, beside it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Made {
-    /// Its recording.
-    Opus,
-    /// The caller alone.
-    Left,
-    /// The AI alone.
-    Right,
-    /// The file that is to take its place. Never taken up; one that a crash left is removed at the next start.
-    New,
 }
 
 impl SpoolName {
@@ -269,6 +258,18 @@ impl FileName {
         Self { stem: fitting(&self.stem), state: State::Aside(why, number), made: None }
     }
 
+    /// What the file was called before it was set aside.
+    #[must_use]
+    pub fn before(&self) -> Self {
+        Self { stem: fitting(&self.stem), state: State::Pending, made: None }
+    }
+
+    /// What the file is called that this was made of, or that this is.
+    #[must_use]
+    pub fn file(&self) -> Self {
+        Self { stem: self.stem.clone(), state: self.state, made: None }
+    }
+
     /// What something is called that is made of the file.
     #[must_use]
     pub fn beside(&self, made: Made) -> Self {
@@ -310,28 +311,6 @@ impl Aside {
     #[must_use]
     pub fn waits_for_a_person(self) -> bool {
         self != Self::BackedUp
-    }
-}
-
-impl Made {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Opus, Self::Left, Self::Right, Self::New];
-    /// Those that are rendered, to be published.
-    pub const RENDERED: [Self; 3] = [Self::Opus, Self::Left, Self::Right];
-
-    /// What a name ends in.
-    #[must_use]
-    pub fn suffix(self) -> &'static str {
-        match self {
-            Self::Opus => ".opus",
-            Self::Left => ".left",
-            Self::Right => ".right",
-            Self::New => ".new",
-        }
-    }
-
-    fn parse(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|made| made.suffix().strip_prefix('.') == Some(word))
     }
 }
 
@@ -501,7 +480,7 @@ mod tests {
         let longest = NonZeroU32::MAX;
         for stem in ["x".repeat(249), "\u{20ac}".repeat(83), "\u{1f600}".repeat(62)] {
             let name = file(&format!("{stem}.spool")).unwrap();
-            let made = name.aside(Aside::BackedUp, longest).beside(Made::Right);
+            let made = name.aside(Aside::BackedUp, longest).beside(Made::Trying);
             assert!(made.to_bytes().len() <= 255);
             assert!(str::from_utf8(&made.to_bytes()).unwrap().starts_with(&stem[..192]));
             let other = file(&format!("{stem}y.spool")).unwrap();

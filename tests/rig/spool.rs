@@ -27,9 +27,14 @@ pub(crate) fn options(format: RecordingFormat) -> Options {
 
 /// Writes a sealed spool file of a call.
 pub(crate) fn write_spool(path: &Path, payload_types: [&Value; 2], channels: [&[Sent]; 2]) {
+    write_spool_of("call", path, payload_types, channels);
+}
+
+/// Writes a sealed spool file of the call of that id.
+pub(crate) fn write_spool_of(id: &str, path: &Path, payload_types: [&Value; 2], channels: [&[Sent]; 2]) {
     let begin = channels.iter().flat_map(|sent| sent.iter()).map(|sent| sent.at_us).min().unwrap_or(0);
     let opened = Wall(i64::try_from(begin).expect("a time of this century"));
-    let connection = ConnectionId::new("call").expect("a good id");
+    let connection = ConnectionId::new(id).expect("a good id");
     let mut out = Vec::new();
     Header::derived(connection, opened, Mono(0), 1).append_to(&mut out);
     let mut append = |kind, channel, at, body: &[u8]| {

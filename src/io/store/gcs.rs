@@ -186,7 +186,10 @@ impl GcsStore {
 
     /// Whether what has the name is ours: the service tells length and checksum, without sending it. What has our length
     /// and another checksum is read: an answer that was damaged on its way must not make a second recording of one.
-    async fn whose(&self, object: &Object) -> Result<Put, StoreError> {
+    ///
+    /// # Errors
+    /// [`StoreError`] where nothing has the name, or the service does not tell.
+    pub async fn whose(&self, object: &Object) -> Result<Put, StoreError> {
         let failed = |error| match failed("comparing", &self.place(&object.key), &error) {
             // Removed meanwhile: then it is put again.
             gone if gone.trouble == Trouble::Bucket => StoreError { trouble: Trouble::Passing, ..gone },

@@ -5,9 +5,12 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::{Body, Object, Put, StoreError, Trouble};
+use crate::io::finish::UPLOADS_MAX;
 use crate::io::spool_dir::{rename_if_free, sync_dir};
+use crate::io::threads::Threads;
 
 /// Read and compared at once.
 const PIECE_BYTES: usize = 256 * 1024;
@@ -21,19 +24,39 @@ const DIRECTORY_MODE: u32 = 0o750;
 #[derive(Clone, Debug)]
 pub struct LocalStore {
     root: PathBuf,
+    /// As many as put at once.
+    threads: Arc<Threads>,
 }
 
 impl LocalStore {
     /// A store in `root`, which need not be there yet.
     #[must_use]
     pub fn new(root: &Path) -> Self {
-        Self { root: root.to_owned() }
+        let threads = Arc::new(Threads::new("local-store", UPLOADS_MAX + 1, 0));
+        Self { root: root.to_owned(), threads }
     }
 
     /// The path of an object.
     #[must_use]
     pub fn path(&self, key: &str) -> PathBuf {
         self.root.join(key)
+    }
+
+    /// Does work of this store on its own threads: nothing waits for it there.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        key: &str,
+        work: impl FnOnce(&Self) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let store = self.clone();
+        let done = self.threads.run(move || work(&store)).await;
+        let failed = |error| StoreError::new("working on", self.path(key).display(), Trouble::Passing, error);
+        done.map_err(failed)?
+    }
+
+    /// Starts a first thread.
+    pub(super) fn start_thread(&self) -> io::Result<()> {
+        self.threads.start(1)
     }
 
     /// Whether a name is free.
@@ -49,6 +72,14 @@ impl LocalStore {
     pub fn read(&self, key: &str) -> Result<Vec<u8>, StoreError> {
         let path = self.path(key);
         fs::read(&path).map_err(at("reading", &path))
+    }
+
+    /// Whether what has the name of an object is that object.
+    ///
+    /// # Errors
+    /// Where nothing has the name, or the disk says no.
+    pub fn whose(&self, object: &Object) -> Result<Put, StoreError> {
+        whose(&self.path(&object.key), object)
     }
 
     /// Puts an object. A crash leaves one temporary file at most, until the next attempt.
@@ -110,6 +141,10 @@ fn at(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError 
 
 /// Whether what has the name is ours, to the byte.
 fn whose(target: &Path, object: &Object) -> Result<Put, StoreError> {
+    // Of another length it need not be read: it may be hours.
+    if fs::metadata(target).map_err(at("looking for", target))?.len() != object.bytes {
+        return Ok(Put::Taken);
+    }
     let found = checksum(target).map_err(at("reading", target))?;
     Ok(if found == (object.bytes, object.crc32c) { Put::AlreadyThere } else { Put::Taken })
 }

@@ -8,6 +8,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -246,6 +247,20 @@ impl Store {
         }
     }
 
+    /// Starts the thread without which nothing is put, where it takes one of its own.
+    ///
+    /// # Errors
+    /// Where the system gives none.
+    pub fn start_thread(&self) -> io::Result<()> {
+        match self {
+            Self::Local(store) => store.start_thread(),
+            #[cfg(any(feature = "s3", feature = "azure"))]
+            Self::Objects(_) => Ok(()),
+            #[cfg(feature = "gcs")]
+            Self::Gcs(_) => Ok(()),
+        }
+    }
+
     /// Where an object is, for people.
     #[must_use]
     pub fn place(&self, key: &str) -> String {
@@ -265,13 +280,32 @@ impl Store {
     pub async fn put(&self, object: Object) -> Result<Put, StoreError> {
         match self {
             Self::Local(store) => {
-                let (store, place) = (store.clone(), self.place(&object.key));
-                blocking("putting", place, move || store.put(&object)).await
+                let key = object.key.clone();
+                store.run(&key, move |store| store.put(&object)).await
             }
             #[cfg(any(feature = "s3", feature = "azure"))]
             Self::Objects(store) => within(&self.place(&object.key), object.bytes, store.put(&object)).await,
             #[cfg(feature = "gcs")]
             Self::Gcs(store) => within(&self.place(&object.key), object.bytes, store.put(&object)).await,
+        }
+    }
+
+    /// Whether what has the name of an object is that object, which is not sent.
+    ///
+    /// # Errors
+    /// [`StoreError`] where nothing has the name, or the store does not tell.
+    pub async fn whose(&self, object: &Object) -> Result<Put, StoreError> {
+        match self {
+            Self::Local(store) => {
+                let (key, object) = (object.key.clone(), object.clone());
+                store.run(&key, move |store| store.whose(&object)).await
+            }
+            #[cfg(any(feature = "s3", feature = "azure"))]
+            Self::Objects(store) => {
+                within(&self.place(&object.key), object.bytes, store.whose_name(object)).await
+            }
+            #[cfg(feature = "gcs")]
+            Self::Gcs(store) => within(&self.place(&object.key), object.bytes, store.whose(object)).await,
         }
     }
 
@@ -322,16 +356,6 @@ impl From<LocalStore> for Store {
     fn from(store: LocalStore) -> Self {
         Self::Local(store)
     }
-}
-
-/// Does what waits for a disk where nothing else waits for it.
-async fn blocking<T: Send + 'static>(
-    doing: &'static str,
-    place: String,
-    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
-) -> Result<T, StoreError> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|panic| Err(StoreError::new(doing, place, Trouble::Passing, panic)))
 }
 
 /// Waits for a store across the network, but not for ever: one that hangs must not keep what waits behind it.

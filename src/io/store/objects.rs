@@ -106,6 +106,14 @@ impl ObjectsStore {
         }
     }
 
+    /// Whether what has the name of an object is that object.
+    ///
+    /// # Errors
+    /// [`StoreError`] where nothing has the name, or the store does not tell.
+    pub async fn whose_name(&self, object: &Object) -> Result<Put, StoreError> {
+        self.whose(&self.path(&object.key)?, object).await
+    }
+
     /// Whether a name is free.
     ///
     /// # Errors
