@@ -130,6 +130,16 @@ impl RecordKind {
         }
     }
 
+    /// The longest body of its records.
+    fn body_max_bytes(self) -> usize {
+        match self {
+            Self::Tap(_) => BODY_MAX_BYTES,
+            Self::State => STATE_MAX_BYTES,
+            // More than any of these needs, for what later versions may add.
+            Self::Withheld | Self::Resumed | Self::Seal | Self::Dropped | Self::Lost => 1024,
+        }
+    }
+
     fn from_wire(byte: u8) -> Option<Self> {
         match byte {
             1..=10 => Some(Self::Tap(byte)),
@@ -376,6 +386,9 @@ impl<'a> Record<'a> {
             return Parsed::Damaged;
         }
         let Some((sum, rest)) = rest.split_first_chunk::<4>() else { return Parsed::Incomplete };
+        if rest.split_first_chunk::<4>().is_some_and(|(begin, _)| !Self::may_begin(begin, length)) {
+            return Parsed::Damaged;
+        }
         let Some(content) = rest.get(..length) else { return Parsed::Incomplete };
         if !is_summed && checksum(*length_bytes, content) != u32::from_be_bytes(*sum) {
             return Parsed::Damaged;
@@ -384,6 +397,26 @@ impl<'a> Record<'a> {
             Some(record) => Parsed::Record(record, length.saturating_add(PREFIX_BYTES)),
             None => Parsed::Damaged,
         }
+    }
+
+    /// Whether the content of a record of so many bytes may begin like this. Says no to nearly all that is none, before its
+    /// checksum is taken.
+    fn may_begin([kind, channel, ..]: &[u8; 4], length: usize) -> bool {
+        let most = |kind: RecordKind| FIXED_BYTES.saturating_add(kind.body_max_bytes());
+        RecordKind::from_wire(*kind).is_some_and(|kind| length <= most(kind))
+            && Scope::from_wire(*channel).is_some()
+    }
+
+    /// The bytes of which a checksum is taken to tell whether a record stands at the beginning of `bytes`: none where that can be
+    /// told without.
+    fn summed_bytes(bytes: &[u8]) -> usize {
+        let claimed = || {
+            let (length, rest) = bytes.split_first_chunk::<4>()?;
+            let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
+            let content = rest.get(4..length.checked_add(4)?)?;
+            Self::may_begin(content.first_chunk::<4>()?, length).then_some(length)
+        };
+        claimed().unwrap_or(0)
     }
 
     fn parse_content(content: &'a [u8]) -> Option<Self> {

@@ -12,6 +12,12 @@
 use super::block::{self, Mark};
 use super::{BODY_OFFSET, Header, HeaderError, PREFIX_BYTES, Parsed, Record, RecordKind};
 
+/// Checksums may be taken in vain of so many times the bytes read so far, and these. A file that nobody has written to do harm
+/// has hardly a place that looks like a record and is none.
+const VAIN_SHARE: u64 = 4;
+const VAIN_BYTES: u64 = 1024 * 1024;
+/// Of no more than this, a checksum may always be taken: most records.
+const SHORT_BYTES: usize = 256;
 /// A reader of one spool file.
 #[derive(Debug, Default)]
 pub struct Scanner {
@@ -30,6 +36,8 @@ pub struct Scanner {
     /// The number that the next block of this opening has, if one is known.
     next_block: Option<u32>,
     missing_blocks: u64,
+    /// Bytes of which a checksum was taken that was not right.
+    vain_bytes: u64,
     /// Whether `pending_bytes` begin as a record that the file is too short for.
     is_tear: bool,
     /// Whether a SEAL was read, behind which nobody writes.
@@ -108,10 +116,14 @@ impl Scanner {
                     if records.is_none() && !self.is_ended {
                         return None;
                     }
-                    let is_right = records.is_some_and(|records| crc32c::crc32c(records) == sum);
+                    let may_sum = self.may_sum(length);
+                    let is_right = may_sum && records.is_some_and(|records| crc32c::crc32c(records) == sum);
+                    self.vain_bytes =
+                        self.vain_bytes.saturating_add(if is_right { 0 } else { widen(length) });
                     self.enter_block(number, length, is_right);
                     continue;
                 }
+                None if !is_summed && !self.may_sum(Record::summed_bytes(bytes)) => Parsed::Damaged,
                 None => Record::parse_with(bytes, is_summed),
             };
             let length = match parsed {
@@ -126,6 +138,8 @@ impl Scanner {
                     if self.pending_bytes == 0 {
                         self.is_tear = parsed == Parsed::Incomplete;
                     }
+                    let vain = Record::summed_bytes(self.rest());
+                    self.vain_bytes = self.vain_bytes.saturating_add(widen(vain));
                     self.take(1);
                     self.pending_bytes = self.pending_bytes.saturating_add(1);
                     continue;
@@ -142,6 +156,13 @@ impl Scanner {
             self.is_sealed |= record.kind == RecordKind::Seal;
             return Some(Located { record, body_offset });
         }
+    }
+
+    /// Whether the checksum of so many bytes may be taken, right or not. Payloads may be full of what looks like the beginnings
+    /// of long records: whoever looks for the next whole one behind a bad sector must not read everything again for each.
+    fn may_sum(&self, length: usize) -> bool {
+        let allowed = self.position().saturating_add(VAIN_BYTES).saturating_mul(VAIN_SHARE);
+        length <= SHORT_BYTES || self.vain_bytes <= allowed
     }
 
     /// What is looked at next, and whether a block's checksum has been found right for it: then no more than that block.
@@ -274,6 +295,32 @@ mod tests {
             let valid_bytes = length(&bytes);
             assert_eq!(tail, Tail { valid_bytes, damaged_bytes: 0, torn_bytes: 0, missing_blocks: 0 });
         }
+    }
+
+    #[test]
+    fn what_looks_like_long_records_is_read_a_few_times_at_most_and_what_is_whole_is_found() {
+        let mut looks_like = Vec::new();
+        record(&[0; 60_000]).append_to(&mut looks_like);
+        let lure = looks_like[..BODY_OFFSET].repeat(9000);
+        let mut bytes = file(3);
+        let mut block = Vec::new();
+        block::append_room(&mut block);
+        lure.chunks(60_000).for_each(|lure| record(lure).append_to(&mut block));
+        record(&[9; 40]).append_to(&mut block);
+        block::complete(&mut block, 1);
+        // A bad sector in each of the records, but not in the last.
+        (200..block.len() - 80).step_by(50_000).for_each(|at| block[at] ^= 1);
+        bytes.extend_from_slice(&block);
+        let mut scanner = Scanner::default();
+        scanner.feed(&bytes);
+        scanner.end();
+        scanner.header().unwrap();
+        let mut found = Vec::new();
+        while let Some(located) = scanner.next_record() {
+            found.push(located.record.body[0]);
+        }
+        assert_eq!(found, [0, 1, 2, 9]);
+        assert!(scanner.vain_bytes < 6 * length(&bytes) + 5 * VAIN_BYTES, "{}", scanner.vain_bytes);
     }
 
     #[test]

@@ -69,6 +69,7 @@ pub(crate) const KINDS: &[Kind] = &[
     kind("withheld", withheld),
     kind("resumed", resumed),
     kind("unreadable", unreadable),
+    kind("damaged", damaged),
     kind("copies known", copies_known),
     kind("copies lost", copies_lost),
     kind("48 frames", frames_48),
@@ -392,6 +393,21 @@ fn resumed(count: usize) -> Vec<u8> {
 
 fn unreadable(count: usize) -> Vec<u8> {
     with_control(count, 1, |file, _, at_us| file.control(3, Scope::Whole, at_us, b"{"))
+}
+
+/// Records with a bad sector in each, and payloads that look like long records to whoever looks for the next whole one.
+fn damaged(count: usize) -> Vec<u8> {
+    let mut looks_like = Vec::new();
+    Record { kind: RecordKind::Tap(1), scope: Scope::Whole, at: Mono(0), gateway: None, body: &[0; 65_000] }
+        .append_to(&mut looks_like);
+    let payload = looks_like[..28].repeat(2);
+    let mut file =
+        of_packets(count, |n| (n * 20_000, Packet { payload: &payload, ..opus_packet(n, n * 960, 7) }));
+    // The first record stays, so that there is a call.
+    for at in (300..file.len()).step_by(96) {
+        file[at] ^= 1;
+    }
+    file
 }
 
 /// A packet with copies of one byte each (RFC 2198).
