@@ -115,6 +115,10 @@ pub(crate) fn search(time: Duration, seed: usize) {
         let mut pattern = patterns[at].1.clone();
         chance.change(&mut pattern);
         tried += 1;
+        // What is encoded shows soon, mostly.
+        if cost(&pattern, PACKETS / 40).is_none() {
+            continue;
+        }
         let Some(first) = cost(&pattern, PACKETS) else { continue };
         if first <= patterns[at].0 {
             continue;

@@ -138,8 +138,9 @@ impl Scanner {
                     if self.pending_bytes == 0 {
                         self.is_tear = parsed == Parsed::Incomplete;
                     }
-                    let vain = Record::summed_bytes(self.rest());
-                    self.vain_bytes = self.vain_bytes.saturating_add(widen(vain));
+                    let summed = Record::summed_bytes(self.rest());
+                    let vain = if self.may_sum(summed) { widen(summed) } else { 0 };
+                    self.vain_bytes = self.vain_bytes.saturating_add(vain);
                     self.take(1);
                     self.pending_bytes = self.pending_bytes.saturating_add(1);
                     continue;
