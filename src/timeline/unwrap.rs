@@ -51,6 +51,8 @@ pub struct AllEpochs {
     pub packets: Vec<Unwrapped>,
     /// Duplicates, reordered packets and strays, and the sequence numbers of epochs that never arrived.
     pub counts: Counts,
+    /// What recognises duplicates, of epochs that are over, and empty: to make one takes longer than a short epoch.
+    spare: Vec<Vec<(i64, u32)>>,
 }
 
 impl AllEpochs {
@@ -60,9 +62,21 @@ impl AllEpochs {
         &self.packets[index(epoch.range.start)..index(epoch.range.end)]
     }
 
+    /// Begins an epoch.
+    fn begin(&mut self, rx: u32, packet: &Rx) -> Builder {
+        let seen = self.spare.pop().unwrap_or_else(|| vec![NOT_SEEN; SEEN]);
+        Builder::begin(rx, packet, seen)
+    }
+
     /// Takes over an epoch that is over.
     fn finish(&mut self, epoch: Builder) {
-        let Builder { first_rx, clock_hz, mut packets, .. } = epoch;
+        let Builder { first_rx, clock_hz, mut packets, mut seen, .. } = epoch;
+        if packets.len() < SEEN {
+            packets.iter().for_each(|unwrapped| seen[slot(unwrapped.sequence)] = NOT_SEEN);
+        } else {
+            seen.fill(NOT_SEEN);
+        }
+        self.spare.push(seen);
         if self.epochs.len() == EPOCHS_MAX {
             self.counts.stray += u64::try_from(packets.len()).unwrap_or(0);
             return;
@@ -98,6 +112,7 @@ pub fn unwrap(packets: &[Rx]) -> AllEpochs {
         unwrap_source(source, packets, &mut all);
     }
     all.epochs.sort_by_key(|epoch| epoch.first_rx);
+    all.spare = Vec::new();
     all
 }
 
@@ -109,7 +124,7 @@ fn unwrap_source(source: &[u32], packets: &[Rx], all: &mut AllEpochs) {
         let Some(epoch) = &mut current else {
             // Numbers of packets without audio say nothing about where the audio begins.
             if packet.kind != RxKind::Beside {
-                current = Some(Builder::begin(*rx, packet));
+                current = Some(all.begin(*rx, packet));
             }
             continue;
         };
@@ -131,7 +146,7 @@ fn unwrap_source(source: &[u32], packets: &[Rx], all: &mut AllEpochs) {
                 } else if epoch.is_beyond_outage(packet) {
                     epoch.add_beyond_outage(*rx, packet);
                 } else {
-                    let restarted = current.replace(Builder::begin(*rx, packet));
+                    let restarted = current.replace(all.begin(*rx, packet));
                     if let Some(over) = std::mem::replace(&mut previous, restarted) {
                         all.finish(over);
                     }
@@ -192,6 +207,7 @@ enum Fit {
 
 /// Enough to recognise a duplicate within [`MISORDER`].
 const SEEN: usize = 512;
+const NOT_SEEN: (i64, u32) = (i64::MIN, 0);
 
 struct Builder {
     first_rx: u32,
@@ -207,7 +223,7 @@ struct Builder {
 }
 
 impl Builder {
-    fn begin(rx: u32, packet: &Rx) -> Self {
+    fn begin(rx: u32, packet: &Rx, seen: Vec<(i64, u32)>) -> Self {
         let mut builder = Self {
             first_rx: rx,
             clock_hz: packet.clock_hz,
@@ -217,7 +233,7 @@ impl Builder {
             top_timestamp: packet.timestamp,
             top_ticks: 0,
             last_arrival_us: packet.arrival.0,
-            seen: vec![(i64::MIN, 0); SEEN],
+            seen,
         };
         builder.add(rx, packet, 0, 0);
         builder
