@@ -72,6 +72,8 @@ pub(crate) const KINDS: &[Kind] = &[
     kind("damaged", damaged),
     kind("copies known", copies_known),
     kind("copies lost", copies_lost),
+    kind("found: sources, copies", found_copies),
+    kind("found: numberings", found_numberings),
     kind("48 frames", frames_48),
     kind("48 frames of own lengths", frames_48_listed),
     kind("2.5 ms", frames_2_5),
@@ -589,6 +591,37 @@ impl Step {
         ssrc: 0,
         control: 0,
     };
+}
+
+/// What the search found: copies from a new source each time, beside packets of many frames that fit nowhere.
+fn found_copies(count: usize) -> Vec<u8> {
+    let new_source = Step {
+        payload_type: 100,
+        toc: 72,
+        gateway_us: Some(-1_827_976_841),
+        ssrc: 1000,
+        control: 7,
+        ..Step::USUAL
+    };
+    let many_frames = Step {
+        channel: Channel::Ai,
+        payload_type: 100,
+        toc: 248,
+        frames: 6,
+        sequence: 321_979_501,
+        timestamp: 2_147_482_688,
+        arrival_us: 20_757,
+        gateway_us: Some(0),
+        ..Step::USUAL
+    };
+    of_steps(&[new_source, many_frames], count)
+}
+
+/// What the search found: two numberings of one source, one of them with copies.
+fn found_numberings(count: usize) -> Vec<u8> {
+    let redundant = Step { payload_type: 100, toc: 224, frames: 6, ssrc: 2, ..Step::USUAL };
+    let backwards = Step { sequence: -614, ..Step::USUAL };
+    of_steps(&[redundant, backwards], count)
 }
 
 /// A call in which a pattern of packets is said over and over.
