@@ -288,12 +288,15 @@ fn wandering_clock(count: usize) -> Vec<u8> {
     stepping(count, |n| (chance(n) % 3_000_000) as i64)
 }
 
+/// So many frames beside RTP are taken of a call at most.
+const CONTROL_MAX: usize = 131_072;
+
 fn with_control(count: usize, every: usize, control: impl Fn(&mut File, usize, usize)) -> Vec<u8> {
     let mut file = File::new();
     for n in 0..count {
         let at_us = n * 20_000;
         file.packet(Channel::BOTH[n % 2], at_us, &opus_packet(n / 2, n * 480, 7));
-        if n % every == 0 {
+        if n % every == 0 && n / every < CONTROL_MAX {
             control(&mut file, n / every, at_us + 1);
         }
     }
