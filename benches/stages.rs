@@ -25,7 +25,7 @@ use sidetape::io::gate::{Gate, Via};
 use sidetape::io::ingest::{Ingest, Limits};
 use sidetape::io::spool_dir::SpoolDir;
 use sidetape::io::spool_writer::SpoolWriter;
-use sidetape::ledger::Ledger;
+use sidetape::ledger::{ChannelLedger, Ledger};
 use sidetape::metrics::Metrics;
 use sidetape::mux::cells::Planner;
 use sidetape::mux::lane::{Lane, Piece};
@@ -239,8 +239,9 @@ fn assemble(spool: &[u8], ledger: &Ledger, call: &Arrangement, mut each: impl Fn
     });
     let mut fetch = |channel: usize, piece: usize, out: &mut Vec<u8>| -> Result<(), Infallible> {
         let source = call.channels[channel].sources[piece] as usize;
-        let payload = ledger.channels[channel].payloads[source];
-        out.extend_from_slice(&spool[payload.offset as usize..][..usize::from(payload.length)]);
+        let ChannelLedger { rx, payloads, .. } = &ledger.channels[channel];
+        let offset = payloads[source].offset as usize;
+        out.extend_from_slice(&spool[offset..][..usize::from(rx[source].bytes)]);
         Ok(())
     };
     let [caller, ai] = &pieces;

@@ -98,7 +98,7 @@ fn a_recording_of_the_smallest_packets_goes_on_as_another_part_before_finishing_
     // Each packet brings one of a byte and a copy of a byte.
     let redundant = [0x80 | 111, 15, 0, 1, 111, 0xe0, 0xe0];
     for n in 0..400_000u32 {
-        let sequence = u16::try_from(n * 2 & 0xffff).unwrap().to_be_bytes();
+        let sequence = u16::try_from((n * 2) & 0xffff).unwrap().to_be_bytes();
         let head = [0x80, 100, sequence[0], sequence[1]];
         let rtp = [&head[..], &(n * 960).to_be_bytes(), &[0, 0, 0, 1], &redundant].concat();
         receiver.send(kind::RTP, CALLER, "small", &rtp);
