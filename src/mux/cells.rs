@@ -124,7 +124,8 @@ impl<'a> Planner<'a> {
     pub fn next_cell(&mut self) -> Result<&Cell, NoCommonGrid> {
         let horizon = self.at + CELL_MAX_UNITS;
         self.lanes.iter_mut().for_each(|lane| lane.fill_to(horizon));
-        let cut = match nearest_cut(&self.lanes, self.at) {
+        let [caller, ai] = &self.lanes;
+        let cut = match nearest_cut([caller, ai], self.at) {
             Some(cut) => cut,
             None => self.move_a_run().ok_or(NoCommonGrid { at_ms: self.at * 5 / 2 })?,
         };
@@ -144,12 +145,10 @@ impl<'a> Planner<'a> {
         for distance in 1..=MOVE_MAX_UNITS {
             for units in [-distance, distance] {
                 for lane in 0..2 {
-                    let Some(moved) = self.lanes[lane].with_moved_run(self.at, units) else { continue };
-                    let mut lanes = self.lanes.clone();
-                    lanes[lane] = moved;
-                    lanes[lane].fill_to(self.at + CELL_MAX_UNITS);
-                    if let Some(cut) = nearest_cut(&lanes, self.at) {
-                        self.lanes = lanes;
+                    let Some(mut moved) = self.lanes[lane].with_moved_run(self.at, units) else { continue };
+                    moved.fill_to(self.at + CELL_MAX_UNITS);
+                    if let Some(cut) = nearest_cut([&moved, &self.lanes[1 - lane]], self.at) {
+                        self.lanes[lane] = moved;
                         return Some(cut);
                     }
                 }
@@ -226,30 +225,42 @@ fn filler(gap: Gap, since: i64, has_begun: bool) -> Slot {
 }
 
 /// The nearest cut behind `at`: on the 20 ms grid if there is one within 120 ms, else anywhere.
-fn nearest_cut(lanes: &[Lane<'_>; 2], at: i64) -> Option<i64> {
-    let fits = |cut: &i64| lanes.iter().all(|lane| can_fill(lane, at, *cut));
+fn nearest_cut([caller, ai]: [&Lane<'_>; 2], at: i64) -> Option<i64> {
+    let cuts = cuts(caller, at) & cuts(ai, at);
+    let is_cut = |cut: &i64| cuts >> (cut - at) & 1 == 1;
     let mut on_grid = (1..=CELL_MAX_UNITS / STEP_UNITS).map(|step| (at / STEP_UNITS + step) * STEP_UNITS);
-    let off_grid = || (at + 1..=at + CELL_MAX_UNITS).filter(|cut| cut % STEP_UNITS != 0);
-    on_grid.find(fits).or_else(|| off_grid().find(fits))
+    on_grid.find(is_cut).or_else(|| (at + 1..=at + CELL_MAX_UNITS).find(is_cut))
 }
 
-/// Whether the lane can fill the time between two cuts with one Opus packet.
-fn can_fill(lane: &Lane<'_>, at: i64, cut: i64) -> bool {
-    let mut filled = at;
+/// Up to where the lane can fill the time from `at` on with one Opus packet: a bit for each unit behind it.
+fn cuts(lane: &Lane<'_>, at: i64) -> u64 {
+    let (mut cuts, mut filled) = (0u64, at);
     let mut configuration = None;
+    let mut frame_units = 1;
+    let last = at + CELL_MAX_UNITS;
     for atom in lane.window() {
-        if atom.start >= cut {
-            break;
-        }
-        let is_whole = atom.end() <= cut && (atom.start - filled) % atom.units == 0;
-        if !is_whole || configuration.is_some_and(|other| other != atom.configuration) {
-            return false;
+        add_cuts(&mut cuts, at, (filled, atom.start.min(last)), frame_units);
+        let is_alike = configuration.is_none_or(|other| other == atom.configuration);
+        if atom.start >= last || !is_alike || (atom.start - filled) % atom.units != 0 {
+            return cuts;
         }
         configuration = Some(atom.configuration);
+        frame_units = i64::from(atom.configuration.frame_samples()) / UNIT;
         filled = atom.end();
     }
-    let frame_units = configuration.map_or(1, |c| i64::from(c.frame_samples()) / UNIT);
-    (cut - filled) % frame_units == 0
+    add_cuts(&mut cuts, at, (filled, last), frame_units);
+    cuts
+}
+
+/// Marks the cuts in a stretch without frames: those that whole frames of a filler reach.
+fn add_cuts(cuts: &mut u64, at: i64, (filled, to): (i64, i64), frame_units: i64) {
+    let mut cut = filled;
+    while cut <= to {
+        if cut > at {
+            *cuts |= 1 << (cut - at);
+        }
+        cut += frame_units;
+    }
 }
 
 #[cfg(test)]
@@ -302,6 +313,25 @@ mod tests {
             assert_eq!(seen, expected, "every frame stands in a cell once, in order");
         }
         Ok(cells)
+    }
+
+    /// Whether the lane can fill the time between two cuts with one Opus packet.
+    fn can_fill(lane: &Lane<'_>, at: i64, cut: i64) -> bool {
+        let mut filled = at;
+        let mut configuration = None;
+        for atom in lane.window() {
+            if atom.start >= cut {
+                break;
+            }
+            let is_whole = atom.end() <= cut && (atom.start - filled) % atom.units == 0;
+            if !is_whole || configuration.is_some_and(|other| other != atom.configuration) {
+                return false;
+            }
+            configuration = Some(atom.configuration);
+            filled = atom.end();
+        }
+        let frame_units = configuration.map_or(1, |c| i64::from(c.frame_samples()) / UNIT);
+        (cut - filled) % frame_units == 0
     }
 
     fn lengths(cells: &[Cell]) -> Vec<i64> {
@@ -405,6 +435,33 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn cuts_are_where_the_lane_can_be_filled(
+            pieces in proptest::collection::vec((0i64..200, 0u8..32, 1u8..4), 0..12),
+            at in 0i64..40,
+        ) {
+            let mut end = 0;
+            let pieces: Vec<Piece> = pieces
+                .into_iter()
+                .map(|(behind, number, frames)| {
+                    let shape = Shape { configuration: Configuration::of_toc(number << 3), frames };
+                    let begin = end + if behind < 120 { 0 } else { behind * 48 };
+                    let gap = if begin > end { Gap::Pause } else { Gap::None };
+                    end = begin + i64::from(shape.samples());
+                    Piece { at: Samples48k(begin), shape, gap, is_quiet: false }
+                })
+                .collect();
+            let mut lane = Lane::new(&pieces);
+            lane.fill_to(at + CELL_MAX_UNITS);
+            while lane.window().front().is_some_and(|atom| atom.start < at) {
+                lane.take();
+            }
+            let found = cuts(&lane, at);
+            for cut in at + 1..=at + CELL_MAX_UNITS {
+                prop_assert_eq!(found >> (cut - at) & 1 == 1, can_fill(&lane, at, cut), "at {}, cut {}", at, cut);
+            }
+        }
+
         #[test]
         fn any_two_channels_are_cut_into_cells_or_share_no_grid(caller in any_lane(), ai in any_lane()) {
             if let Err(no_grid) = plan(&caller, &ai) {

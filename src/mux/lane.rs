@@ -178,14 +178,14 @@ impl<'a> Lane<'a> {
     /// run would be 30 ms from its place.
     #[must_use]
     pub fn with_moved_run(&self, from: i64, units: i64) -> Option<Self> {
-        let mut lane = self.clone();
-        let first = lane.window.iter().position(|atom| atom.is_run_start && atom.start >= from)?;
-        let floor = first.checked_sub(1).map_or(from, |before| lane.window[before].end().max(from));
-        let run = &mut lane.window[first];
-        run.moved += units;
-        if run.start + units < floor || run.moved.abs() > MOVE_MAX_UNITS {
+        let first = self.window.iter().position(|atom| atom.is_run_start && atom.start >= from)?;
+        let floor = first.checked_sub(1).map_or(from, |before| self.window[before].end().max(from));
+        let (start, moved) = (self.window[first].start, self.window[first].moved + units);
+        if start + units < floor || moved.abs() > MOVE_MAX_UNITS {
             return None;
         }
+        let mut lane = self.clone();
+        lane.window[first].moved = moved;
         let mut end = floor;
         let mut shift = units;
         for (at, atom) in lane.window.iter_mut().enumerate().skip(first) {

@@ -74,6 +74,7 @@ pub(crate) const KINDS: &[Kind] = &[
     kind("copies lost", copies_lost),
     kind("found: sources, copies", found_copies),
     kind("found: numberings", found_numberings),
+    kind("found: frames move", found_moves),
     kind("48 frames", frames_48),
     kind("48 frames of own lengths", frames_48_listed),
     kind("2.5 ms", frames_2_5),
@@ -625,6 +626,40 @@ fn found_numberings(count: usize) -> Vec<u8> {
     let redundant = Step { payload_type: 100, toc: 224, frames: 6, ssrc: 2, ..Step::USUAL };
     let backwards = Step { sequence: -614, ..Step::USUAL };
     of_steps(&[redundant, backwards], count)
+}
+
+/// What the search found: frames of lengths and places that have to be moved again and again.
+fn found_moves(count: usize) -> Vec<u8> {
+    let alone = Step {
+        toc: 72,
+        sequence: -563_055_839,
+        timestamp: -781_484_689,
+        gateway_us: Some(0),
+        ssrc: 1000,
+        control: 10,
+        ..Step::USUAL
+    };
+    let backwards = Step {
+        channel: Channel::Ai,
+        payload_type: 112,
+        toc: 80,
+        sequence: -679_892_185,
+        timestamp: -960,
+        ssrc: 2,
+        control: 6,
+        ..Step::USUAL
+    };
+    let usual = Step { payload_type: 112, toc: 64, gateway_us: Some(0), ssrc: 2, control: 8, ..Step::USUAL };
+    let redundant = Step {
+        payload_type: 100,
+        toc: 96,
+        frames: 24,
+        sequence: 0,
+        timestamp: 714,
+        gateway_us: Some(0),
+        ..Step::USUAL
+    };
+    of_steps(&[alone, backwards, usual, redundant], count)
 }
 
 /// A call in which a pattern of packets is said over and over.
