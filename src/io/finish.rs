@@ -24,11 +24,10 @@ use super::log::chain;
 use super::render::{
     Keep, Options, RenderError, Rendered, RenderedFile, describe_failure, describe_gone, render,
 };
+use super::scratch::{Elsewhere, Room, Turn, tells_full};
 use super::spool_dir::{ReadError, beside, header_from_name, set_aside, sync_dir};
 use super::spool_file::remove_if_there;
-use super::spool_rewrite::rewrite_file;
 use super::store::{AUDIO, Body, MANIFEST, Object, Put, Store, StoreError, Trouble};
-use crate::connection::Rules;
 use crate::manifest::{self, Manifest};
 use crate::metrics::{Metrics, RetryCause, Upload};
 use crate::publish::key::{self, Names};
@@ -53,17 +52,18 @@ pub type Renderer = fn(&Path, &Options) -> Result<Rendered, RenderError>;
 /// Everything needed to finish a connection.
 #[derive(Debug)]
 pub struct Finisher {
-    store: Store,
+    pub(super) store: Store,
     pub(super) backup: Option<Backup>,
     /// Of the first choice.
     pub(super) health: Health,
     template: String,
-    options: Options,
+    pub(super) options: Options,
     metrics: Arc<Metrics>,
-    renderer: Renderer,
+    pub(super) renderer: Renderer,
     /// Renderings at once: as many as there are cores, whatever the number of calls that end together.
     renders: Semaphore,
     uploads: Semaphore,
+    pub(super) elsewhere: Elsewhere,
 }
 
 /// What has been made of a spool file, ready to be put into the store.
@@ -72,9 +72,15 @@ pub struct Prepared {
     rendered: Rendered,
     end: End,
     since: Instant,
+    /// Where it was not made beside the spool file.
+    turn: Option<Turn>,
 }
 
 impl Prepared {
+    pub(super) fn with_turn(self, turn: Turn) -> Self {
+        Self { turn: Some(turn), ..self }
+    }
+
     /// Whose it is.
     pub(super) fn connection_id(&self) -> &str {
         &self.rendered.manifest.connection_id
@@ -175,7 +181,19 @@ impl Finisher {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let (renders, uploads) = (Semaphore::new(cores), Semaphore::new(UPLOADS_MAX));
         let (store, backup, health) = (store.into(), None, Health::default());
-        Self { store, backup, health, template, options, metrics, renderer: render, renders, uploads }
+        let elsewhere = Elsewhere::default();
+        Self {
+            store,
+            backup,
+            health,
+            template,
+            options,
+            metrics,
+            renderer: render,
+            renders,
+            uploads,
+            elsewhere,
+        }
     }
 
     /// The same with a second store.
@@ -215,11 +233,14 @@ impl Finisher {
         let ready = match prepared.clone() {
             Some(ready) => ready,
             None => {
-                let _permit = self.renders.acquire().await;
-                let (finisher, path) = (Arc::clone(self), spool.to_owned());
-                let made = blocking(move || finisher.prepare(&path)).await?;
-                let Some(made) = made else { return Ok(()) };
-                Arc::clone(prepared.insert(Arc::new(made)))
+                let made = match self.make(spool, Room::Beside).await {
+                    Err(error) if tells_full(&error) => self.make_elsewhere(spool).await?,
+                    made => made?,
+                };
+                let Some(made) = made.map(Arc::new) else { return Ok(()) };
+                // What was not made beside the spool file is not kept: others wait for their turn.
+                *prepared = made.turn.is_none().then(|| Arc::clone(&made));
+                made
             }
         };
         let published = {
@@ -238,8 +259,19 @@ impl Finisher {
         blocking(move || Ok(finisher.retire(&path, &ready, &published)?)).await
     }
 
+    /// Renders a spool file, a few at a time.
+    pub(super) async fn make(
+        self: &Arc<Self>,
+        spool: &Path,
+        room: Room,
+    ) -> Result<Option<Prepared>, FinishError> {
+        let _permit = self.renders.acquire().await;
+        let (finisher, path) = (Arc::clone(self), spool.to_owned());
+        blocking(move || finisher.prepare(&path, &room)).await
+    }
+
     /// Renders a spool file. Nothing, where it was set aside because not even a manifest can be made.
-    fn prepare(&self, spool: &Path) -> Result<Option<Prepared>, FinishError> {
+    fn prepare(&self, spool: &Path, room: &Room) -> Result<Option<Prepared>, FinishError> {
         let since = Instant::now();
         let directory = spool.parent().unwrap_or(Path::new("."));
         match File::open(spool) {
@@ -250,17 +282,11 @@ impl Finisher {
             Err(error) => return Err(error.into()),
         }
         sync_dir(directory)?;
-        // A bug that one call brings to light must not leave it unfinished for ever.
         let begun = Instant::now();
-        let render = || catch_unwind(AssertUnwindSafe(|| (self.renderer)(spool, &self.options)));
-        let mut rendered = render();
-        if let Ok(Err(RenderError::Paused)) = rendered {
-            // Whoever should have taken it out was killed, or the disk was full.
-            rewrite_file(spool, Rules::for_reading(self.options.masks_digits))?;
-            rendered = render();
-        }
-        let rendered = match rendered.unwrap_or(Err(RenderError::Panicked)) {
+        let rendered = match self.render_kept(spool, room)? {
             Ok(rendered) => rendered,
+            // Not failed yet: it is made elsewhere.
+            Err(error) if matches!(room, Room::Beside) && tells_full(&error) => return Err(error.into()),
             Err(error) => {
                 Metrics::add(&self.metrics.failed_renders);
                 if error.is_worth_a_retry() {
@@ -284,7 +310,7 @@ impl Finisher {
             "recording finalised"
         );
         let end = rendered.keep.map_or(End::Remove, End::Keep);
-        Ok(Some(Prepared { rendered, end, since }))
+        Ok(Some(Prepared { rendered, end, since, turn: None }))
     }
 
     /// Makes the manifest of a spool of which no recording can be made, or sets it aside if not even that can be done.
@@ -296,7 +322,7 @@ impl Finisher {
     ) -> Result<Option<Prepared>, FinishError> {
         let described = catch_unwind(AssertUnwindSafe(|| describe_failure(spool, &self.options, &reason)));
         match described {
-            Ok(Ok(rendered)) => Ok(Some(Prepared { rendered, end: End::Fail(reason), since })),
+            Ok(Ok(rendered)) => Ok(Some(Prepared { rendered, end: End::Fail(reason), since, turn: None })),
             Ok(Err(error @ ReadError::Io(_))) => Err(error.into()),
             Ok(Err(ReadError::Header(error))) => {
                 // Somebody has put another file in its place: of what it was, only the name tells. What another version of
@@ -304,7 +330,8 @@ impl Finisher {
                 let is_readable = matches!(error, HeaderError::Version(_));
                 let header = header_from_name(spool, Mono(0)).filter(|_| !is_readable);
                 let Some(header) = header else { return self.give_up_untold(spool, &reason) };
-                Ok(Some(Prepared { rendered: describe_gone(header, &reason), end: End::Fail(reason), since }))
+                let rendered = describe_gone(header, &reason);
+                Ok(Some(Prepared { rendered, end: End::Fail(reason), since, turn: None }))
             }
             Err(_) => self.give_up_untold(spool, &reason),
         }
@@ -323,7 +350,7 @@ impl Finisher {
             error!(outcome = "failed", path = %spool.display(), error = GONE, "no recording could be made, and the spool is lost");
             return None;
         };
-        Some(Prepared { rendered: describe_gone(header, GONE), end: End::Gone, since })
+        Some(Prepared { rendered: describe_gone(header, GONE), end: End::Gone, since, turn: None })
     }
 
     /// Does what is left when all is in the store.
@@ -471,7 +498,7 @@ impl Finisher {
 }
 
 /// Does what takes the disk or the processor where nothing else waits for it.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, FinishError> + Send + 'static,
 ) -> Result<T, FinishError> {
     tokio::task::spawn_blocking(work).await.unwrap_or(Err(FinishError::Panicked))

@@ -22,6 +22,7 @@ pub mod render;
 pub mod resume;
 pub mod rtp_ports;
 pub mod scrape;
+mod scratch;
 mod slot;
 mod sources;
 pub mod spool_dir;

@@ -22,6 +22,7 @@ use tracing::{debug, error, info};
 
 use super::log::chain;
 use super::random::draw;
+use super::scratch::{Room, Sink};
 use super::spool_dir::{ReadError, beside, read, sync_dir};
 use super::spool_file::{Disk, SpoolFile, Written, remove_if_there};
 use super::spool_writer::lock;
@@ -65,13 +66,9 @@ pub fn rewrite_file(path: &Path, rules: Rules) -> Result<Option<Rewritten>, Read
     }
     let temporary = beside(path, Made::New);
     remove_if_there(&temporary)?;
-    let written = write(
-        path,
-        &temporary,
-        rules,
-        Rewrite::new(replay.header, rules, taken_out.unwrap_or_default()),
-        tail.damaged_bytes,
-    );
+    let file = OpenOptions::new().create_new(true).append(true).read(true).mode(0o600).open(&temporary)?;
+    let rewrite = Rewrite::new(replay.header, rules, taken_out.unwrap_or_default());
+    let written = write(path, file.into(), rules, rewrite, tail.damaged_bytes);
     match written {
         Ok(Some(rewritten)) => {
             rewritten.file.sync_all()?;
@@ -86,15 +83,26 @@ pub fn rewrite_file(path: &Path, rules: Rules) -> Result<Option<Rewritten>, Read
     }
 }
 
+/// Writes what stays of a file elsewhere, where there is no room for it beside the file, which is not touched. Nothing, if all of
+/// it stays.
+///
+/// # Errors
+/// Where it cannot be read or written.
+pub(super) fn rewrite_elsewhere(path: &Path, rules: Rules, room: &Room) -> Result<Option<File>, ReadError> {
+    let (replay, tail) = read(path, |header| Replay::new(header, rules), Replay::record)?;
+    let rewrite = Rewrite::new(replay.header.clone(), rules, replay.taken_out().unwrap_or_default());
+    let written = write(path, room.nameless(path)?, rules, rewrite, tail.damaged_bytes)?;
+    Ok(written.map(|written| written.file))
+}
+
 /// Writes what stays of a file. Nothing, if all of it does.
 fn write(
     path: &Path,
-    temporary: &Path,
+    file: Sink,
     rules: Rules,
     rewrite: Rewrite,
     damaged_bytes: u64,
 ) -> Result<Option<Rewritten>, ReadError> {
-    let file = OpenOptions::new().create_new(true).append(true).read(true).mode(0o600).open(temporary)?;
     let mut out = Out { file, block: Vec::new(), blocks: 0, failure: None };
     let begin = |header: Header| {
         let header = Header { version: VERSION, file: draw(), ..header };
@@ -125,11 +133,12 @@ fn write(
     if let Some(failure) = out.failure {
         return Err(failure.into());
     }
-    Ok((rewrite.is_other() || is_first).then_some(Rewritten { file: out.file, blocks: out.blocks }))
+    Ok((rewrite.is_other() || is_first)
+        .then_some(Rewritten { file: out.file.into_file(), blocks: out.blocks }))
 }
 
 struct Out {
-    file: File,
+    file: Sink,
     block: Vec<u8>,
     blocks: u32,
     failure: Option<io::Error>,
