@@ -104,9 +104,12 @@ impl SpoolWriter {
         let rewrites = Arc::new(Rewrites::default());
         let rewriter = {
             let (work, rewrites) = (Arc::clone(&work), Arc::clone(&rewrites));
-            let written = move |file: &SpoolFile, written: Written| work.enter(file, &written);
             let over = sealed.clone();
-            let run = move || rewrites.run(rules, &over, written);
+            let run = move || {
+                let written = |file: &SpoolFile, written: Written| work.enter(file, &written);
+                let note = |file: &Arc<SpoolFile>, buffer: MutexGuard<'_, Buffer>| work.note(file, buffer);
+                rewrites.run(rules, &over, written, note);
+            };
             std::thread::Builder::new().name("spool-rewriter".to_owned()).spawn(run)?
         };
         let writer = {
@@ -141,21 +144,8 @@ impl SpoolWriter {
     }
 
     /// Takes note of what has been added to a file's buffer, and lets go of it.
-    pub fn note(&self, file: &Arc<SpoolFile>, mut buffer: MutexGuard<'_, Buffer>) {
-        let length = buffer.records().len();
-        let grown = length - std::mem::replace(&mut buffer.counted, length);
-        self.work.buffered.fetch_add(grown, Ordering::Relaxed);
-        let is_news = !std::mem::replace(&mut buffer.is_dirty, true);
-        drop(buffer);
-        if is_news {
-            lock(&self.work.dirty).push(Arc::clone(file));
-        }
-        if length >= HURRY_BYTES && !self.work.is_urgent.swap(true, Ordering::Relaxed) {
-            self.work.wake.notify_all();
-        }
-        if length >= CONGESTED_BYTES {
-            self.work.is_congested.store(true, Ordering::Relaxed);
-        }
+    pub fn note(&self, file: &Arc<SpoolFile>, buffer: MutexGuard<'_, Buffer>) {
+        self.work.note(file, buffer);
     }
 
     /// Whether the disk does not take what is received.
@@ -205,6 +195,23 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Work {
+    fn note(&self, file: &Arc<SpoolFile>, mut buffer: MutexGuard<'_, Buffer>) {
+        let length = buffer.records().len();
+        let grown = length - std::mem::replace(&mut buffer.counted, length);
+        self.buffered.fetch_add(grown, Ordering::Relaxed);
+        let is_news = !std::mem::replace(&mut buffer.is_dirty, true);
+        drop(buffer);
+        if is_news {
+            lock(&self.dirty).push(Arc::clone(file));
+        }
+        if length >= HURRY_BYTES && !self.is_urgent.swap(true, Ordering::Relaxed) {
+            self.wake.notify_all();
+        }
+        if length >= CONGESTED_BYTES {
+            self.is_congested.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// Enters what was written into the books. Returns what went wrong.
     fn enter(&self, file: &SpoolFile, written: &Written) {
         self.buffered.fetch_sub(written.freed, Ordering::Relaxed);
