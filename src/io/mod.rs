@@ -19,6 +19,7 @@ mod payloads;
 mod random;
 pub mod recover;
 pub mod render;
+mod reserve;
 pub mod resume;
 pub mod rtp_ports;
 pub mod scrape;

@@ -8,7 +8,7 @@
 //!
 //! A buffer that could not be written goes back in front of what came after it, and is tried again. It may grow to
 //! [`BUFFER_MAX_BYTES`], and all together to [`BUFFERS_MAX_BYTES`]; beyond that frames are dropped and counted. A buffer
-//! that fills quickly does not wait for the next round.
+//! that fills quickly does not wait for the next round. For the ends of calls a full disk has a reserve.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -22,6 +22,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tracing::{error, warn};
 
+use super::reserve::Reserve;
+use super::scratch::is_full;
 use super::spool_dir::sync_dir;
 pub use super::spool_file::{Buffer, SpoolFile};
 use super::spool_file::{Look, Written};
@@ -114,7 +116,8 @@ impl SpoolWriter {
         };
         let writer = {
             let (work, written) = (Arc::clone(&work), Arc::clone(&written));
-            let run = move || Writer::new(written, sealed).run(&work);
+            let reserve = Reserve::of(dir);
+            let run = move || Writer::new(written, sealed, reserve).run(&work);
             std::thread::Builder::new().name("spool-writer".to_owned()).spawn(run)?
         };
         let syncer = {
@@ -239,10 +242,11 @@ struct Writer {
     waiting: Vec<PathBuf>,
     round: u64,
     open_files_max: usize,
+    reserve: Reserve,
 }
 
 impl Writer {
-    fn new(written: Arc<Mutex<Files>>, sealed: mpsc::Sender<PathBuf>) -> Self {
+    fn new(written: Arc<Mutex<Files>>, sealed: mpsc::Sender<PathBuf>, reserve: Reserve) -> Self {
         let allowed = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
         let open_files_max = allowed.map_or(OPEN_FILES_MAX, |allowed| OPEN_FILES_MAX.min(allowed / 2));
         Self {
@@ -253,6 +257,7 @@ impl Writer {
             waiting: Vec::new(),
             round: 0,
             open_files_max: usize::try_from(open_files_max).unwrap_or(usize::MAX),
+            reserve,
         }
     }
 
@@ -265,18 +270,32 @@ impl Writer {
             std::mem::swap(&mut dirty, &mut *lock(&work.dirty));
             let (begun, is_any) = (Instant::now(), !dirty.is_empty());
             let (mut left, mut written) = (Vec::new(), Vec::with_capacity(dirty.len()));
-            let mut is_failing = false;
+            let (mut is_failing, mut ends) = (false, Vec::new());
+            self.reserve.refill();
             for file in dirty.drain(..) {
                 lock(&file.buffer).is_dirty = false;
                 match self.write(&file, work) {
                     Round::Done { is_some } => written.extend(is_some.then(|| (file.number, file))),
-                    Round::Failed => {
+                    Round::Failed { is_full } => {
                         is_failing = true;
-                        left.extend(keep_dirty(&file).then_some(file));
+                        if is_full && lock(&file.buffer).is_sealed {
+                            ends.push(file);
+                        } else {
+                            left.extend(keep_dirty(&file).then_some(file));
+                        }
                     }
                     Round::Busy => left.extend(keep_dirty(&file).then_some(file)),
                 }
             }
+            let has_room = !ends.is_empty() && self.reserve.give_up();
+            for file in ends {
+                match has_room.then(|| self.write(&file, work)) {
+                    Some(Round::Done { is_some }) => written.extend(is_some.then(|| (file.number, file))),
+                    _ => left.extend(keep_dirty(&file).then_some(file)),
+                }
+            }
+            // Before what has ended is made into recordings.
+            self.reserve.refill();
             written.extend(self.look(work, is_last));
             lock(&self.written).extend(written);
             if is_any {
@@ -323,7 +342,10 @@ impl Writer {
                 self.waiting.push(file.path.clone());
             }
         }
-        if written.error.is_some() { Round::Failed } else { Round::Done { is_some: written.bytes > 0 } }
+        match &written.error {
+            Some(error) => Round::Failed { is_full: is_full(error) },
+            None => Round::Done { is_some: written.bytes > 0 },
+        }
     }
 
     /// Looks at open files to which nothing may have been written for long: a share of them in each round, and all in the last.
@@ -394,7 +416,7 @@ enum Round {
     /// All is written, if there was something.
     Done { is_some: bool },
     /// The disk did not take all.
-    Failed,
+    Failed { is_full: bool },
     /// Somebody else has it.
     Busy,
 }
