@@ -56,8 +56,8 @@ const OPEN_FILES_MAX: u64 = 32_768;
 const SYNC_EACH_MAX: usize = 32;
 /// In how many rounds each open file is looked at, whether anything is written to it or not: some five seconds.
 const LOOK_ROUNDS: u64 = 64;
-/// A disk that does not take data is reported this often.
-const COMPLAIN_EVERY: Duration = Duration::from_secs(1);
+/// A disk that does not take data is reported this often, and at once where it says something else.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 
 /// Files by their numbers.
 type Files = HashMap<u64, Arc<SpoolFile>>;
@@ -79,7 +79,7 @@ struct Work {
     /// How often all dirty buffers have been written, or tried to be.
     rounds: AtomicU64,
     figures: SpoolFigures,
-    complained: Mutex<Option<Instant>>,
+    complained: Mutex<Option<(Instant, io::ErrorKind)>>,
 }
 
 /// The threads. Dropping it without [`SpoolWriter::stop`] leaves them running to the end of the process.
@@ -222,8 +222,9 @@ impl Work {
         if let Some(error) = &written.error {
             Metrics::add(&self.figures.failed_writes);
             let mut complained = lock(&self.complained);
-            if complained.is_none_or(|last| last.elapsed() >= COMPLAIN_EVERY) {
-                *complained = Some(Instant::now());
+            let is_said = |(at, kind): (Instant, _)| kind == error.kind() && at.elapsed() < COMPLAIN_EVERY;
+            if !complained.is_some_and(is_said) {
+                *complained = Some((Instant::now(), error.kind()));
                 error!(path = %file.path.display(), %error, "the spool cannot be written, trying again");
             }
         }
