@@ -46,7 +46,7 @@
 //! 1 append records to the spool file, 2 sync it now and then, 3 when the connection ends: seal, sync file and
 //! directory, 4 render beside it, 5 put the audio into the store and compare size and checksum, 6 put the
 //! manifest, 7 enter the catalogue (not built yet), 8 remove the spool file, sync the directory. Starting up runs the
-//! same code from whatever step the disk shows.
+//! same code from whatever step the disk shows. Where the spool's disk is full, step 4 is done elsewhere: `io::scratch`.
 //!
 //! What step 4 makes is not synced. It is a function of the spool, nothing reads it after a crash, and step 5 compares
 //! what the store has with the sums that were taken while it was made. Most of it is gone before the disk would have

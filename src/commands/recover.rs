@@ -31,6 +31,8 @@ impl Recover {
     pub async fn run(self) -> anyhow::Result<()> {
         let config = configure(&self.settings)?;
         let spool = SpoolDir::open(&config.spool_dir)?;
+        // On a full disk, open calls have no room for their ends but this.
+        spool.give_up_reserve().context("giving up the spool's reserve")?;
         let mut found = Found::default();
         for group in groups(&spool).context("looking through the spool")? {
             found.add(look_at(&group, rules(&config)));

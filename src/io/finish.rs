@@ -27,14 +27,13 @@ use super::backup::{Backup, Choice, Health};
 use super::log::chain;
 use super::publishing::{Published, forget_numbers};
 use super::render::{Keep, Options, RenderError, Rendered, describe_failure, describe_gone, render};
+use super::scratch::{Elsewhere, Room, TurnElsewhere, tells_full};
 use super::spool_dir::{ReadError, beside, header_from_name, header_of, set_aside, sync_dir};
 use super::spool_file::remove_if_there;
-use super::spool_rewrite::rewrite_file;
 use super::store::{Store, StoreError, Trouble};
 use super::threads::{Threads, ThreadsError};
 use super::trials::{Standing, Trials, forget};
 use super::turnstile::{Turn, Turnstile};
-use crate::connection::Rules;
 use crate::manifest;
 use crate::metrics::{Metrics, RetryCause};
 use crate::publish::numbers::{NUMBER_MAX, Numbers};
@@ -66,14 +65,14 @@ pub type Renderer = fn(&Path, &Options) -> Result<Rendered, RenderError>;
 /// Everything needed to finish a connection.
 #[derive(Debug)]
 pub struct Finisher {
-    store: Store,
+    pub(super) store: Store,
     pub(super) backup: Option<Backup>,
     /// Of the first choice.
     pub(super) health: Health,
     pub(super) template: String,
-    options: Options,
+    pub(super) options: Options,
     pub(super) metrics: Arc<Metrics>,
-    renderer: Renderer,
+    pub(super) renderer: Renderer,
     renderers: Threads,
     /// For what else the disk may take long for.
     pub(super) hands: Threads,
@@ -85,6 +84,7 @@ pub struct Finisher {
     trials: Arc<Trials>,
     /// Of the first choice and of the backup.
     pub(super) numbers: [Mutex<Numbers>; 2],
+    pub(super) elsewhere: Elsewhere,
 }
 
 /// What has been made of a spool file, ready to be put into the store.
@@ -93,9 +93,15 @@ pub struct Prepared {
     pub(super) rendered: Rendered,
     end: End,
     since: Instant,
+    /// Where it was not made beside the spool file.
+    turn: Option<TurnElsewhere>,
 }
 
 impl Prepared {
+    pub(super) fn with_turn(self, turn: TurnElsewhere) -> Self {
+        Self { turn: Some(turn), ..self }
+    }
+
     /// Whose it is.
     pub(super) fn connection_id(&self) -> &str {
         &self.rendered.manifest.connection_id
@@ -225,6 +231,7 @@ impl Finisher {
             ahead: [Semaphore::new(AHEAD_MAX), Semaphore::new(AHEAD_MAX)],
             trials: Arc::default(),
             numbers: Default::default(),
+            elsewhere: Elsewhere::default(),
         }
     }
 
@@ -280,9 +287,14 @@ impl Finisher {
         let (ready, _ahead) = match prepared.clone() {
             Some(ready) => (ready, None),
             None => {
-                let (made, ahead) = self.make(spool).await?;
-                let Some(made) = made else { return Ok(()) };
-                (Arc::clone(prepared.insert(Arc::new(made))), ahead)
+                let (made, ahead) = match self.make(spool, Room::Beside).await {
+                    Err(error) if tells_full(&error) => self.make_elsewhere(spool).await?,
+                    made => made?,
+                };
+                let Some(made) = made.map(Arc::new) else { return Ok(()) };
+                // What was not made beside the spool file is not kept: others wait for their turn.
+                *prepared = made.turn.is_none().then(|| Arc::clone(&made));
+                (made, ahead)
             }
         };
         let published = {
@@ -303,9 +315,10 @@ impl Finisher {
 
     /// Makes a recording on a thread for that, when it is its turn. What else is returned is held until it was sent, or was
     /// not: with too much on its way nothing more is made.
-    async fn make(
+    pub(super) async fn make(
         self: &Arc<Self>,
         spool: &Path,
+        room: Room,
     ) -> Result<(Option<Prepared>, Option<SemaphorePermit<'_>>), FinishError> {
         let path = spool.to_owned();
         let look = move || (Standing::of(&path), fs::metadata(&path).map_or(0, |found| found.len()));
@@ -324,7 +337,7 @@ impl Finisher {
         // The turn lasts as long as the work, also where nobody waits for that any more.
         let work = move || {
             let _turn = turn;
-            finisher.prepare(&path, standing)
+            finisher.prepare(&path, standing, &room)
         };
         let mut making = pin!(self.renderers.run(work));
         if is_alone {
@@ -338,7 +351,12 @@ impl Finisher {
     }
 
     /// Renders a spool file. Nothing, where it was set aside because not even a manifest can be made.
-    fn prepare(&self, spool: &Path, standing: Standing) -> Result<Option<Prepared>, FinishError> {
+    fn prepare(
+        &self,
+        spool: &Path,
+        standing: Standing,
+        room: &Room,
+    ) -> Result<Option<Prepared>, FinishError> {
         let since = Instant::now();
         let directory = spool.parent().unwrap_or(Path::new("."));
         match File::open(spool) {
@@ -351,19 +369,22 @@ impl Finisher {
         if standing == Standing::Convicted {
             return self.prepare_convicted(spool, since);
         }
-        let _trial = self.trials.begin(spool, standing);
+        let mut trial = self.trials.begin(spool, standing);
         sync_dir(directory)?;
-        // A bug that one call brings to light must not leave it unfinished for ever.
         let begun = Instant::now();
-        let render = || catch_unwind(AssertUnwindSafe(|| (self.renderer)(spool, &self.options)));
-        let mut rendered = render();
-        if let Ok(Err(RenderError::Paused)) = rendered {
-            // Whoever should have taken it out was killed, or the disk was full.
-            rewrite_file(spool, Rules::for_reading(self.options.masks_digits))?;
-            rendered = render();
+        let made = self.render_kept(spool, room);
+        let is_without_room = match &made {
+            Ok(Ok(_)) => false,
+            Ok(Err(error)) => tells_full(error),
+            Err(error) => tells_full(error),
+        };
+        if is_without_room {
+            trial.adjourn();
         }
-        let rendered = match rendered.unwrap_or(Err(RenderError::Panicked)) {
+        let rendered = match made? {
             Ok(rendered) => rendered,
+            // Not failed yet: it is made elsewhere.
+            Err(error) if is_without_room && matches!(room, Room::Beside) => return Err(error.into()),
             Err(error) => {
                 Metrics::add(&self.metrics.failed_renders);
                 if error.is_worth_a_retry() {
@@ -387,7 +408,7 @@ impl Finisher {
             "recording finalised"
         );
         let end = rendered.keep.map_or(End::Remove, End::Keep);
-        Ok(Some(Prepared { rendered, end, since }))
+        Ok(Some(Prepared { rendered, end, since, turn: None }))
     }
 
     /// Makes the manifest of a spool of which no recording can be made, or sets it aside if not even that can be done.
@@ -399,7 +420,7 @@ impl Finisher {
     ) -> Result<Option<Prepared>, FinishError> {
         let described = catch_unwind(AssertUnwindSafe(|| describe_failure(spool, &self.options, &reason)));
         match described {
-            Ok(Ok(rendered)) => Ok(Some(Prepared { rendered, end: End::Fail(reason), since })),
+            Ok(Ok(rendered)) => Ok(Some(Prepared { rendered, end: End::Fail(reason), since, turn: None })),
             Ok(Err(error @ ReadError::Io(_))) => Err(error.into()),
             Ok(Err(ReadError::Header(error))) => {
                 // Somebody has put another file in its place: of what it was, only the name tells. What another version of
@@ -407,7 +428,12 @@ impl Finisher {
                 let is_readable = matches!(error, HeaderError::Version(_));
                 let header = header_from_name(spool, Mono(0)).filter(|_| !is_readable);
                 let Some(header) = header else { return self.give_up_untold(spool, &reason) };
-                Ok(Some(Prepared { rendered: describe_gone(header, &reason), end: End::Fail(reason), since }))
+                Ok(Some(Prepared {
+                    rendered: describe_gone(header, &reason),
+                    end: End::Fail(reason),
+                    since,
+                    turn: None,
+                }))
             }
             Err(_) => self.give_up_untold(spool, &reason),
         }
@@ -422,7 +448,7 @@ impl Finisher {
             self.convict(spool, None)?;
             return Ok(None);
         };
-        Ok(Some(Prepared { rendered: describe_gone(header, DEADLY), end: End::Convict, since }))
+        Ok(Some(Prepared { rendered: describe_gone(header, DEADLY), end: End::Convict, since, turn: None }))
     }
 
     /// Sets a spool aside of which not even a manifest can be made.
@@ -438,7 +464,7 @@ impl Finisher {
             error!(outcome = "failed", path = %spool.display(), error = GONE, "no recording could be made, and the spool is lost");
             return None;
         };
-        Some(Prepared { rendered: describe_gone(header, GONE), end: End::Gone, since })
+        Some(Prepared { rendered: describe_gone(header, GONE), end: End::Gone, since, turn: None })
     }
 
     /// Does what is left when all is in the store.

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use sha2::{Digest, Sha256};
 
 use super::demand::Demand;
+use super::scratch::Sink;
 use crate::mux::ogg::{Layout, Pages, head, tags};
 use crate::time::Samples48k;
 
@@ -16,7 +17,7 @@ pub(super) const ENCODER: &str = concat!("sidetape ", env!("CARGO_PKG_VERSION"))
 
 /// An Ogg Opus file in the making.
 pub(super) struct OggFile {
-    file: File,
+    file: Sink,
     pages: Pages,
     /// Samples that players drop at the beginning.
     pre_skip: u16,
@@ -39,14 +40,14 @@ pub(super) struct Written {
 impl OggFile {
     /// Begins a stream in an empty file.
     pub(super) fn begin(
-        file: File,
+        file: impl Into<Sink>,
         layout: Layout,
         serial: u32,
         comments: &[(&str, String)],
         pre_skip: u16,
     ) -> Self {
         Self {
-            file,
+            file: file.into(),
             pages: Pages::new(serial, &head(layout, pre_skip), &tags(ENCODER, comments)),
             pre_skip,
             sha256: Sha256::new(),
@@ -83,7 +84,7 @@ impl OggFile {
         self.pages.finish(u64::try_from(self.samples(duration)).unwrap_or(0));
         self.write_pages()?;
         let sha256 = self.sha256.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Written { file: self.file, bytes: self.bytes, sha256, crc32c: self.crc32c })
+        Ok(Written { file: self.file.into_file(), bytes: self.bytes, sha256, crc32c: self.crc32c })
     }
 
     fn write_pages(&mut self) -> io::Result<()> {

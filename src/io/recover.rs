@@ -274,7 +274,8 @@ fn take_up(path: &Path, rules: Rules) -> Result<TakenUp, NotTakenUp> {
     }
     // That it is over can be seen at its end, without reading all of it: whoever finishes it does.
     let is_over = is_sealed(path).is_ok_and(|is_sealed| is_sealed);
-    // No file of version 2 is sealed before what is to be taken out of it is.
+    // No file of version 2 is sealed before what is to be taken out of it is, unless the disk had no room for that: then whoever
+    // finishes it does.
     if is_over && header_of(path).is_ok_and(|header| !header.is_of_before()) {
         return Ok(TakenUp::Sealed);
     }

@@ -9,10 +9,12 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::demand::Demand;
 use super::ogg_file::{ENCODER, OggFile, Written};
+use super::scratch::{Room, path_of};
 use super::sources::{Received, Until, write_compat, write_lossless};
 use super::spool_dir::{ReadError, beside, read_from};
 use crate::config::RecordingFormat;
@@ -80,6 +82,8 @@ pub struct RenderedFile {
     pub side: Option<&'static str>,
     /// Where it is.
     pub path: PathBuf,
+    /// What keeps it there, if it has no name of its own.
+    pub held: Option<Arc<File>>,
     /// Its length.
     pub bytes: u64,
     /// Its SHA-256, in hexadecimal.
@@ -172,6 +176,11 @@ pub(super) fn read_ledger_while(
 /// [`RenderError`]; whether another attempt is worth while, it says itself. [`RenderError::Paused`] asks for
 /// [`super::spool_rewrite::rewrite_file`] before.
 pub fn render(spool: &Path, options: &Options) -> Result<Rendered, RenderError> {
+    render_in(spool, options, &Room::Beside)
+}
+
+/// The same, where there is room for the files.
+pub(super) fn render_in(spool: &Path, options: &Options, room: &Room) -> Result<Rendered, RenderError> {
     let (ledger, tail) = read_ledger(spool, options)?;
     if ledger.has_paused {
         return Err(RenderError::Paused);
@@ -192,16 +201,16 @@ pub fn render(spool: &Path, options: &Options) -> Result<Rendered, RenderError> 
     let mut manifest;
     match options.format {
         RecordingFormat::Lossless => {
-            let begin = |only| begin(spool, only, Layout::TwoMonoStreams, &ledger, &outline);
+            let begin = |only| begin((spool, room), only, Layout::TwoMonoStreams, &ledger, &outline);
             let (id, until) = (&ledger.header.connection, Until::BehindAudio(silence));
             let (sources, file, measured) =
-                write_lossless(spool, id, &channels, None, until, || begin(None))?;
-            files.push(finish(file, spool, None, measured.duration)?);
+                write_lossless(spool, id, &channels, None, until, room, || begin(None))?;
+            files.push(finish(file, (spool, room), None, measured.duration)?);
             manifest = manifest::describe(&ledger, &tail, &call, &measured.muxed, measured.duration);
             for channel in beside {
                 let mut file = begin(Some(*channel))?;
                 sources.write(spool, Some(*channel), until, &mut file)?;
-                files.push(finish(file, spool, Some(*channel), measured.duration)?);
+                files.push(finish(file, (spool, room), Some(*channel), measured.duration)?);
             }
         }
         RecordingFormat::Compat => {
@@ -210,13 +219,13 @@ pub fn render(spool: &Path, options: &Options) -> Result<Rendered, RenderError> 
             let muxed = Muxed { is_transcoded: true, ..Muxed::default() };
             manifest = manifest::describe(&ledger, &tail, &call, &[muxed; 2], duration);
             for only in [None].into_iter().chain(beside.iter().copied().map(Some)) {
-                let mut file = begin(spool, only, Layout::Stereo, &ledger, &outline)?;
+                let mut file = begin((spool, room), only, Layout::Stereo, &ledger, &outline)?;
                 let heard = write_compat(spool, only, &channels, options.gains_db, duration, &mut file)?;
                 if only.is_none() {
                     manifest.channels.caller.enter(&heard[0], &call.channels[0]);
                     manifest.channels.ai.enter(&heard[1], &call.channels[1]);
                 }
-                files.push(finish(file, spool, only, duration)?);
+                files.push(finish(file, (spool, room), only, duration)?);
             }
         }
     }
@@ -269,7 +278,7 @@ fn names(only: Option<Channel>) -> (Option<&'static str>, Made) {
 
 /// Begins a file of a recording. What an earlier attempt left there is written over.
 fn begin(
-    spool: &Path,
+    (spool, room): (&Path, &Room),
     only: Option<Channel>,
     stereo: Layout,
     ledger: &Ledger,
@@ -277,21 +286,30 @@ fn begin(
 ) -> io::Result<OggFile> {
     let (_, made) = names(only);
     let layout = if only.is_some() { Layout::Mono } else { stereo };
-    // As private as the spool.
-    let file =
-        OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(beside(spool, made))?;
+    let file = match room {
+        Room::Beside => {
+            let mut options = OpenOptions::new();
+            // As private as the spool.
+            options.create(true).write(true).truncate(true).mode(0o600).open(beside(spool, made))?.into()
+        }
+        elsewhere => elsewhere.nameless(spool)?,
+    };
     Ok(OggFile::begin(file, layout, serial(&ledger.header, made.suffix()), &comments(manifest), PRE_SKIP))
 }
 
 fn finish(
     file: OggFile,
-    spool: &Path,
+    (spool, room): (&Path, &Room),
     only: Option<Channel>,
     duration: Samples48k,
 ) -> io::Result<RenderedFile> {
     let (side, made) = names(only);
-    let Written { bytes, sha256, crc32c, .. } = file.finish(duration)?;
-    Ok(RenderedFile { side, path: beside(spool, made), bytes, sha256, crc32c })
+    let Written { file, bytes, sha256, crc32c } = file.finish(duration)?;
+    let (path, held) = match room {
+        Room::Beside => (beside(spool, made), None),
+        _ => (path_of(&file), Some(Arc::new(file))),
+    };
+    Ok(RenderedFile { side, path, held, bytes, sha256, crc32c })
 }
 
 /// A serial number that is different for each file, and the same whenever a file is made again.

@@ -14,7 +14,7 @@ use super::demand::Demand;
 use super::ogg_file::OggFile;
 use super::payloads::{Place, Windows};
 use super::render::RenderError;
-use super::spool_dir::nameless_beside;
+use super::scratch::{Room, Sink};
 use crate::id::{Channel, ConnectionId};
 use crate::ledger::{ChannelLedger, Ledger, Payload};
 use crate::manifest::Muxed;
@@ -62,13 +62,13 @@ impl<'a> Received<'a> {
 
     /// The packets as pieces for the grid: those of Opus as they are, the others, or with `is_all` all of them,
     /// encoded.
-    fn to_source(&self, spool: &Path, is_all: bool) -> Result<Source<'_>, RenderError> {
+    fn to_source(&self, spool: &Path, is_all: bool, room: &Room) -> Result<Source<'_>, RenderError> {
         let spans = spans(self.packets, is_all);
         let pieces = Vec::with_capacity(self.packets.len());
         let mut source = Source { received: self, pieces, encoded: None, is_anew: is_all };
         let mut next = 0;
         if !spans.is_empty() {
-            let mut out = BufWriter::new(nameless_beside(spool)?);
+            let mut out = BufWriter::new(room.nameless(spool)?);
             let mut windows = Windows::open(spool)?;
             let mut anew = Anew::new()?;
             let mut places = Vec::with_capacity(self.packets.len());
@@ -93,7 +93,7 @@ impl<'a> Received<'a> {
                 anew.encode(&span, &mut sound, store, &mut source.pieces)?;
             }
             places.extend((next..self.packets.len()).map(|packet| self.place(packet)));
-            let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
+            let file = out.into_inner().map_err(io::IntoInnerError::into_error).map(Sink::into_file)?;
             source.encoded = Some(Encoded { file, places });
         }
         source.keep(next..self.packets.len());
@@ -155,6 +155,7 @@ pub(super) fn write_lossless<'a>(
     received: &'a [Received<'a>; 2],
     only: Option<Channel>,
     until: Until,
+    room: &Room,
     mut begin: impl FnMut() -> io::Result<OggFile>,
 ) -> Result<(Sources<'a>, OggFile, Measured), RenderError> {
     let audio = |channel: &Channel| -> i64 {
@@ -165,7 +166,7 @@ pub(super) fn write_lossless<'a>(
     let [less, more] = order;
     let mut first_no_grid = None;
     for anew in [&[][..], &[less], &[more], &[less, more]] {
-        let sources = Sources::of(spool, received, anew)?;
+        let sources = Sources::of(spool, received, anew, room)?;
         let mut file = begin()?;
         let no_grid = match sources.write(spool, only, until, &mut file) {
             Err(RenderError::Grid(no_grid)) => no_grid,
@@ -193,9 +194,14 @@ pub(super) struct Sources<'a> {
 
 impl<'a> Sources<'a> {
     /// Takes both channels as they were received, what is no Opus encoded, and all of those in `anew`.
-    fn of(spool: &Path, received: &'a [Received<'a>; 2], anew: &[Channel]) -> Result<Self, RenderError> {
-        let [caller, ai] =
-            Channel::BOTH.map(|channel| received[channel.index()].to_source(spool, anew.contains(&channel)));
+    fn of(
+        spool: &Path,
+        received: &'a [Received<'a>; 2],
+        anew: &[Channel],
+        room: &Room,
+    ) -> Result<Self, RenderError> {
+        let [caller, ai] = Channel::BOTH
+            .map(|channel| received[channel.index()].to_source(spool, anew.contains(&channel), room));
         Ok(Self { channels: [caller?, ai?] })
     }
 

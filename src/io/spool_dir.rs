@@ -17,6 +17,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use tracing::{info, warn};
 
 use super::backup::Choice;
+use super::reserve;
 use super::spool_writer::lock;
 use crate::id::{ConnectionId, RecordingId};
 use crate::spool::name::{Aside, FileName, Made, SpoolName};
@@ -93,6 +94,14 @@ impl SpoolDir {
         }
         *lock = take_lock(&self.path)?;
         Ok(true)
+    }
+
+    /// Gives up what is reserved for the ends of calls, where no daemon is to write them.
+    ///
+    /// # Errors
+    /// Where the disk says no.
+    pub fn give_up_reserve(&self) -> io::Result<()> {
+        reserve::give_up(&self.path)
     }
 
     /// The directory.

@@ -13,7 +13,7 @@ use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 use tracing::error;
@@ -39,7 +39,8 @@ pub struct Buffer {
     bytes: Vec<u8>,
     /// Whether the writer knows that there is something.
     pub(super) is_dirty: bool,
-    /// The seal, while the file is still to be written again: no sealed file has anything to be taken out.
+    /// The seal, while the file is still to be written again: no sealed file has anything to be taken out, unless the disk had no
+    /// room for that.
     seal: Option<Vec<u8>>,
     /// Whether nothing will follow: the last record is a seal.
     pub is_sealed: bool,
@@ -198,6 +199,22 @@ impl SpoolFile {
         if self.rewrites.load(Ordering::Acquire) == 0 {
             buffer.append_seal();
         }
+    }
+
+    /// Gives up writing the file again, if its call is over, and seals it as it is. False if the call goes on.
+    pub(super) fn seal_unwritten(
+        self: &Arc<Self>,
+        note: impl Fn(&Arc<Self>, MutexGuard<'_, Buffer>),
+    ) -> bool {
+        let mut buffer = lock(&self.buffer);
+        if buffer.seal.is_none() {
+            return false;
+        }
+        if self.rewrites.fetch_sub(1, Ordering::AcqRel) == 1 {
+            buffer.append_seal();
+            note(self, buffer);
+        }
+        true
     }
 
     /// The recording that is made of it.

@@ -7,6 +7,9 @@
 //! meanwhile waits in the connection's buffer. A PAUSE and a RESUME that come together are both known by then, so
 //! that no more is taken out than what lies between them. Who pauses again and again has a file written again for a
 //! fifth of the time at most.
+//!
+//! Where the disk has no room for a second file, a live one is tried each second. When its call is over it is left as it is, so
+//! that it can be published, which makes room: whoever finishes it leaves out what was paused.
 
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
@@ -14,7 +17,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -22,8 +25,9 @@ use tracing::{debug, error, info};
 
 use super::log::chain;
 use super::random::draw;
+use super::scratch::{Room, Sink, tells_full};
 use super::spool_dir::{ReadError, beside, read, sync_dir};
-use super::spool_file::{Disk, SpoolFile, Written, remove_if_there};
+use super::spool_file::{Buffer, Disk, SpoolFile, Written, remove_if_there};
 use super::spool_writer::lock;
 use crate::connection::Rules;
 use crate::replay::{Replay, Rewrite};
@@ -65,13 +69,9 @@ pub fn rewrite_file(path: &Path, rules: Rules) -> Result<Option<Rewritten>, Read
     }
     let temporary = beside(path, Made::New);
     remove_if_there(&temporary)?;
-    let written = write(
-        path,
-        &temporary,
-        rules,
-        Rewrite::new(replay.header, rules, taken_out.unwrap_or_default()),
-        tail.damaged_bytes,
-    );
+    let file = OpenOptions::new().create_new(true).append(true).read(true).mode(0o600).open(&temporary)?;
+    let rewrite = Rewrite::new(replay.header, rules, taken_out.unwrap_or_default());
+    let written = write(path, file.into(), rules, rewrite, tail.damaged_bytes);
     match written {
         Ok(Some(rewritten)) => {
             rewritten.file.sync_all()?;
@@ -86,15 +86,26 @@ pub fn rewrite_file(path: &Path, rules: Rules) -> Result<Option<Rewritten>, Read
     }
 }
 
+/// Writes what stays of a file elsewhere, where there is no room for it beside the file, which is not touched. Nothing, if all of
+/// it stays.
+///
+/// # Errors
+/// Where it cannot be read or written.
+pub(super) fn rewrite_elsewhere(path: &Path, rules: Rules, room: &Room) -> Result<Option<File>, ReadError> {
+    let (replay, tail) = read(path, |header| Replay::new(header, rules), Replay::record)?;
+    let rewrite = Rewrite::new(replay.header.clone(), rules, replay.taken_out().unwrap_or_default());
+    let written = write(path, room.nameless(path)?, rules, rewrite, tail.damaged_bytes)?;
+    Ok(written.map(|written| written.file))
+}
+
 /// Writes what stays of a file. Nothing, if all of it does.
 fn write(
     path: &Path,
-    temporary: &Path,
+    file: Sink,
     rules: Rules,
     rewrite: Rewrite,
     damaged_bytes: u64,
 ) -> Result<Option<Rewritten>, ReadError> {
-    let file = OpenOptions::new().create_new(true).append(true).read(true).mode(0o600).open(temporary)?;
     let mut out = Out { file, block: Vec::new(), blocks: 0, failure: None };
     let begin = |header: Header| {
         let header = Header { version: VERSION, file: draw(), ..header };
@@ -125,11 +136,12 @@ fn write(
     if let Some(failure) = out.failure {
         return Err(failure.into());
     }
-    Ok((rewrite.is_other() || is_first).then_some(Rewritten { file: out.file, blocks: out.blocks }))
+    Ok((rewrite.is_other() || is_first)
+        .then_some(Rewritten { file: out.file.into_file(), blocks: out.blocks }))
 }
 
 struct Out {
-    file: File,
+    file: Sink,
     block: Vec<u8>,
     blocks: u32,
     failure: Option<io::Error>,
@@ -208,12 +220,13 @@ impl Rewrites {
     }
 
     /// Writes files again until [`Rewrites::stop`]. Files whose calls are over then go to `over`. What was written of a buffer
-    /// on the way is told to `written`.
+    /// on the way is told to `written`, what is left to the writer to `note`.
     pub(super) fn run(
         &self,
         rules: Rules,
         over: &mpsc::Sender<PathBuf>,
         written: impl Fn(&SpoolFile, Written),
+        note: impl Fn(&Arc<SpoolFile>, MutexGuard<'_, Buffer>),
     ) {
         while let Some((job, is_last_try)) = self.next() {
             match rewrite(&job.file, rules, &written) {
@@ -222,11 +235,15 @@ impl Rewrites {
                 Ok(Done::Later(_) | Done::Open) => {}
                 Err(error) => {
                     let (connection, path) = (job.file.header.connection.as_str(), job.file.path.display());
+                    let is_without_room = tells_full(&error);
                     let error = chain(&error);
                     if job.is_reported {
                         debug!(?connection, %path, error, "what was paused is still in the spool");
                     } else {
                         error!(?connection, %path, error, "what was paused cannot be taken out of the spool, trying again");
+                    }
+                    if is_without_room && job.file.seal_unwritten(&note) {
+                        continue;
                     }
                     if !is_last_try {
                         let due = Instant::now() + AGAIN;

@@ -8,7 +8,7 @@
 //!
 //! A buffer that could not be written goes back in front of what came after it, and is tried again. It may grow to
 //! [`BUFFER_MAX_BYTES`], and all together to [`BUFFERS_MAX_BYTES`]; beyond that frames are dropped and counted. A buffer
-//! that fills quickly does not wait for the next round.
+//! that fills quickly does not wait for the next round. For the ends of calls a full disk has a reserve.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -22,6 +22,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tracing::{error, warn};
 
+use super::reserve::Reserve;
+use super::scratch::is_full;
 use super::spool_dir::sync_dir;
 pub use super::spool_file::{Buffer, SpoolFile};
 use super::spool_file::{Look, Written};
@@ -54,8 +56,8 @@ const OPEN_FILES_MAX: u64 = 32_768;
 const SYNC_EACH_MAX: usize = 32;
 /// In how many rounds each open file is looked at, whether anything is written to it or not: some five seconds.
 const LOOK_ROUNDS: u64 = 64;
-/// A disk that does not take data is reported this often.
-const COMPLAIN_EVERY: Duration = Duration::from_secs(1);
+/// A disk that does not take data is reported this often, and at once where it says something else.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 
 /// Files by their numbers.
 type Files = HashMap<u64, Arc<SpoolFile>>;
@@ -77,7 +79,7 @@ struct Work {
     /// How often all dirty buffers have been written, or tried to be.
     rounds: AtomicU64,
     figures: SpoolFigures,
-    complained: Mutex<Option<Instant>>,
+    complained: Mutex<Option<(Instant, io::ErrorKind)>>,
 }
 
 /// The threads. Dropping it without [`SpoolWriter::stop`] leaves them running to the end of the process.
@@ -104,14 +106,18 @@ impl SpoolWriter {
         let rewrites = Arc::new(Rewrites::default());
         let rewriter = {
             let (work, rewrites) = (Arc::clone(&work), Arc::clone(&rewrites));
-            let written = move |file: &SpoolFile, written: Written| work.enter(file, &written);
             let over = sealed.clone();
-            let run = move || rewrites.run(rules, &over, written);
+            let run = move || {
+                let written = |file: &SpoolFile, written: Written| work.enter(file, &written);
+                let note = |file: &Arc<SpoolFile>, buffer: MutexGuard<'_, Buffer>| work.note(file, buffer);
+                rewrites.run(rules, &over, written, note);
+            };
             std::thread::Builder::new().name("spool-rewriter".to_owned()).spawn(run)?
         };
         let writer = {
             let (work, written) = (Arc::clone(&work), Arc::clone(&written));
-            let run = move || Writer::new(written, sealed).run(&work);
+            let reserve = Reserve::of(dir);
+            let run = move || Writer::new(written, sealed, reserve).run(&work);
             std::thread::Builder::new().name("spool-writer".to_owned()).spawn(run)?
         };
         let syncer = {
@@ -141,21 +147,8 @@ impl SpoolWriter {
     }
 
     /// Takes note of what has been added to a file's buffer, and lets go of it.
-    pub fn note(&self, file: &Arc<SpoolFile>, mut buffer: MutexGuard<'_, Buffer>) {
-        let length = buffer.records().len();
-        let grown = length - std::mem::replace(&mut buffer.counted, length);
-        self.work.buffered.fetch_add(grown, Ordering::Relaxed);
-        let is_news = !std::mem::replace(&mut buffer.is_dirty, true);
-        drop(buffer);
-        if is_news {
-            lock(&self.work.dirty).push(Arc::clone(file));
-        }
-        if length >= HURRY_BYTES && !self.work.is_urgent.swap(true, Ordering::Relaxed) {
-            self.work.wake.notify_all();
-        }
-        if length >= CONGESTED_BYTES {
-            self.work.is_congested.store(true, Ordering::Relaxed);
-        }
+    pub fn note(&self, file: &Arc<SpoolFile>, buffer: MutexGuard<'_, Buffer>) {
+        self.work.note(file, buffer);
     }
 
     /// Whether the disk does not take what is received.
@@ -205,6 +198,23 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Work {
+    fn note(&self, file: &Arc<SpoolFile>, mut buffer: MutexGuard<'_, Buffer>) {
+        let length = buffer.records().len();
+        let grown = length - std::mem::replace(&mut buffer.counted, length);
+        self.buffered.fetch_add(grown, Ordering::Relaxed);
+        let is_news = !std::mem::replace(&mut buffer.is_dirty, true);
+        drop(buffer);
+        if is_news {
+            lock(&self.dirty).push(Arc::clone(file));
+        }
+        if length >= HURRY_BYTES && !self.is_urgent.swap(true, Ordering::Relaxed) {
+            self.wake.notify_all();
+        }
+        if length >= CONGESTED_BYTES {
+            self.is_congested.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// Enters what was written into the books. Returns what went wrong.
     fn enter(&self, file: &SpoolFile, written: &Written) {
         self.buffered.fetch_sub(written.freed, Ordering::Relaxed);
@@ -212,8 +222,9 @@ impl Work {
         if let Some(error) = &written.error {
             Metrics::add(&self.figures.failed_writes);
             let mut complained = lock(&self.complained);
-            if complained.is_none_or(|last| last.elapsed() >= COMPLAIN_EVERY) {
-                *complained = Some(Instant::now());
+            let is_said = |(at, kind): (Instant, _)| kind == error.kind() && at.elapsed() < COMPLAIN_EVERY;
+            if !complained.is_some_and(is_said) {
+                *complained = Some((Instant::now(), error.kind()));
                 error!(path = %file.path.display(), %error, "the spool cannot be written, trying again");
             }
         }
@@ -232,10 +243,11 @@ struct Writer {
     waiting: Vec<PathBuf>,
     round: u64,
     open_files_max: usize,
+    reserve: Reserve,
 }
 
 impl Writer {
-    fn new(written: Arc<Mutex<Files>>, sealed: mpsc::Sender<PathBuf>) -> Self {
+    fn new(written: Arc<Mutex<Files>>, sealed: mpsc::Sender<PathBuf>, reserve: Reserve) -> Self {
         let allowed = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
         let open_files_max = allowed.map_or(OPEN_FILES_MAX, |allowed| OPEN_FILES_MAX.min(allowed / 2));
         Self {
@@ -246,6 +258,7 @@ impl Writer {
             waiting: Vec::new(),
             round: 0,
             open_files_max: usize::try_from(open_files_max).unwrap_or(usize::MAX),
+            reserve,
         }
     }
 
@@ -258,18 +271,32 @@ impl Writer {
             std::mem::swap(&mut dirty, &mut *lock(&work.dirty));
             let (begun, is_any) = (Instant::now(), !dirty.is_empty());
             let (mut left, mut written) = (Vec::new(), Vec::with_capacity(dirty.len()));
-            let mut is_failing = false;
+            let (mut is_failing, mut ends) = (false, Vec::new());
+            self.reserve.refill();
             for file in dirty.drain(..) {
                 lock(&file.buffer).is_dirty = false;
                 match self.write(&file, work) {
                     Round::Done { is_some } => written.extend(is_some.then(|| (file.number, file))),
-                    Round::Failed => {
+                    Round::Failed { is_full } => {
                         is_failing = true;
-                        left.extend(keep_dirty(&file).then_some(file));
+                        if is_full && lock(&file.buffer).is_sealed {
+                            ends.push(file);
+                        } else {
+                            left.extend(keep_dirty(&file).then_some(file));
+                        }
                     }
                     Round::Busy => left.extend(keep_dirty(&file).then_some(file)),
                 }
             }
+            let has_room = !ends.is_empty() && self.reserve.give_up();
+            for file in ends {
+                match has_room.then(|| self.write(&file, work)) {
+                    Some(Round::Done { is_some }) => written.extend(is_some.then(|| (file.number, file))),
+                    _ => left.extend(keep_dirty(&file).then_some(file)),
+                }
+            }
+            // Before what has ended is made into recordings.
+            self.reserve.refill();
             written.extend(self.look(work, is_last));
             lock(&self.written).extend(written);
             if is_any {
@@ -316,7 +343,10 @@ impl Writer {
                 self.waiting.push(file.path.clone());
             }
         }
-        if written.error.is_some() { Round::Failed } else { Round::Done { is_some: written.bytes > 0 } }
+        match &written.error {
+            Some(error) => Round::Failed { is_full: is_full(error) },
+            None => Round::Done { is_some: written.bytes > 0 },
+        }
     }
 
     /// Looks at open files to which nothing may have been written for long: a share of them in each round, and all in the last.
@@ -387,7 +417,7 @@ enum Round {
     /// All is written, if there was something.
     Done { is_some: bool },
     /// The disk did not take all.
-    Failed,
+    Failed { is_full: bool },
     /// Somebody else has it.
     Busy,
 }

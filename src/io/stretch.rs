@@ -15,6 +15,7 @@ use std::time::Duration;
 use super::demand::Demand;
 use super::ogg_file::{ENCODER, OggFile};
 use super::render::{Options, RenderError, read_ledger_while, serial};
+use super::scratch::Room;
 use super::sources::{Received, Until, write_compat, write_lossless};
 use super::spool_dir::{ReadError, nameless_beside};
 use crate::config::RecordingFormat;
@@ -183,7 +184,7 @@ fn try_stretch(
     let file = match options.format {
         RecordingFormat::Lossless => {
             let (id, until) = (&ledger.header.connection, Until::At(duration));
-            write_lossless(spool, id, &received, channel, until, begin)?.1
+            write_lossless(spool, id, &received, channel, until, &Room::Beside, begin)?.1
         }
         RecordingFormat::Compat => {
             let mut file = begin()?;

@@ -67,6 +67,7 @@ struct Notes {
 pub(super) struct Trial {
     trials: Arc<Trials>,
     spool: PathBuf,
+    is_adjourned: bool,
 }
 
 impl Trials {
@@ -85,7 +86,7 @@ impl Trials {
                 Err(error) => debug!(path = %spool.display(), %error, "rendered without a note of it"),
             }
         }
-        Trial { trials: Arc::clone(self), spool: spool.to_owned() }
+        Trial { trials: Arc::clone(self), spool: spool.to_owned(), is_adjourned: false }
     }
 
     /// Notes that others are rendered beside a suspect from now on.
@@ -109,10 +110,23 @@ impl Trials {
     }
 }
 
+impl Trial {
+    /// Says that rendering has ended before its end, for a reason that tells nothing of the spool file: a suspect stays one.
+    pub(super) fn adjourn(&mut self) {
+        self.is_adjourned = true;
+    }
+}
+
 impl Drop for Trial {
     fn drop(&mut self) {
-        lock(&self.trials.0).kept.remove(&self.spool);
-        forget(&self.spool);
+        let note = lock(&self.trials.0).kept.remove(&self.spool);
+        match note {
+            Some(mut note @ Made::Alone) if self.is_adjourned => {
+                lift(&self.spool, &mut note);
+                sync(&self.spool);
+            }
+            _ => forget(&self.spool),
+        }
     }
 }
 
@@ -120,8 +134,14 @@ impl Drop for Trial {
 pub(super) fn forget(spool: &Path) {
     let was_suspect = Standing::of(spool) == Standing::Convicted;
     [Made::Trying, Made::Alone].into_iter().for_each(|note| remove(spool, note));
-    // That it has stood its trial must outlast a power failure, which would convict it.
-    if was_suspect && let Err(error) = sync_dir(spool.parent().unwrap_or(Path::new("."))) {
+    if was_suspect {
+        sync(spool);
+    }
+}
+
+/// That it has stood its trial, or not yet, must outlast a power failure, which would convict it.
+fn sync(spool: &Path) {
+    if let Err(error) = sync_dir(spool.parent().unwrap_or(Path::new("."))) {
         debug!(path = %spool.display(), %error, "the directory cannot be synced");
     }
 }

@@ -1,5 +1,6 @@
 /* Lets system calls on files whose path holds FAIL_ON fail with EIO, as a dying disk does: those named in the file
-   FAIL_FILE (write, sync, read); with the word slow there, each write takes 200 ms. Loaded in front of the C library. */
+   FAIL_FILE (write, sync, read); with the word quota there, writing fails with EDQUOT; with slow, each write takes 200 ms.
+   Loaded in front of the C library. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -35,6 +36,10 @@ out:
 
 ssize_t write(int fd, const void *bytes, size_t count) {
     if (is_on(fd, "slow")) usleep(200000);
+    if (is_on(fd, "quota")) {
+        errno = EDQUOT;
+        return -1;
+    }
     return is_on(fd, "write") ? -1 : NEXT(write)(fd, bytes, count);
 }
 ssize_t read(int fd, void *bytes, size_t count) { return is_on(fd, "read") ? -1 : NEXT(read)(fd, bytes, count); }

@@ -101,6 +101,15 @@ impl Place {
         command
     }
 
+    /// The same by a shell that first does what `before` says, such as to limit itself.
+    pub(crate) fn command_after(&self, before: &str, subcommand: &str) -> Command {
+        let mut command = Command::new("/bin/sh");
+        let script = format!("{before}\nexec \"$0\" \"$@\"");
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_sidetape"), subcommand]);
+        command.env_clear().envs(&self.settings).current_dir(self.root());
+        command
+    }
+
     /// Every regular file under the root, as paths relative to it, in order.
     pub(crate) fn files(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();

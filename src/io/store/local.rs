@@ -36,6 +36,15 @@ impl LocalStore {
         Self { root: root.to_owned(), threads }
     }
 
+    /// The directory itself, which is made if it is not there.
+    ///
+    /// # Errors
+    /// Where the disk says no.
+    pub fn directory(&self) -> io::Result<&Path> {
+        create_dirs(&self.root)?;
+        Ok(&self.root)
+    }
+
     /// The path of an object.
     #[must_use]
     pub fn path(&self, key: &str) -> PathBuf {

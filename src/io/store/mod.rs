@@ -273,6 +273,16 @@ impl Store {
         }
     }
 
+    /// The directory that everything is in, of one on a local disk that can be had.
+    #[must_use]
+    pub fn directory(&self) -> Option<&Path> {
+        match self {
+            Self::Local(store) => store.directory().ok(),
+            #[allow(unreachable_patterns, reason = "a build may have no other")]
+            _ => None,
+        }
+    }
+
     /// Puts an object, unless its name is taken.
     ///
     /// # Errors
