@@ -25,8 +25,8 @@ use super::spool_rewrite::{rewrite_elsewhere, rewrite_file};
 use super::spool_writer::lock;
 use crate::connection::Rules;
 
-/// What may be made in memory at once: six hours of Opus as calls have it.
-const MEMORY_MAX_BYTES: u64 = 64 << 20;
+/// What may be made in memory at once: the longest recording of the default settings, of which four hours in `compat` take most.
+const MEMORY_MAX_BYTES: u64 = 128 << 20;
 /// How often it is said that recordings are not made beside the spool.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
