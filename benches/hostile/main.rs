@@ -32,6 +32,12 @@ use hostile::{KINDS, Make};
 /// The least number of packets.
 const PACKETS: usize = 100_000;
 
+/// What it costs, others on the machine left out as far as three runs allow.
+fn least_cost_of(file: &[u8]) -> Cost {
+    let runs = (0..3).map(|_| cost_of(file));
+    runs.min_by(|one, other| one.cpu_s.total_cmp(&other.cpu_s)).unwrap()
+}
+
 fn main() {
     finish_as_child();
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
@@ -68,11 +74,11 @@ fn main() {
                 .find(|(make, count, _)| *make as usize == kind.ordinary as usize && *count == packets);
             let usual = match known {
                 Some((.., cost)) => *cost,
-                None => cost_of(&(kind.ordinary)(packets)),
+                None => least_cost_of(&(kind.ordinary)(packets)),
             };
             ordinary.push((kind.ordinary, packets, usual));
             let file = (kind.make)(packets);
-            let cost = cost_of(&file);
+            let cost = least_cost_of(&file);
             println!(
                 "{:<24}{packets:>9}{:>10.1}{:>8.2}{:>9.1}{:>9.1}",
                 kind.name,

@@ -46,18 +46,22 @@ struct Last {
 }
 
 impl Copies {
-    /// Enters a copy that the packet to be entered next carries.
-    pub(super) fn enter(&mut self, before: &[Rx], rx: Rx, payload: Payload) {
+    /// Whether a copy of the packet with this source and number is wanted, which the packet to be entered next carries.
+    pub(super) fn are_wanted(&mut self, before: &[Rx], ssrc: u32, sequence: u16) -> bool {
+        let carrier = before.len();
+        if self.kept.len() > carrier + MORE_THAN_CAME {
+            return false;
+        }
         if !self.is_used {
             self.is_used = true;
-            let first = before.len().saturating_sub(REACH);
+            let first = carrier.saturating_sub(REACH);
             (first..).zip(&before[first..]).for_each(|(at, rx)| self.remember(at, rx, None));
         }
-        let (carrier, key) = (before.len(), (rx.ssrc, rx.sequence));
-        let is_known = self.last.get(&key).is_some_and(|last| carrier - last.at <= REACH);
-        if is_known || self.kept.len() > carrier + MORE_THAN_CAME {
-            return;
-        }
+        !self.last.get(&(ssrc, sequence)).is_some_and(|last| carrier - last.at <= REACH)
+    }
+
+    /// Enters a copy that is wanted, of the packet to be entered next.
+    pub(super) fn enter(&mut self, carrier: usize, rx: Rx, payload: Payload) {
         self.remember(carrier, &rx, Some(self.kept.len()));
         self.kept.push(Copy { carrier, rx, payload, is_left_out: false });
     }
@@ -144,7 +148,9 @@ mod tests {
         for (at, (sequence, copies)) in packets.iter().enumerate() {
             for age in (1..=*copies).rev() {
                 let (rx, payload) = entry(*sequence, age, at);
-                ledger.copies.enter(&ledger.rx, rx, payload);
+                if ledger.copies.are_wanted(&ledger.rx, rx.ssrc, rx.sequence) {
+                    ledger.copies.enter(ledger.rx.len(), rx, payload);
+                }
             }
             let (rx, payload) = entry(*sequence, 0, at);
             ledger.copies.note(ledger.rx.len(), &rx);

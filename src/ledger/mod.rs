@@ -282,15 +282,19 @@ impl Ledger {
         }
         let mut rtpmap = carried;
         for block in blocks {
+            let is_copy = block.age > 0;
+            let sequence = packet.sequence.wrapping_sub(block.age);
+            let is_kept = !is_withheld && !block.payload.is_empty();
+            if is_copy && !(is_kept && ledger.copies.are_wanted(&ledger.rx, packet.ssrc, sequence)) {
+                continue;
+            }
             rtpmap = metadata.rtpmap(channel, block.payload_type);
             let before_block = block.payload.as_ptr().addr() - packet.payload.as_ptr().addr();
             let offset = payload_at + u64::try_from(before_block).unwrap_or(0);
             let times = (arrival, received, record.gateway.is_some());
             let (rx, payload) = enter_block(&packet, block, rtpmap, offset, times, is_withheld);
-            if block.age > 0 {
-                if !block.payload.is_empty() && !is_withheld {
-                    ledger.copies.enter(&ledger.rx, rx, payload);
-                }
+            if is_copy {
+                ledger.copies.enter(ledger.rx.len(), rx, payload);
                 continue;
             }
             if rtpmap.codec == Codec::ComfortNoise {
