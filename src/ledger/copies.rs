@@ -57,7 +57,7 @@ impl Copies {
             let first = carrier.saturating_sub(REACH);
             (first..).zip(&before[first..]).for_each(|(at, rx)| self.remember(at, rx, None));
         }
-        !self.last.get(&(ssrc, sequence)).is_some_and(|last| carrier - last.at <= REACH)
+        self.last.get(&(ssrc, sequence)).is_none_or(|last| carrier - last.at > REACH)
     }
 
     /// Enters a copy that is wanted, of the packet to be entered next.
