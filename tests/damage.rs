@@ -81,11 +81,11 @@ fn start(place: &Place) -> String {
     daemon.stop()
 }
 
-/// What is in a folder, but for the spool's lock and reserve.
+/// What is in a folder, but for the spool's lock.
 fn content(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     names
-        .filter(|name| name != "lock" && name != "reserve")
+        .filter(|name| name != "lock")
         .map(|name| (name.clone(), fs::read(folder.join(name)).unwrap()))
         .collect()
 }

@@ -132,8 +132,7 @@ fn a_recording_that_has_a_number_is_found_under_it_after_a_crash_between_any_two
     ["a", "b", "c", "d"].into_iter().for_each(leave);
     recover();
     let stored = || {
-        let names =
-            place.files().into_iter().filter(|name| !name.ends_with("lock") && !name.ends_with("reserve"));
+        let names = place.files().into_iter().filter(|name| !name.ends_with("lock"));
         names.map(|name| (std::fs::read(place.root().join(&name)).unwrap(), name)).collect::<Vec<_>>()
     };
     let all = stored();
