@@ -14,7 +14,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -515,12 +515,9 @@ impl Finisher {
 
     /// Sets a spool aside over which two processes have died.
     fn convict(&self, spool: &Path, connection: Option<&String>) -> io::Result<()> {
-        clear_up(spool)?;
-        let kept = set_aside(spool, Aside::Failed)?;
+        let kept = self.keep_failed(spool)?;
         // Whoever gives it its name back wants it to be tried.
         forget(spool);
-        forget_numbers(spool);
-        self.metrics.finish(manifest::Outcome::Failed);
         error!(
             connection = connection.map(tracing::field::debug),
             outcome = "failed",
@@ -531,12 +528,18 @@ impl Finisher {
         Ok(())
     }
 
-    /// Sets a spool aside of which no recording can be made.
-    fn give_up(&self, spool: &Path, connection: Option<&String>, reason: &str) -> io::Result<()> {
+    /// Sets a spool aside as failed, with nothing left beside it, and returns where it is.
+    fn keep_failed(&self, spool: &Path) -> io::Result<PathBuf> {
         clear_up(spool)?;
         let kept = set_aside(spool, Aside::Failed)?;
         forget_numbers(spool);
         self.metrics.finish(manifest::Outcome::Failed);
+        Ok(kept)
+    }
+
+    /// Sets a spool aside of which no recording can be made.
+    fn give_up(&self, spool: &Path, connection: Option<&String>, reason: &str) -> io::Result<()> {
+        let kept = self.keep_failed(spool)?;
         error!(
             connection = connection.map(tracing::field::debug),
             outcome = "failed",

@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
-/// The spool's lock file.
-const LOCK: &str = "lock";
+use super::spool_dir::LOCK;
+
 /// Four times what may wait of a call in memory.
 const MOST_BYTES: u64 = 4 << 20;
 /// It takes no larger part of a small disk.

@@ -26,7 +26,7 @@ use crate::spool::{Header, HeaderError, Parsed, Record, RecordKind, SealCause};
 use crate::time::{Mono, Wall};
 
 /// The name of the lock.
-const LOCK: &str = "lock";
+pub(super) const LOCK: &str = "lock";
 /// How much of a file is read at once.
 const READ_BYTES: usize = 256 * 1024;
 /// More than a header can have.
