@@ -14,7 +14,7 @@ use crate::id::{Channel, Scope};
 use crate::ledger::{ChannelLedger, Fields, Ledger, PauseReason, format_of};
 use crate::sound::{Audio, OPUS_DELAY_SAMPLES};
 use crate::time::{Samples48k, Wall};
-use crate::timeline::{self, Counts, Gap, Placed, Placement, Rx};
+use crate::timeline::{self, Counts, Gap, Placed, Placement, Rx, Sender};
 
 /// How far beyond the longest recording audio may still lie: jitter, stragglers, and a generous offset of the AI.
 const SLACK: Duration = Duration::from_secs(120);
@@ -220,10 +220,10 @@ fn with_holes(mut channel: ArrangedChannel, end: Samples48k) -> ArrangedChannel 
 fn place(ledger: &Ledger, channel: Channel, origin: Wall, ai_offset_ms: i64) -> Placement {
     let ChannelLedger { rx, reports, .. } = &ledger.channels[channel.index()];
     match channel {
-        Channel::Caller => timeline::place(rx, origin, &[], reports),
+        Channel::Caller => timeline::place(rx, Sender::RealTime, origin, &[], reports),
         Channel::Ai => {
             let clears: Vec<Wall> = ledger.clears.iter().map(|clear| clear.at).collect();
-            let mut placement = timeline::place(rx, origin, &clears, reports);
+            let mut placement = timeline::place(rx, Sender::Any, origin, &clears, reports);
             placement.packets.iter_mut().for_each(|placed| placed.at.0 += ai_offset_ms * 48);
             placement
         }

@@ -275,7 +275,7 @@ mod tests {
     use crate::spool::scan::Located;
     use crate::spool::{Header, Record, RecordKind};
     use crate::time::Mono;
-    use crate::timeline::place;
+    use crate::timeline::{Sender, place};
 
     const LONGEST: Duration = Duration::from_secs(14_400);
     const HOUR_US: i64 = 3_600_000_000;
@@ -385,7 +385,7 @@ mod tests {
         for channel in Channel::BOTH {
             let placed = [one, other].map(|ledger| {
                 let ledger = &ledger.channels[channel.index()];
-                place(&ledger.rx, BEGIN, &[], &[]).packets
+                place(&ledger.rx, Sender::Any, BEGIN, &[], &[]).packets
             });
             assert_eq!(placed[0].len(), placed[1].len());
             for (a, b) in placed[0].iter().zip(&placed[1]) {

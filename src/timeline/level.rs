@@ -5,54 +5,48 @@
 //! follows tells the two apart. The stages:
 //!
 //! 1. *Delay*: d = arrival − media − duration, where a reordered packet counts as arriving no later than its
-//!    successors, and one odd packet never counts (`delays`).
-//! 2. *Barrier*: a gap in the timestamps behind which the delay stays lower: the timestamps had run ahead (`barriers`).
-//! 3. *Envelope*: the least delay to come, which may fall by 500 ppm: what is left of d without the network, and the
-//!    sender's drift (`envelope`).
-//! 4. *Mode*: a sender with less than half of its audio near the envelope delivers faster than real time.
+//!    successors.
+//! 2. *Barrier*: a gap in the timestamps behind which the delay stays lower than ever before: the timestamps had run
+//!    ahead (`barriers`).
+//! 3. *Envelope*: the least delay to come, which may fall by the drift of two clocks: what is left of d without the
+//!    network (`envelope`). Nothing arrives before it was sent, so the level of a sender in real time is never above it.
+//! 4. *Mode*: a sender whose audio never comes at the pace of real time delivers faster ([`pace`](super::pace)).
 //! 5. *Level*, of a paced sender: follows the envelope at drift's pace, and rises in a step where the envelope jumped by
-//!    more than 60 ms and what follows is a stream and no catch-up burst (`paced`). Of a bursting sender: a queue
-//!    that plays out; a step only where the queue had run empty (`burst`).
+//!    more than 60 ms and what follows stands on it in real time (`paced`, [`evidence`](super::evidence)). Of a bursting
+//!    sender: a queue that plays out; a step only where the queue had run empty (`burst`).
 //! 6. *Smoothing*: between two steps the level is averaged, since a clock runs straight (`smooth`).
 //!
-//! Where sender reports bound the level, the envelope is kept within them, and a step makes up what is left between
-//! two of them (`known_step`).
+//! How late a packet is says nothing of a pause: links stall for fifteen seconds. Where sender reports bound the level,
+//! the envelope is kept within them, and a step makes up what is left between two of them (`known_step`).
 //!
-//! The thresholds were found on 36 simulated scenarios with known truth; `tests/placement.rs` runs them.
+//! The thresholds were found on 36 simulated scenarios with known truth, and on captures of congested mobile links;
+//! `tests/placement.rs` runs the like of both.
 
+use super::Sender;
+use super::evidence::Evidence;
 use super::looks::Looks;
+use super::pace::{Mode, Pace, STALL_S};
 use super::reports::{Bounds, Knot, bounds};
 use super::stretch::Member;
 
 /// A jump of the envelope by more than this is a pause: three frames, far below the gap between two turns. 40 ms would
 /// take a change of route for one, 80 ms and more would place audio later than need be.
 const STEP_S: f64 = 0.060;
-/// An arrival later than its predecessor by this opens a chunk.
-const CHUNK_S: f64 = 0.060;
 /// The fastest that a level follows a clock: two and a half times the worst specified drift.
 pub const SLEW: f64 = 500e-6;
+/// The same for clocks that are in order, of 50 ppm each (ITU-T G.711): what a mobile link's least delay moves by looks
+/// like up to 500.
+const SLEW_IN_ORDER: f64 = 100e-6;
 /// The level is averaged over so much on each side: several times what lies between two packets that were not delayed.
 const SMOOTH_S: f64 = 10.0;
-/// A packet this close to the envelope is one of a sender that keeps to real time.
-const NEAR_S: f64 = 0.100;
-/// Below this share of audio near the envelope a sender delivers in bursts: paced ones measured 0.83 to 1, bursting ones
-/// 0 to 0.13.
-const NEAR_SHARE_MIN: f64 = 0.5;
-/// The mode is judged over windows of so much audio, too; one is near if this share of it is.
-const WINDOW_S: f64 = 5.0;
-const NEAR_WINDOW_SHARE: f64 = 0.8;
-/// A catch-up burst moves the level only if it is later than this.
-const UNSETTLED_S: f64 = 0.5;
-/// The same, where it is known that somebody was speaking when the stall began.
-const UNSETTLED_IN_SPEECH_S: f64 = 1.5;
 /// A rise without a stall is a queue building up; beyond this it is taken for a slow sender.
 const GRADUAL_S: f64 = 0.5;
-/// A drop of the level at a timestamp gap by this much, or at once by the other, is one of the timestamps.
+/// A drop of the level at a timestamp gap below all before it by this much is one of the timestamps. A queue that runs dry
+/// in a silence drops by more, but not below what was.
 const DROP_S: f64 = 0.150;
-const DROP_AT_ONCE_S: f64 = 1.0;
 
 /// A stall that holds up the end of an utterance is shorter; beyond it, a catch-up burst is what follows a pause.
-const STALL_S: f64 = 2.1;
+const STALL_OF_END_S: f64 = 2.1;
 /// Reports correct the envelope where it is off by more than this: their own jitter, by a sender's timers.
 const BOUND_JITTER_S: f64 = 0.020;
 
@@ -66,15 +60,6 @@ const JITTER_SHARE: f64 = 0.5;
 const QUEUE_SHARE: f64 = 0.05;
 /// How many packets on each side are around one.
 const QUEUE_PACKETS: usize = 10;
-
-/// How a sender delivers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// In real time.
-    Paced,
-    /// Faster than real time, into somebody's queue.
-    Burst,
-}
 
 /// The delays of a stretch, and what follows from them alone.
 #[derive(Clone, Debug, Default)]
@@ -123,11 +108,11 @@ impl Delays {
     /// Measures the delays of a stretch.
     #[must_use]
     pub fn of(members: &[Member]) -> Self {
-        let delay = delays(members);
+        let delay: Vec<f64> = members.iter().map(|member| member.arrival - member.media_end()).collect();
         let begins_chunk =
-            (0..delay.len()).map(|at| at == 0 || delay[at] - delay[at - 1] > CHUNK_S).collect();
+            (0..delay.len()).map(|at| at == 0 || delay[at] - delay[at - 1] > STALL_S).collect();
         let is_barrier = barriers(members, &delay);
-        let envelope = envelope(members, &delay, &is_barrier);
+        let envelope = envelope(members, &delay, &is_barrier, SLEW);
         Self { delay, is_barrier, envelope, bounds: Vec::new(), begins_chunk }
     }
 
@@ -147,80 +132,20 @@ impl Delays {
         }
     }
 
-    /// How much of a stretch is near its envelope.
+    /// The pace at which the sender delivered.
     #[must_use]
-    pub fn nearness(&self, members: &[Member]) -> Nearness {
-        let mut sum = Nearness::default();
-        let mut window = (0.0, 0.0);
-        for (at, member) in members.iter().enumerate() {
-            let is_near = self.delay[at] - self.envelope[at] <= NEAR_S;
-            let near = if is_near { member.duration() } else { 0.0 };
-            window = (window.0 + near, window.1 + member.duration());
-            sum.near_s += near;
-            sum.all_s += member.duration();
-            if window.1 >= WINDOW_S {
-                sum.windows += 1;
-                sum.near_windows += usize::from(window.0 >= NEAR_WINDOW_SHARE * window.1);
-                window = (0.0, 0.0);
-            }
-        }
-        sum
+    pub fn pace(&self, members: &[Member]) -> Pace {
+        Pace::of(members, &self.delay)
     }
 
     /// The levels of a stretch whose sender delivers in this mode.
     #[must_use]
-    pub fn levels(self, members: &[Member], mode: Mode) -> Levels {
+    pub fn levels(self, members: &[Member], mode: Mode, sender: Sender) -> Levels {
         match mode {
-            Mode::Paced => paced(members, self),
+            Mode::Paced => paced(members, self, sender),
             Mode::Burst => burst(members, &self),
         }
     }
-}
-
-/// How much of a sender's audio is near its envelope.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Nearness {
-    near_s: f64,
-    all_s: f64,
-    windows: usize,
-    near_windows: usize,
-}
-
-impl Nearness {
-    /// Adds another stretch of the same sender.
-    #[must_use]
-    pub fn plus(self, other: Self) -> Self {
-        Self {
-            near_s: self.near_s + other.near_s,
-            all_s: self.all_s + other.all_s,
-            windows: self.windows + other.windows,
-            near_windows: self.near_windows + other.near_windows,
-        }
-    }
-
-    /// The mode of a sender. One that bursts does so all the time; one whose network is congested for half of the
-    /// call keeps to real time in the other half (a capture of a congested mobile uplink showed this).
-    #[must_use]
-    pub fn mode(self) -> Mode {
-        let is_mostly_far = self.near_s < NEAR_SHARE_MIN * self.all_s;
-        let is_far_throughout = self.near_windows * 4 < self.windows || self.windows == 0;
-        if is_mostly_far && is_far_throughout { Mode::Burst } else { Mode::Paced }
-    }
-}
-
-fn delays(members: &[Member]) -> Vec<f64> {
-    let mut delay: Vec<f64> = members.iter().map(|member| member.arrival - member.media_end()).collect();
-    let mut before = None;
-    for at in 0..delay.len() {
-        let own = delay[at];
-        delay[at] = match (before, delay.get(at + 1).copied()) {
-            (Some(before), Some(after)) => own.max(f64::min(before, after)),
-            (Some(only), None) | (None, Some(only)) => own.max(only),
-            (None, None) => own,
-        };
-        before = Some(own);
-    }
-    delay
 }
 
 /// The timestamp gap in front of a packet.
@@ -247,7 +172,7 @@ fn barriers(members: &[Member], delay: &[f64]) -> Vec<bool> {
             }
             let is_flat = delay[at] - after < 0.06 && (audio >= 0.3 || is_all);
             let drop = before - after;
-            if is_flat && drop <= gap + 0.05 && (after < least - DROP_S || drop >= DROP_AT_ONCE_S) {
+            if is_flat && drop <= gap + 0.05 && after < least - DROP_S {
                 is_barrier[at] = true;
                 (least, last_barrier) = (delay[at], at);
             }
@@ -266,7 +191,7 @@ fn look_behind(members: &[Member], delay: &[f64], from: usize, looks: &mut Looks
             return (least, audio, false);
         }
         let is_at_gap = at > from && gap_before(members, at) > 0.5;
-        let is_at_stall = at > from && delay[at] - delay[at - 1] > CHUNK_S;
+        let is_at_stall = at > from && delay[at] - delay[at - 1] > STALL_S;
         if members[at].media - members[from].media >= 3.0 || is_at_gap || is_at_stall {
             return (least, audio, is_at_gap && audio >= 0.1);
         }
@@ -276,52 +201,59 @@ fn look_behind(members: &[Member], delay: &[f64], from: usize, looks: &mut Looks
     (least, audio, true)
 }
 
-/// The backward lower envelope of the delays: the least to come, allowed to fall by [`SLEW`].
-fn envelope(members: &[Member], delay: &[f64], is_barrier: &[bool]) -> Vec<f64> {
+/// The backward lower envelope of the delays: the least to come, allowed to fall by `slew`.
+fn envelope(members: &[Member], delay: &[f64], is_barrier: &[bool], slew: f64) -> Vec<f64> {
     let mut envelope = delay.to_vec();
     for at in (1..envelope.len()).rev() {
         if !is_barrier[at] {
-            let reach = envelope[at] + SLEW * (members[at].media - members[at - 1].media);
+            let reach = envelope[at] + slew * (members[at].media - members[at - 1].media);
             envelope[at - 1] = envelope[at - 1].min(reach);
         }
     }
     envelope
 }
 
-/// A run of packets without a stall between them.
-struct Chunk {
-    start: usize,
-    end: usize,
-    /// Whether it came as a stream and is no mere catch-up burst.
-    is_settled: bool,
-}
-
-fn chunks(members: &[Member], delays: &Delays) -> Vec<Chunk> {
-    let starts: Vec<usize> = (0..members.len()).filter(|at| delays.begins_chunk[*at]).collect();
-    let ends = starts.iter().skip(1).copied().chain([members.len()]);
-    let chunk = |(start, end): (usize, usize)| {
-        let in_time =
-            |at: &usize| members[*at].arrival - members[*at - 1].arrival >= 0.5 * members[*at - 1].duration();
-        let duration = |at: usize| members[at].duration();
-        let paced: f64 = (start + 1..end).filter(in_time).map(duration).sum();
-        let all: f64 = (start + 1..end).map(duration).sum();
-        Chunk { start, end, is_settled: paced >= 0.050 || end - start == 1 || paced >= 0.5 * all }
-    };
-    starts.iter().copied().zip(ends).map(chunk).collect()
-}
-
-fn paced(members: &[Member], mut delays: Delays) -> Levels {
-    let chunks = chunks(members, &delays);
+fn paced(members: &[Member], mut delays: Delays, sender: Sender) -> Levels {
     delays.bring_within_bounds();
     let middle = middle_above(&delays);
+    let mut levels = follow(members, &delays, SLEW);
+    let has_steps = levels.is_step.contains(&true);
+    if !has_steps && spread(&levels.level) <= STEP_S {
+        // The timestamps never stood still, and the clocks are in order: what more moves is the network.
+        drop(levels);
+        delays.envelope = Vec::new();
+        delays.envelope = envelope(members, &delays.delay, &delays.is_barrier, SLEW_IN_ORDER);
+        delays.bring_within_bounds();
+        levels = follow(members, &delays, SLEW_IN_ORDER);
+    }
+    (delays.is_barrier, delays.begins_chunk, delays.bounds) = Default::default();
+    levels.error_us = errors_us(&mut delays, &levels.level, middle);
+    smooth(members, &mut levels);
+    if sender == Sender::Any {
+        add_lead(members, &delays, &mut levels);
+    }
+    levels
+}
+
+/// How far the highest of some levels is above the lowest.
+fn spread(levels: &[f64]) -> f64 {
+    let (low, high) = levels
+        .iter()
+        .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), level| (low.min(*level), high.max(*level)));
+    high - low
+}
+
+/// The level of a paced sender, whose clock may be off by `slew`.
+fn follow(members: &[Member], delays: &Delays, slew: f64) -> Levels {
+    let evidence = Evidence::of(members, &delays.delay, &delays.envelope, &delays.is_barrier, STEP_S);
     let mut levels = Levels::with_room_for(members);
     let Some(mut level) = delays.envelope.first().copied() else { return levels };
     // How much of the envelope's rise came in jumps: stalls make jumps, a queue that builds up does not.
     let mut jumped = 0.0;
     let mut chunk = 0;
     for at in 0..members.len() {
-        if delays.begins_chunk[at] && at > 0 {
-            chunk += 1;
+        if delays.begins_chunk[at] {
+            chunk = at;
         }
         if at > 0 {
             let ahead = delays.envelope[at] - level;
@@ -331,10 +263,13 @@ fn paced(members: &[Member], mut delays: Delays) -> Levels {
                 (level, jumped) = (delays.envelope[at], 0.0);
                 levels.is_step[at] = true;
             } else if ahead > STEP_S {
+                let was_quiet = chunk > 0 && members[chunk - 1].is_speech == Some(false);
+                let is_pause = evidence.stands(at) || was_quiet && evidence.stands_later(at);
                 let to = match delays.bounds.get(at).filter(|known| known.are_closed()) {
-                    Some(known) => known_step(&delays, known, &chunks[chunk], at, level, delays.envelope[at]),
+                    Some(known) => known_step(delays, known, is_pause, at - chunk, at, level),
                     None => {
-                        may_step(members, &chunks[chunk], at, ahead, jumped).then_some(delays.envelope[at])
+                        let is_jump = jumped >= 0.5 * ahead || ahead >= GRADUAL_S;
+                        (is_pause && is_jump).then_some(delays.envelope[at])
                     }
                 };
                 if let Some(to) = to {
@@ -343,16 +278,12 @@ fn paced(members: &[Member], mut delays: Delays) -> Levels {
                 }
             } else {
                 jumped = if ahead < 0.020 { 0.0 } else { jumped };
-                let most = SLEW * (members[at].media - members[at - 1].media).max(0.0);
+                let most = slew * (members[at].media - members[at - 1].media).max(0.0);
                 level += ahead.clamp(-most, most);
             }
         }
         levels.level.push(level);
     }
-    (delays.is_barrier, delays.begins_chunk, delays.bounds) = Default::default();
-    levels.error_us = errors_us(&mut delays, &levels.level, middle);
-    smooth(members, &mut levels);
-    add_lead(members, &delays, &mut levels);
     levels
 }
 
@@ -437,18 +368,20 @@ fn least_around(mut values: Vec<f64>) -> Vec<f64> {
 }
 
 /// Where a level steps to that reports bound on both sides: to the upper bound, if the envelope reaches it. Below it
-/// there may be a pause, with another to come, or the end of an utterance that a stall held up.
+/// there may be a pause, with another to come, or the end of an utterance that a stall held up. `behind_start` is how many
+/// packets came since the last stall.
 fn known_step(
     delays: &Delays,
     known: &Bounds,
-    chunk: &Chunk,
+    is_pause: bool,
+    behind_start: usize,
     at: usize,
     level: f64,
-    envelope: f64,
 ) -> Option<f64> {
     if known.high - level <= STEP_S {
         return None;
     }
+    let envelope = delays.envelope[at];
     if envelope >= known.high - STEP_S {
         return Some(envelope);
     }
@@ -457,23 +390,8 @@ fn known_step(
     let queue = before.fold(f64::INFINITY, f64::min).max(known.queues[0]).min(known.queues[1]);
     let to = if queue > STEP_S { envelope - queue } else { envelope };
     // Behind a chunk's beginning nothing new has come: there the bounds have changed, not the delay.
-    let is_at_start = at < chunk.start + 3 && chunk.end - chunk.start > 1;
-    let is_pause = chunk.is_settled || to - level > STALL_S;
-    (is_at_start && is_pause && to - level > STEP_S).then_some(to)
-}
-
-/// Whether a rise of the envelope is a pause that the timestamps do not show.
-fn may_step(members: &[Member], chunk: &Chunk, at: usize, ahead: f64, jumped: f64) -> bool {
-    let was_speech = chunk.start.checked_sub(1).and_then(|before| members[before].is_speech);
-    let is_late_enough = match was_speech {
-        Some(true) => ahead >= UNSETTLED_IN_SPEECH_S,
-        Some(false) => true,
-        None => ahead >= UNSETTLED_S,
-    };
-    let is_alone = chunk.start == at && chunk.end == at + 1;
-    (chunk.is_settled || is_late_enough)
-        && (jumped >= 0.5 * ahead || ahead >= GRADUAL_S)
-        && !(is_alone && ahead < 1.0)
+    let is_pause = is_pause || to - level > STALL_OF_END_S;
+    (behind_start < 3 && is_pause && to - level > STEP_S).then_some(to)
 }
 
 /// A sender that begins each utterance with a small burst is ahead of what is heard by the length of that burst.
@@ -512,7 +430,7 @@ fn burst(members: &[Member], delays: &Delays) -> Levels {
             let played_to = members[at - 1].media_end() + level;
             let has_run_empty = members[at].arrival - members[at].duration() >= played_to - 0.02;
             let ahead = delay[at] - level;
-            if ahead > CHUNK_S {
+            if ahead > STALL_S {
                 let returns = comes_back(members, delay, at, level, &mut looks);
                 let is_spike =
                     returns || (gap > 0.1 && following.iter().any(|next| next.abs() <= STEP_S / 2.0));

@@ -14,16 +14,19 @@
 //!
 //! Invariants: positions of a channel only grow; no packet is placed twice; what is not placed is counted.
 
+mod evidence;
 pub mod level;
 mod looks;
+pub mod pace;
 pub mod reports;
 pub mod stretch;
 mod stretches;
 pub mod unwrap;
 
 use crate::time::{Samples48k, Wall};
-use level::{Levels, Mode, SLEW};
+use level::{Levels, SLEW};
 use looks::Looks;
+use pace::Mode;
 pub use reports::Report;
 use reports::Reports;
 use stretch::Member;
@@ -63,6 +66,15 @@ pub enum RxKind {
     Withheld,
     /// Audio of a codec that cannot be recorded, or damaged: its time is silence.
     Unusable,
+}
+
+/// What is known of who sends a channel, before anything arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sender {
+    /// Somebody who speaks, sampled by a clock: nothing comes faster than real time but what was held up.
+    RealTime,
+    /// A gateway that may deliver what it makes itself as fast as it likes, into a queue that plays it.
+    Any,
 }
 
 /// What lies between a packet and the one before it on the channel.
@@ -139,7 +151,13 @@ pub struct Placement {
 /// dropped what it had queued: what is placed after one and had arrived before it is left out. `reports` are the
 /// senders' reports of the channel, in any order.
 #[must_use]
-pub fn place(packets: &[Rx], origin: Wall, clears: &[Wall], reports: &[Report]) -> Placement {
+pub fn place(
+    packets: &[Rx],
+    sender: Sender,
+    origin: Wall,
+    clears: &[Wall],
+    reports: &[Report],
+) -> Placement {
     let mut clears = clears.to_vec();
     clears.sort_unstable();
     let unwrapped = unwrap::unwrap(packets);
@@ -147,7 +165,7 @@ pub fn place(packets: &[Rx], origin: Wall, clears: &[Wall], reports: &[Report]) 
     let context = Context { packets, origin, clears: &clears };
     let stretches = Stretches::of(unwrapped, &context);
     // A sender delivers in one way for the whole call; a short stretch alone could not tell.
-    let mode = stretches.nearness.mode();
+    let mode = stretches.pace.mode(sender);
     let is_one = stretches.count == 1;
     let mut reports = Reports::of(reports, origin);
     let mut placed: Vec<Candidate> = Vec::new();
@@ -160,7 +178,7 @@ pub fn place(packets: &[Rx], origin: Wall, clears: &[Wall], reports: &[Report]) 
             let knots = reports.knots(&members, hz, packets);
             delays.bound(&knots);
         }
-        let mut levels = delays.levels(&members, mode);
+        let mut levels = delays.levels(&members, mode, sender);
         let (span, drift) = levels.drift(&members);
         if mode == Mode::Paced && span >= longest {
             (longest, drift_ppm) = (span, drift * 1e6);
@@ -372,7 +390,7 @@ mod tests {
     #[test]
     fn jitter_does_not_move_audio_and_the_fastest_packet_sets_the_level() {
         let packets: Vec<_> = (0..100).map(|n| rx(n, if n == 50 || n == 51 { 10 } else { 35 })).collect();
-        let placement = place(&packets, ORIGIN, &[], &[]);
+        let placement = place(&packets, Sender::Any, ORIGIN, &[], &[]);
         assert_eq!(positions(&placement), (0..100).map(|n| 10 + n * 20).collect::<Vec<_>>());
         assert_eq!(placement.counts, Counts::default());
         assert!(placement.packets[1..].iter().all(|placed| placed.gap == Gap::None));
@@ -386,7 +404,7 @@ mod tests {
         packets.remove(15);
         packets.swap(4, 5);
         packets.insert(9, packets[8]);
-        let placement = place(&packets, ORIGIN, &[], &[]);
+        let placement = place(&packets, Sender::Any, ORIGIN, &[], &[]);
         let expected = Counts { lost: 2, duplicate: 1, reordered: 1, ..Counts::default() };
         assert_eq!(placement.counts, expected);
         assert_eq!(placement.packets.len(), 18);
@@ -405,7 +423,7 @@ mod tests {
             packet.timestamp = packet.timestamp.wrapping_add(48_000);
             packet.arrival = packet.arrival.plus_us(1_000_000);
         }
-        let placement = place(&packets, ORIGIN, &[], &[]);
+        let placement = place(&packets, Sender::Any, ORIGIN, &[], &[]);
         assert_eq!(placement.counts.lost, 0);
         assert_eq!((placement.packets[5].gap, positions(&placement)[5]), (Gap::Silence, 510));
         assert_eq!((placement.packets[8].gap, positions(&placement)[8]), (Gap::Pause, 1570));
@@ -416,7 +434,7 @@ mod tests {
         let mut packets: Vec<_> = (0..10).map(|n| rx(n, 10)).collect();
         packets[4].kind = RxKind::Beside;
         packets[4].timestamp = packets[2].timestamp;
-        let placement = place(&packets, ORIGIN, &[], &[]);
+        let placement = place(&packets, Sender::Any, ORIGIN, &[], &[]);
         assert_eq!(placement.counts.lost, 0);
         assert_eq!((placement.packets[4].gap, positions(&placement)[4]), (Gap::Silence, 110));
     }
@@ -430,7 +448,7 @@ mod tests {
             packet.sequence = 7 + u16::try_from(n).unwrap();
             packet.arrival = packet.arrival.plus_us(500_000);
         }
-        let placement = place(&packets, ORIGIN, &[], &[]);
+        let placement = place(&packets, Sender::Any, ORIGIN, &[], &[]);
         assert_eq!((placement.packets[5].gap, positions(&placement)[5]), (Gap::Pause, 610));
         assert_eq!(placement.counts, Counts::default());
     }
@@ -442,7 +460,7 @@ mod tests {
             packets.push(rx(n, 10));
             packets.push(Rx { ssrc: 2, ..rx(n, 12) });
         }
-        let placement = place(&packets, ORIGIN, &[], &[]);
+        let placement = place(&packets, Sender::Any, ORIGIN, &[], &[]);
         assert_eq!(placement.packets.len(), 100);
         assert_eq!(placement.counts.overlapping, 100);
     }
@@ -451,7 +469,7 @@ mod tests {
     fn one_bad_timestamp_makes_no_silence() {
         let mut packets: Vec<_> = (0..100).map(|n| rx(n, 10)).collect();
         packets[40].timestamp = packets[40].timestamp.wrapping_add(0x7000_0000);
-        let placement = place(&packets, ORIGIN, &[], &[]);
+        let placement = place(&packets, Sender::Any, ORIGIN, &[], &[]);
         assert_eq!(positions(&placement).last(), Some(&1990));
         assert_eq!(placement.counts.stray, 1);
     }
@@ -463,7 +481,7 @@ mod tests {
         let mut packets: Vec<_> =
             (0..100).map(|n| Rx { arrival: at(20_000 + i64::from(n)), ..rx(n, 0) }).collect();
         packets.extend((100..150).map(|n| Rx { arrival: at(800_000 + i64::from(n) * 20_000), ..rx(n, 0) }));
-        let placement = place(&packets, ORIGIN, &[at(500_000)], &[]);
+        let placement = place(&packets, Sender::Any, ORIGIN, &[at(500_000)], &[]);
         assert_eq!(placement.counts.cleared, 75);
         let after = placement.packets.iter().find(|placed| placed.rx >= 100).unwrap();
         assert_eq!((after.gap, after.at.0 / 48), (Gap::Pause, 2780));
@@ -471,6 +489,6 @@ mod tests {
 
     #[test]
     fn an_empty_channel_has_no_placement() {
-        assert_eq!(place(&[], ORIGIN, &[], &[]), Placement::default());
+        assert_eq!(place(&[], Sender::Any, ORIGIN, &[], &[]), Placement::default());
     }
 }

@@ -7,7 +7,8 @@ use std::collections::VecDeque;
 
 use super::Context;
 use super::index;
-use super::level::{Delays, Nearness};
+use super::level::Delays;
+use super::pace::Pace;
 use super::stretch::{Member, gather, tick_rate};
 use super::unwrap::{AllEpochs, Unwrapped};
 
@@ -33,8 +34,8 @@ pub(super) struct Stretches {
     held: VecDeque<Stretch>,
     /// How many there are.
     pub(super) count: usize,
-    /// How much of them all is near its envelope.
-    pub(super) nearness: Nearness,
+    /// The pace at which all of them were delivered.
+    pub(super) pace: Pace,
 }
 
 impl Stretches {
@@ -48,20 +49,20 @@ impl Stretches {
             // Nothing of it is asked for again.
             all.packets = Vec::new();
             let stretch = Stretch::of(0, false, tick_hz, members);
-            let nearness = stretch.as_ref().map(Stretch::nearness).unwrap_or_default();
+            let pace = stretch.as_ref().map(Stretch::pace).unwrap_or_default();
             let held = VecDeque::from_iter(stretch);
-            return Self { all, count: held.len(), held, nearness };
+            return Self { all, count: held.len(), held, pace };
         }
-        let (mut held, mut count, mut packets, mut nearness) = (VecDeque::new(), 0, 0, Nearness::default());
+        let (mut held, mut count, mut packets, mut pace) = (VecDeque::new(), 0, 0, Pace::default());
         for_each(&all, context, |stretch| {
-            nearness = nearness.plus(stretch.nearness());
+            pace = pace.plus(stretch.pace());
             count += 1;
             packets += stretch.members.len();
             if packets <= HELD_MAX && held.len() + 1 == count {
                 held.push_back(stretch);
             }
         });
-        Self { all, held, count, nearness }
+        Self { all, held, count, pace }
     }
 
     /// Hands out each, in order.
@@ -86,8 +87,8 @@ impl Stretch {
         Some(Self { epoch, is_behind_clear, tick_hz, members, delays })
     }
 
-    fn nearness(&self) -> Nearness {
-        self.delays.nearness(&self.members)
+    fn pace(&self) -> Pace {
+        self.delays.pace(&self.members)
     }
 }
 

@@ -14,8 +14,8 @@ const DROPOUT: i64 = 3000;
 const MISORDER: i64 = 300;
 /// No packet lasts longer: how far timestamps may run for each sequence number.
 const PACKET_MAX_S: f64 = 0.12;
-/// A timestamp that runs this far ahead of arrival is not believed on its own.
-const AHEAD_MAX_S: f64 = 10.0;
+/// No packet arrives before it was sent: a timestamp that makes one this much earlier than any so far jumped.
+const AHEAD_MAX_US: i64 = 10_000_000;
 /// The most epochs of a channel: one each quarter of a second for four hours. The packets of more are strays.
 const EPOCHS_MAX: usize = 65_536;
 /// Packets looked at behind one that does not fit.
@@ -218,6 +218,8 @@ struct Builder {
     top_timestamp: u32,
     top_ticks: i64,
     last_arrival_us: i64,
+    /// The least that arrival is behind media time.
+    least_delay_us: i64,
     /// The extended number and timestamp of the packets seen last, by number modulo [`SEEN`].
     seen: Vec<(i64, u32)>,
 }
@@ -233,6 +235,7 @@ impl Builder {
             top_timestamp: packet.timestamp,
             top_ticks: 0,
             last_arrival_us: packet.arrival.0,
+            least_delay_us: packet.arrival.0,
             seen,
         };
         builder.add(rx, packet, 0, 0);
@@ -270,9 +273,9 @@ impl Builder {
             self.add(rx, packet, sequence, self.top_ticks);
             return Fit::Forward;
         }
-        let arrived_s = as_seconds(packet.arrival.0.saturating_sub(self.last_arrival_us));
         let most_s = f64::from(i32::try_from(step).unwrap_or(i32::MAX)) * PACKET_MAX_S + 0.2;
-        if media_s < 0.0 || (media_s > most_s && media_s - arrived_s > AHEAD_MAX_S) {
+        let is_too_early = self.delay_us(packet, self.top_ticks + ticks) < self.least_delay_us - AHEAD_MAX_US;
+        if media_s < 0.0 || (media_s > most_s && is_too_early) {
             return Fit::Not;
         }
         self.add(rx, packet, sequence, self.top_ticks + ticks);
@@ -299,6 +302,9 @@ impl Builder {
         self.packets.push(Unwrapped { rx, sequence, ticks });
         self.seen[slot(sequence)] = (sequence, packet.timestamp);
         self.last_arrival_us = self.last_arrival_us.max(packet.arrival.0);
+        if packet.kind != RxKind::Beside {
+            self.least_delay_us = self.least_delay_us.min(self.delay_us(packet, ticks));
+        }
         if sequence >= self.top {
             self.top = sequence;
             self.top_sequence = packet.sequence;
@@ -307,6 +313,12 @@ impl Builder {
                 self.top_ticks = ticks;
             }
         }
+    }
+
+    /// How far the arrival of a packet is behind its media time.
+    fn delay_us(&self, packet: &Rx, ticks: i64) -> i64 {
+        let media_us = i128::from(ticks) * 1_000_000 / i128::from(self.clock_hz);
+        packet.arrival.0.saturating_sub(i64::try_from(media_us).unwrap_or(i64::MAX))
     }
 
     fn seen(&self, sequence: i64) -> Option<u32> {

@@ -11,6 +11,8 @@ use super::{Call, Channel, Packet, Role};
 
 /// A neighbour that is off by more than this is heard as a click or as a gap.
 const AUDIBLE_S: f64 = 0.005;
+/// Time between packets that was not there.
+const INSERTED_S: f64 = 0.02;
 /// Packets this close to each other are one stretch of audio.
 const CONTIGUOUS_S: f64 = 0.0015;
 /// How much of a channel's end tells how far the channels are apart at last.
@@ -73,6 +75,15 @@ impl<'c> Track<'c> {
         self.placed.windows(2).filter(is_cut).count()
     }
 
+    /// By how much packets are farther apart than they should be, where that is more than a packet, in milliseconds.
+    pub(crate) fn inserted_ms(&self) -> f64 {
+        let added = self.placed.windows(2).map(|pair| {
+            let [(before, before_s), (after, after_s)] = pair else { unreachable!("windows of two") };
+            after_s - before_s - (after.truth_s - before.truth_s)
+        });
+        added.filter(|added_s| *added_s > INSERTED_S).sum::<f64>() * 1e3
+    }
+
     /// The median error of the channel's end.
     fn end_error_s(&self) -> Option<f64> {
         let end_s = self.placed.last()?.0.truth_s;
@@ -83,7 +94,7 @@ impl<'c> Track<'c> {
     }
 
     /// What a recording must never do, whatever the network did.
-    fn check(&self, placement: &Placement) {
+    pub(crate) fn check(&self, placement: &Placement) {
         let packets = &self.channel.packets;
         let positions = placement.packets.iter().map(|placed| placed.at);
         assert!(positions.is_sorted(), "positions go back");

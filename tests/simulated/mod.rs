@@ -9,6 +9,7 @@
 //! time that it can take over the network. Where a sender delivers faster than real time, the far end queues, and the
 //! truth is when the queue plays the packet.
 
+pub(crate) mod congested;
 pub(crate) mod figures;
 pub(crate) mod network;
 pub(crate) mod random;
@@ -19,7 +20,7 @@ pub(crate) mod senders;
 use std::collections::HashSet;
 
 use sidetape::time::{Samples48k, Wall};
-use sidetape::timeline::{self, Placement, Report, Rx, RxKind};
+use sidetape::timeline::{self, Placement, Report, Rx, RxKind, Sender};
 
 use reports::{SentReport, Style};
 
@@ -90,6 +91,7 @@ impl Packet {
 
 /// The packets of one channel in the order of their arrival.
 pub(crate) struct Channel {
+    pub(crate) sender: Sender,
     pub(crate) packets: Vec<Packet>,
     /// When the gateway dropped what it had queued.
     pub(crate) clears_s: Vec<f64>,
@@ -102,7 +104,21 @@ impl Channel {
     pub(crate) fn of(mut packets: Vec<Packet>) -> Self {
         packets.sort_by(|a, b| a.arrival_s.total_cmp(&b.arrival_s));
         let (reports, packets) = packets.into_iter().partition(|packet| packet.role == Role::Report);
-        Self { packets, clears_s: Vec::new(), reports }
+        Self { sender: Sender::Any, packets, clears_s: Vec::new(), reports }
+    }
+
+    /// How much later than it arrived a packet was placed, at most, in milliseconds. One that was overtaken counts as
+    /// arriving with what overtook it.
+    pub(crate) fn lateness_ms(&self, placement: &Placement) -> f64 {
+        let packet = |placed: &timeline::Placed| &self.packets[usize::try_from(placed.rx).unwrap()];
+        let mut arrival_s = f64::INFINITY;
+        let mut latest_s = f64::NEG_INFINITY;
+        for placed in placement.packets.iter().rev() {
+            arrival_s = arrival_s.min(packet(placed).arrival_s);
+            let end_s = f64::from(i32::try_from(placed.at.0).unwrap()) / 48_000.0 + packet(placed).length_s;
+            latest_s = latest_s.max(end_s - arrival_s);
+        }
+        latest_s * 1e3
     }
 
     /// Places the channel by its packets alone.
@@ -118,7 +134,7 @@ impl Channel {
     fn place_with(&self, reports: &[Report]) -> Placement {
         let packets: Vec<Rx> = self.packets.iter().map(Packet::rx).collect();
         let clears: Vec<Wall> = self.clears_s.iter().map(|clear| ORIGIN.plus_us(us(*clear))).collect();
-        timeline::place(&packets, ORIGIN, &clears, reports)
+        timeline::place(&packets, self.sender, ORIGIN, &clears, reports)
     }
 
     /// Whether each packet repeats one that arrived before it.
@@ -145,7 +161,8 @@ pub(crate) struct Call {
 
 impl Call {
     pub(crate) fn of(caller: Vec<Packet>, ai: Vec<Packet>) -> Self {
-        Self { caller: Channel::of(caller), ai: Channel::of(ai) }
+        let caller = Channel { sender: Sender::RealTime, ..Channel::of(caller) };
+        Self { caller, ai: Channel::of(ai) }
     }
 
     pub(crate) fn channels(&self) -> [&Channel; 2] {
