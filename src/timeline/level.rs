@@ -250,10 +250,10 @@ fn follow(members: &[Member], delays: &Delays, slew: f64) -> Levels {
     let Some(mut level) = delays.envelope.first().copied() else { return levels };
     // How much of the envelope's rise came in jumps: stalls make jumps, a queue that builds up does not.
     let mut jumped = 0.0;
-    let mut chunk = 0;
+    let mut chunk = Chunk::at(0, members, delays);
     for at in 0..members.len() {
-        if delays.begins_chunk[at] {
-            chunk = at;
+        if delays.begins_chunk[at] && at > 0 {
+            chunk = Chunk::at(at, members, delays);
         }
         if at > 0 {
             let ahead = delays.envelope[at] - level;
@@ -263,11 +263,13 @@ fn follow(members: &[Member], delays: &Delays, slew: f64) -> Levels {
                 (level, jumped) = (delays.envelope[at], 0.0);
                 levels.is_step[at] = true;
             } else if ahead > STEP_S {
-                let was_quiet = chunk > 0 && members[chunk - 1].is_speech == Some(false);
-                let is_pause = evidence.stands(at) || was_quiet && evidence.stands_later(at);
                 let to = match delays.bounds.get(at).filter(|known| known.are_closed()) {
-                    Some(known) => known_step(delays, known, is_pause, at - chunk, at, level),
+                    Some(known) => known_step(delays, known, &chunk, at, level),
                     None => {
+                        let before = chunk.start.checked_sub(1);
+                        let was_quiet =
+                            before.is_some_and(|before| members[before].is_speech == Some(false));
+                        let is_pause = evidence.stands(at) || was_quiet && evidence.stands_later(at);
                         let is_jump = jumped >= 0.5 * ahead || ahead >= GRADUAL_S;
                         (is_pause && is_jump).then_some(delays.envelope[at])
                     }
@@ -367,17 +369,34 @@ fn least_around(mut values: Vec<f64>) -> Vec<f64> {
     values
 }
 
+/// A run of packets without a stall between them.
+struct Chunk {
+    start: usize,
+    end: usize,
+    /// Whether it came as a stream and is no mere catch-up burst.
+    is_settled: bool,
+}
+
+impl Chunk {
+    /// The one that begins here. Only reports ask for more than its beginning.
+    fn at(start: usize, members: &[Member], delays: &Delays) -> Self {
+        if delays.bounds.is_empty() {
+            return Self { start, end: start, is_settled: false };
+        }
+        let behind = delays.begins_chunk.iter().skip(start + 1);
+        let end = start + 1 + behind.take_while(|begins| !**begins).count();
+        let in_time =
+            |at: &usize| members[*at].arrival - members[*at - 1].arrival >= 0.5 * members[*at - 1].duration();
+        let duration = |at: usize| members[at].duration();
+        let paced: f64 = (start + 1..end).filter(in_time).map(duration).sum();
+        let all: f64 = (start + 1..end).map(duration).sum();
+        Self { start, end, is_settled: paced >= 0.050 || end - start == 1 || paced >= 0.5 * all }
+    }
+}
+
 /// Where a level steps to that reports bound on both sides: to the upper bound, if the envelope reaches it. Below it
-/// there may be a pause, with another to come, or the end of an utterance that a stall held up. `behind_start` is how many
-/// packets came since the last stall.
-fn known_step(
-    delays: &Delays,
-    known: &Bounds,
-    is_pause: bool,
-    behind_start: usize,
-    at: usize,
-    level: f64,
-) -> Option<f64> {
+/// there may be a pause, with another to come, or the end of an utterance that a stall held up.
+fn known_step(delays: &Delays, known: &Bounds, chunk: &Chunk, at: usize, level: f64) -> Option<f64> {
     if known.high - level <= STEP_S {
         return None;
     }
@@ -390,8 +409,9 @@ fn known_step(
     let queue = before.fold(f64::INFINITY, f64::min).max(known.queues[0]).min(known.queues[1]);
     let to = if queue > STEP_S { envelope - queue } else { envelope };
     // Behind a chunk's beginning nothing new has come: there the bounds have changed, not the delay.
-    let is_pause = is_pause || to - level > STALL_OF_END_S;
-    (behind_start < 3 && is_pause && to - level > STEP_S).then_some(to)
+    let is_at_start = at < chunk.start + 3 && chunk.end - chunk.start > 1;
+    let is_pause = chunk.is_settled || to - level > STALL_OF_END_S;
+    (is_at_start && is_pause && to - level > STEP_S).then_some(to)
 }
 
 /// A sender that begins each utterance with a small burst is ahead of what is heard by the length of that burst.
