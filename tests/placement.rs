@@ -432,8 +432,10 @@ fn a_congested_link_neither_stretches_a_call_nor_cuts_it() {
         }
     }
     println!("{calls} calls, {} bad, {estimated} no farther off than they say", bad.len());
-    bad.truncate(5);
-    assert!(bad.is_empty(), "{bad:#?}");
+    for (loss, speech, seed, sender, inserted_ms, late_ms, figures) in bad.iter().take(10) {
+        println!("bad: {loss} {speech:?} seed {seed} {sender:?}: {inserted_ms:.1} {late_ms:.1} {figures}");
+    }
+    assert!(bad.is_empty(), "{} of {calls} calls are not within their marks", bad.len());
     assert!(estimated * 20 >= calls * 19, "{estimated} of {calls} estimates are true");
 }
 

@@ -71,10 +71,16 @@ pub(super) fn enter_block(
         samples: 0,
         sequence: packet.sequence.wrapping_sub(block.age),
         bytes,
+        digest: digest(block.payload),
         kind: RxKind::Unusable,
         is_speech: PcmFormat::of(rtpmap).map_or_else(|| opus.as_ref()?.is_speech(), is_loud),
     };
     (rx, payload)
+}
+
+fn digest(payload: &[u8]) -> u16 {
+    let sum = crc32c::crc32c(payload).to_le_bytes();
+    u16::from_le_bytes([sum[0], sum[1]])
 }
 
 /// How a payload is coded, if it is audio that can be decoded.

@@ -41,7 +41,8 @@ impl Evidence {
         let (mut stands, mut stands_later) = (vec![false; count], vec![false; count]);
         let (mut seen, mut is_later, mut is_last) = (Seen::default(), false, true);
         for at in (0..count).rev() {
-            let is_proof_short = seen.near >= PAIRS_MIN && 2 * seen.near >= seen.pairs && (is_later || is_last);
+            let is_proof_short =
+                seen.near >= PAIRS_MIN && 2 * seen.near >= seen.pairs && (is_later || is_last);
             stands[at] = seen.audio_s >= PROOF_S || is_proof_short;
             stands_later[at] = is_later;
             let Some(before) = at.checked_sub(1) else { break };

@@ -50,6 +50,12 @@ const STALL_OF_END_S: f64 = 2.1;
 /// Reports correct the envelope where it is off by more than this: their own jitter, by a sender's timers.
 const BOUND_JITTER_S: f64 = 0.020;
 
+/// What a sender may send at once when it begins, in so many utterances or more, most of which agree.
+const LEAD_MIN_S: f64 = 0.060;
+const LEAD_MAX_S: f64 = 0.5;
+const LEADS_AGREE_S: f64 = 0.060;
+const LEADS_MIN: usize = 5;
+
 /// What is left open of a level: timers and the rounding of timestamps; of a queue that plays out, which nobody sees; of
 /// a single packet, by its jitter; of jitter, as a share of its median; of a queue that held up all of the packets
 /// around, as a share of its length. Chosen on the simulated scenarios, where nine calls of ten keep within.
@@ -82,12 +88,19 @@ pub struct Levels {
     pub is_step: Vec<bool>,
     /// How far the level may be off, in nineteen packets of twenty.
     pub error_us: Vec<u32>,
+    /// How far its sender is ahead of what is heard.
+    pub lead_s: f64,
 }
 
 impl Levels {
     fn with_room_for(members: &[Member]) -> Self {
         let count = members.len();
-        Self { level: Vec::with_capacity(count), is_step: vec![false; count], error_us: Vec::new() }
+        Self {
+            level: Vec::with_capacity(count),
+            is_step: vec![false; count],
+            error_us: Vec::new(),
+            lead_s: 0.0,
+        }
     }
 
     /// How long a stretch is, in seconds of media time, and how fast its sender's clock runs: the fall of the level
@@ -123,11 +136,11 @@ impl Delays {
 
     /// Brings the envelope to where sender reports allow it. Jitter is left to the envelope, which knows more of it.
     fn bring_within_bounds(&mut self) {
-        for (envelope, known) in self.envelope.iter_mut().zip(&self.bounds) {
+        for ((envelope, known), delay) in self.envelope.iter_mut().zip(&self.bounds).zip(&self.delay) {
             if *envelope > known.high + BOUND_JITTER_S {
                 *envelope = known.high;
             } else if *envelope < known.low - BOUND_JITTER_S {
-                *envelope = known.low;
+                *envelope = known.low.min(*delay);
             }
         }
     }
@@ -267,8 +280,7 @@ fn follow(members: &[Member], delays: &Delays, slew: f64) -> Levels {
                     Some(known) => known_step(delays, known, &chunk, at, level),
                     None => {
                         let before = chunk.start.checked_sub(1);
-                        let was_quiet =
-                            before.is_some_and(|before| members[before].is_speech == Some(false));
+                        let was_quiet = before.is_some_and(|before| members[before].is_speech == Some(false));
                         let is_pause = evidence.stands(at) || was_quiet && evidence.stands_later(at);
                         let is_jump = jumped >= 0.5 * ahead || ahead >= GRADUAL_S;
                         (is_pause && is_jump).then_some(delays.envelope[at])
@@ -414,19 +426,21 @@ fn known_step(delays: &Delays, known: &Bounds, chunk: &Chunk, at: usize, level: 
     (is_at_start && is_pause && to - level > STEP_S).then_some(to)
 }
 
-/// A sender that begins each utterance with a small burst is ahead of what is heard by the length of that burst.
+/// A sender that begins each utterance with a small burst is ahead of what is heard by the length of that burst. Those of
+/// a sender are of one length; stalls of a link are not.
 fn add_lead(members: &[Member], delays: &Delays, levels: &mut Levels) {
     let is_start = |at: &usize| *at == 0 || levels.is_step[*at] || gap_before(members, *at) > 0.3;
     let mut leads: Vec<f64> =
         (0..members.len()).filter(is_start).map(|at| delays.delay[at] - levels.level[at]).collect();
-    leads.sort_by(f64::total_cmp);
-    if leads.len() < 4 {
+    if leads.len() < LEADS_MIN {
         return;
     }
-    let quartile = |n: usize| leads[n * leads.len() / 4];
-    let (lower, median, upper) = (quartile(1), quartile(2), quartile(3));
-    if lower > 0.06 && upper - lower < 0.06 {
+    leads.sort_by(f64::total_cmp);
+    let tenth = |n: usize| leads[n * leads.len() / 10];
+    let (lower, median, upper) = (tenth(2), tenth(5), tenth(7));
+    if (LEAD_MIN_S..LEAD_MAX_S).contains(&lower) && upper - lower < LEADS_AGREE_S {
         levels.level.iter_mut().for_each(|level| *level += median);
+        levels.lead_s = median;
     }
 }
 

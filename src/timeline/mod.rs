@@ -14,11 +14,13 @@
 //!
 //! Invariants: positions of a channel only grow; no packet is placed twice; what is not placed is counted.
 
+mod causality;
 mod evidence;
 pub mod level;
 mod looks;
 pub mod pace;
 pub mod reports;
+mod sources;
 pub mod stretch;
 mod stretches;
 pub mod unwrap;
@@ -49,6 +51,8 @@ pub struct Rx {
     pub sequence: u16,
     /// Bytes of its payload.
     pub bytes: u16,
+    /// What tells its payload from another one: most of those that differ have different digests.
+    pub digest: u16,
     /// What it is to the timeline.
     pub kind: RxKind,
     /// Whether somebody speaks in it, as far as its codec says.
@@ -143,6 +147,10 @@ pub struct Placement {
     /// How far packets may be off their true places, in microseconds: nineteen of twenty are estimated to be no
     /// farther. What all packets have in common, the network's least delay, is not in it.
     pub error_us: i64,
+    /// How the sender delivered, as far as its packets tell.
+    pub mode: Mode,
+    /// Whether a stretch is placed by arrival alone, because no level places it where it can have been heard.
+    pub is_uncertain: bool,
 }
 
 /// Places the packets of one channel, given in the order of their receipt.
@@ -151,13 +159,7 @@ pub struct Placement {
 /// dropped what it had queued: what is placed after one and had arrived before it is left out. `reports` are the
 /// senders' reports of the channel, in any order.
 #[must_use]
-pub fn place(
-    packets: &[Rx],
-    sender: Sender,
-    origin: Wall,
-    clears: &[Wall],
-    reports: &[Report],
-) -> Placement {
+pub fn place(packets: &[Rx], sender: Sender, origin: Wall, clears: &[Wall], reports: &[Report]) -> Placement {
     let mut clears = clears.to_vec();
     clears.sort_unstable();
     let unwrapped = unwrap::unwrap(packets);
@@ -165,7 +167,7 @@ pub fn place(
     let context = Context { packets, origin, clears: &clears };
     let stretches = Stretches::of(unwrapped, &context);
     // A sender delivers in one way for the whole call; a short stretch alone could not tell.
-    let mode = stretches.pace.mode(sender);
+    let mode = stretches.pace.mode(sender, !clears.is_empty());
     let is_one = stretches.count == 1;
     let mut reports = Reports::of(reports, origin);
     let mut placed: Vec<Candidate> = Vec::new();
@@ -173,6 +175,8 @@ pub fn place(
     let mut end = None;
     let (mut longest, mut drift_ppm) = (DRIFT_SPAN_MIN_S, 0.0);
     let mut errors = Vec::new();
+    let mut is_uncertain = false;
+    let mut looks = Looks::at(packets.len());
     stretches.for_each(&context, |Stretch { epoch, is_behind_clear, tick_hz, members, mut delays }| {
         if let Some(hz) = tick_hz {
             let knots = reports.knots(&members, hz, packets);
@@ -184,16 +188,23 @@ pub fn place(
             (longest, drift_ppm) = (span, drift * 1e6);
         }
         let error_us = std::mem::take(&mut levels.error_us);
+        let mut positions = positions(&members, &mut levels, mode);
+        let is_by_arrival = causality::hold(&members, &mut positions, mode, levels.lead_s);
+        is_uncertain |= is_by_arrival;
         if is_one {
             errors = error_us
         } else {
             errors.extend(error_us)
         }
-        let before = end.filter(|_| !is_behind_clear);
+        if let Some(before) = end.filter(|_| !is_behind_clear && !is_by_arrival) {
+            let overlap_s = join(&members, &mut positions, before, mode, &mut Looks::at(members.len()));
+            draw_back(&mut placed, packets, overlap_s, &mut looks);
+        }
         of_one.reserve(if is_one { members.len() } else { 0 });
         let push =
             |own| if is_one { of_one.push(own) } else { placed.push(Candidate { epoch, placed: own }) };
-        end = Some(place_stretch(&members, levels, before, &context, &mut counts, push));
+        push_stretch(&members, &positions, &levels, &context, &mut counts, push);
+        end = members.last().zip(positions.last()).map(|(last, at)| at + last.duration());
     });
     let packets = if is_one {
         of_one.sort_by_key(|placed| placed.at);
@@ -205,9 +216,9 @@ pub fn place(
         // Epochs follow each other, with an overlap at most where a sender changed over: a stable sort keeps the order
         // of sequence numbers wherever positions are equal.
         placed.sort_by_key(|candidate| candidate.placed.at);
-        drop_overlaps(placed, packets, &mut counts)
+        sources::one_at_a_time(placed, packets, &mut counts)
     };
-    Placement { packets, counts, drift_ppm, error_us: nineteen_of_twenty(errors) }
+    Placement { packets, counts, drift_ppm, error_us: nineteen_of_twenty(errors), mode, is_uncertain }
 }
 
 fn nineteen_of_twenty(mut errors_us: Vec<u32>) -> i64 {
@@ -230,30 +241,33 @@ struct Context<'a> {
     clears: &'a [Wall],
 }
 
-/// Gives each packet of a stretch its position; `before` is where the audio that it goes on from ends. Returns where the
-/// stretch ends. In seconds.
-fn place_stretch(
-    members: &[Member],
-    levels: Levels,
-    before: Option<f64>,
-    context: &Context<'_>,
-    counts: &mut Counts,
-    mut push: impl FnMut(Placed),
-) -> f64 {
-    let mut positions = levels.level;
+/// The position of each packet of a stretch, in seconds.
+fn positions(members: &[Member], levels: &mut Levels, mode: Mode) -> Vec<f64> {
+    let mut positions = std::mem::take(&mut levels.level);
     positions.iter_mut().zip(members).for_each(|(position, member)| *position += member.media);
-    settle(members, &mut positions);
     let mut looks = Looks::at(members.len());
+    settle(members, &mut positions, mode, &mut looks);
     for at in (1..members.len()).filter(|at| levels.is_step[*at]) {
         // Timestamps jumped, the audio did not: no seam is to be heard.
         if members[at].is_next {
             let end = positions[at - 1] + members[at - 1].duration();
-            join(&members[at..], &mut positions[at..], end, &mut looks);
+            let (before, behind) = positions.split_at_mut(at);
+            let overlap_s = join(&members[at..], behind, end, mode, &mut looks);
+            draw_back_positions(members, before, overlap_s, &mut looks);
         }
     }
-    if let Some(before) = before {
-        join(members, &mut positions, before, &mut looks);
-    }
+    positions
+}
+
+/// Hands out the packets of a stretch that were not cleared before they were heard.
+fn push_stretch(
+    members: &[Member],
+    positions: &[f64],
+    levels: &Levels,
+    context: &Context<'_>,
+    counts: &mut Counts,
+    mut push: impl FnMut(Placed),
+) {
     for (at, member) in members.iter().enumerate() {
         let rx = &context.packets[index(member.rx)];
         let position = to_samples(positions[at]);
@@ -272,18 +286,21 @@ fn place_stretch(
         };
         push(Placed { rx: member.rx, at: position, gap });
     }
-    let last = members.len() - 1;
-    positions[last] + members[last].duration()
 }
 
 /// Keeps packets that follow each other from overlapping, and smooths what rounding and the level's motion leave
-/// between two that are contiguous: they are drawn towards their places by 2 % a packet.
-fn settle(members: &[Member], positions: &mut [f64]) {
+/// between two that are contiguous: they are drawn towards their places by 2 % for each 20 ms.
+fn settle(members: &[Member], positions: &mut [f64], mode: Mode, looks: &mut Looks) {
     for at in 1..positions.len() {
         let (own, before) = (&members[at], &members[at - 1]);
         let end = positions[at - 1] + before.duration();
         let is_behind = own.media >= before.media_end() - 1e-6;
         if positions[at] < end - 0.005 && is_behind {
+            let overlap_s = end - positions[at];
+            if mode == Mode::Paced && overlap_s <= causality::DRAWN_MAX_S {
+                draw_back_positions(members, &mut positions[..at], overlap_s, looks);
+                continue;
+            }
             positions[at] = end;
         }
         let error = positions[at] - end;
@@ -291,17 +308,21 @@ fn settle(members: &[Member], positions: &mut [f64]) {
             && (own.media - before.media - before.duration()).abs() <= 0.5 * before.duration()
             && error.abs() < CONTIGUOUS_S;
         if is_contiguous {
-            positions[at] = end + 0.02 * error;
+            positions[at] = end + own.duration().min(1.0) * error;
         }
     }
 }
 
 /// Joins a stretch to the end of the one before where they all but touch, and lets the difference fade at the pace of
-/// a clock's drift.
-fn join(members: &[Member], positions: &mut [f64], before: f64, looks: &mut Looks) {
+/// a clock's drift. Where it would have to be later than it arrived, it stays: the one before has to be earlier, by what is
+/// returned.
+fn join(members: &[Member], positions: &mut [f64], before: f64, mode: Mode, looks: &mut Looks) -> f64 {
     let difference = positions[0] - before;
     if difference.abs() > CONTIGUOUS_S {
-        return;
+        return 0.0;
+    }
+    if difference < 0.0 && mode == Mode::Paced {
+        return -difference;
     }
     let first = members[0].media;
     for (member, position) in members.iter().zip(positions) {
@@ -310,6 +331,45 @@ fn join(members: &[Member], positions: &mut [f64], before: f64, looks: &mut Look
             break;
         }
         *position -= left.copysign(difference);
+    }
+    0.0
+}
+
+/// Makes the end of a stretch earlier, as far as nothing is between its packets, at the pace of drift.
+fn draw_back_positions(members: &[Member], positions: &mut [f64], by_s: f64, looks: &mut Looks) {
+    let (mut left, mut next): (f64, Option<f64>) = (by_s, None);
+    for (member, position) in members.iter().zip(positions).rev() {
+        left = left_in_front(left, *position + member.duration(), *position, next);
+        if left <= 0.0 || !looks.take() {
+            break;
+        }
+        next = Some(*position);
+        *position -= left;
+    }
+}
+
+/// The same, of what is placed already.
+fn draw_back(placed: &mut [Candidate], packets: &[Rx], by_s: f64, looks: &mut Looks) {
+    let (mut left, mut next): (f64, Option<f64>) = (by_s, None);
+    for Candidate { placed, .. } in placed.iter_mut().rev() {
+        let position = to_seconds(placed.at);
+        let end = position + f64::from(packets[index(placed.rx)].samples) / 48_000.0;
+        left = left_in_front(left, end, position, next);
+        if left <= 0.0 || !looks.take() {
+            break;
+        }
+        next = Some(position);
+        placed.at = to_samples(position - left);
+    }
+}
+
+/// How much earlier a packet has to be than it is, if the `next` one has to be by `left`: what is between them takes up what
+/// it can, and what is contiguous fades.
+fn left_in_front(left: f64, end: f64, position: f64, next: Option<f64>) -> f64 {
+    match next {
+        None => left,
+        Some(next) if next - end > CONTIGUOUS_S => left - (next - end),
+        Some(next) => left - SLEW * (next - position).max(0.0),
     }
 }
 
@@ -331,30 +391,9 @@ fn to_samples(seconds: f64) -> Samples48k {
     Samples48k((seconds * 48_000.0).round() as i64)
 }
 
-/// Drops packets of another epoch that fall into time already taken, by more than half of themselves. Within an
-/// epoch nothing is dropped: the mux puts such packets one behind the other.
-fn drop_overlaps(mut candidates: Vec<Candidate>, packets: &[Rx], counts: &mut Counts) -> Vec<Placed> {
-    // The epoch of the last one kept, its packet, and where it ends.
-    let mut last: Option<(u32, &Rx, i64)> = None;
-    candidates.retain_mut(|Candidate { epoch, placed }| {
-        let packet = &packets[index(placed.rx)];
-        let samples = i64::from(packet.samples);
-        match last {
-            None => placed.gap = Gap::Start,
-            Some((before, _, end)) if before != *epoch && end - placed.at.0 > samples / 2 => {
-                counts.overlapping += 1;
-                return false;
-            }
-            Some((before, kept, _)) if before != *epoch => {
-                let goes_on = kept.ssrc == packet.ssrc && placed.gap != Gap::Loss;
-                placed.gap = if goes_on { placed.gap } else { Gap::Pause };
-            }
-            Some(_) => {}
-        }
-        last = Some((*epoch, packet, placed.at.0 + samples));
-        true
-    });
-    candidates.into_iter().map(|candidate| candidate.placed).collect()
+#[expect(clippy::cast_precision_loss, reason = "a call's length in samples is far below 2^52")]
+fn to_seconds(at: Samples48k) -> f64 {
+    at.0 as f64 / 48_000.0
 }
 
 /// An index out of the 32-bit form in which it is stored.
@@ -363,132 +402,4 @@ pub(crate) fn index(rx: u32) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const ORIGIN: Wall = Wall(1_000_000_000_000);
-
-    /// Packet `n` of 20 ms, arriving `delay_ms` after it was spoken.
-    fn rx(n: u16, delay_ms: i64) -> Rx {
-        Rx {
-            arrival: ORIGIN.plus_us((i64::from(n) * 20 + 20 + delay_ms) * 1000),
-            ssrc: 1,
-            timestamp: 0xffff_f000_u32.wrapping_add(u32::from(n) * 960),
-            clock_hz: 48_000,
-            samples: 960,
-            sequence: 65_500_u16.wrapping_add(n),
-            bytes: 60,
-            kind: RxKind::Audio,
-            is_speech: None,
-        }
-    }
-
-    fn positions(placement: &Placement) -> Vec<i64> {
-        placement.packets.iter().map(|placed| placed.at.0 / 48).collect()
-    }
-
-    #[test]
-    fn jitter_does_not_move_audio_and_the_fastest_packet_sets_the_level() {
-        let packets: Vec<_> = (0..100).map(|n| rx(n, if n == 50 || n == 51 { 10 } else { 35 })).collect();
-        let placement = place(&packets, Sender::Any, ORIGIN, &[], &[]);
-        assert_eq!(positions(&placement), (0..100).map(|n| 10 + n * 20).collect::<Vec<_>>());
-        assert_eq!(placement.counts, Counts::default());
-        assert!(placement.packets[1..].iter().all(|placed| placed.gap == Gap::None));
-        assert_eq!(placement.packets[0].gap, Gap::Start);
-    }
-
-    #[test]
-    fn loss_reordering_and_duplicates_are_told_apart() {
-        let mut packets: Vec<_> = (0..20).map(|n| rx(n, 10)).collect();
-        packets.remove(15);
-        packets.remove(15);
-        packets.swap(4, 5);
-        packets.insert(9, packets[8]);
-        let placement = place(&packets, Sender::Any, ORIGIN, &[], &[]);
-        let expected = Counts { lost: 2, duplicate: 1, reordered: 1, ..Counts::default() };
-        assert_eq!(placement.counts, expected);
-        assert_eq!(placement.packets.len(), 18);
-        assert_eq!(placement.packets[15].gap, Gap::Loss);
-        assert_eq!(positions(&placement)[14..16], [290, 350]);
-    }
-
-    #[test]
-    fn silence_suppression_is_no_loss() {
-        let mut packets: Vec<_> = (0..10).map(|n| rx(n, 10)).collect();
-        for packet in &mut packets[5..] {
-            packet.timestamp = packet.timestamp.wrapping_add(400 * 48);
-            packet.arrival = packet.arrival.plus_us(400_000);
-        }
-        for packet in &mut packets[8..] {
-            packet.timestamp = packet.timestamp.wrapping_add(48_000);
-            packet.arrival = packet.arrival.plus_us(1_000_000);
-        }
-        let placement = place(&packets, Sender::Any, ORIGIN, &[], &[]);
-        assert_eq!(placement.counts.lost, 0);
-        assert_eq!((placement.packets[5].gap, positions(&placement)[5]), (Gap::Silence, 510));
-        assert_eq!((placement.packets[8].gap, positions(&placement)[8]), (Gap::Pause, 1570));
-    }
-
-    #[test]
-    fn a_packet_without_audio_keeps_the_numbering_whole() {
-        let mut packets: Vec<_> = (0..10).map(|n| rx(n, 10)).collect();
-        packets[4].kind = RxKind::Beside;
-        packets[4].timestamp = packets[2].timestamp;
-        let placement = place(&packets, Sender::Any, ORIGIN, &[], &[]);
-        assert_eq!(placement.counts.lost, 0);
-        assert_eq!((placement.packets[4].gap, positions(&placement)[4]), (Gap::Silence, 110));
-    }
-
-    #[test]
-    fn a_new_ssrc_is_placed_by_its_own_arrival() {
-        let mut packets: Vec<_> = (0..10).map(|n| rx(n, 10)).collect();
-        for (n, packet) in packets.iter_mut().enumerate().skip(5) {
-            packet.ssrc = 2;
-            packet.timestamp = 77 + 960 * u32::try_from(n).unwrap();
-            packet.sequence = 7 + u16::try_from(n).unwrap();
-            packet.arrival = packet.arrival.plus_us(500_000);
-        }
-        let placement = place(&packets, Sender::Any, ORIGIN, &[], &[]);
-        assert_eq!((placement.packets[5].gap, positions(&placement)[5]), (Gap::Pause, 610));
-        assert_eq!(placement.counts, Counts::default());
-    }
-
-    #[test]
-    fn two_sources_at_once_do_not_double_the_call() {
-        let mut packets = Vec::new();
-        for n in 0..100 {
-            packets.push(rx(n, 10));
-            packets.push(Rx { ssrc: 2, ..rx(n, 12) });
-        }
-        let placement = place(&packets, Sender::Any, ORIGIN, &[], &[]);
-        assert_eq!(placement.packets.len(), 100);
-        assert_eq!(placement.counts.overlapping, 100);
-    }
-
-    #[test]
-    fn one_bad_timestamp_makes_no_silence() {
-        let mut packets: Vec<_> = (0..100).map(|n| rx(n, 10)).collect();
-        packets[40].timestamp = packets[40].timestamp.wrapping_add(0x7000_0000);
-        let placement = place(&packets, Sender::Any, ORIGIN, &[], &[]);
-        assert_eq!(positions(&placement).last(), Some(&1990));
-        assert_eq!(placement.counts.stray, 1);
-    }
-
-    #[test]
-    fn what_was_cleared_before_it_was_heard_is_left_out() {
-        // Two seconds of speech, delivered at once; cleared half a second later; then the next sentence.
-        let at = |us: i64| ORIGIN.plus_us(us);
-        let mut packets: Vec<_> =
-            (0..100).map(|n| Rx { arrival: at(20_000 + i64::from(n)), ..rx(n, 0) }).collect();
-        packets.extend((100..150).map(|n| Rx { arrival: at(800_000 + i64::from(n) * 20_000), ..rx(n, 0) }));
-        let placement = place(&packets, Sender::Any, ORIGIN, &[at(500_000)], &[]);
-        assert_eq!(placement.counts.cleared, 75);
-        let after = placement.packets.iter().find(|placed| placed.rx >= 100).unwrap();
-        assert_eq!((after.gap, after.at.0 / 48), (Gap::Pause, 2780));
-    }
-
-    #[test]
-    fn an_empty_channel_has_no_placement() {
-        assert_eq!(place(&[], Sender::Any, ORIGIN, &[], &[]), Placement::default());
-    }
-}
+mod tests;

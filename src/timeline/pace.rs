@@ -18,6 +18,8 @@ const FALL_SHARE: f64 = 0.05;
 /// Below this share of pairs in real time a sender delivers faster: 0 to 0.008 in bursts of 1.1 to 40 times real time,
 /// 0.195 and more over congested links, 0.23 and more in captures of them.
 const REAL_TIME_SHARE_MIN: f64 = 0.05;
+/// The same where the sender's queue was flushed, so that there is one.
+const REAL_TIME_SHARE_MIN_OF_QUEUED: f64 = 0.5;
 /// Nothing is said of a sender by less than this share of its audio: bursts have 0.43 to 0.9 in pairs, jitter of a
 /// quarter of a second 0.02 to 0.15.
 const SEEN_SHARE_MIN: f64 = 0.4;
@@ -49,7 +51,8 @@ impl Pace {
         let (mut audio_s, mut least) = (0.0, f64::INFINITY);
         for (at, (member, delay_s)) in members.iter().zip(delay).enumerate() {
             let is_broken = at > 0
-                && (member.media - members[at - 1].media_end() > WINDOW_S || delay_s - delay[at - 1] > STALL_S);
+                && (member.media - members[at - 1].media_end() > WINDOW_S
+                    || delay_s - delay[at - 1] > STALL_S);
             if is_broken {
                 (before, audio_s, least) = (None, 0.0, f64::INFINITY);
             }
@@ -77,11 +80,12 @@ impl Pace {
         }
     }
 
-    /// How a sender of this kind delivers.
+    /// How a sender of this kind delivers; `is_queued` says whether there is known to be a queue that it fills.
     #[must_use]
-    pub fn mode(self, sender: Sender) -> Mode {
+    pub fn mode(self, sender: Sender, is_queued: bool) -> Mode {
+        let least = if is_queued { REAL_TIME_SHARE_MIN_OF_QUEUED } else { REAL_TIME_SHARE_MIN };
         let is_seen = self.pairs * WINDOW_S >= SEEN_SHARE_MIN * self.all_s;
-        let is_faster = is_seen && self.pairs > 0.0 && self.in_real_time < REAL_TIME_SHARE_MIN * self.pairs;
+        let is_faster = is_seen && self.pairs > 0.0 && self.in_real_time < least * self.pairs;
         match sender {
             Sender::Any if is_faster => Mode::Burst,
             Sender::Any | Sender::RealTime => Mode::Paced,

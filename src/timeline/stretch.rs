@@ -16,8 +16,12 @@ const RATES_HZ: [f64; 10] =
 const RATE_PAIRS_MIN: usize = 5;
 /// How close to a standard rate a pair must be.
 const RATE_TOLERANCE: f64 = 0.01;
+/// Different steps of timestamps that are remembered: a sender that shows a rate has few.
+const STEPS_MAX: usize = 32;
 /// A packet this late, in front of a gap of the same length, has a stale timestamp. Above any jitter.
 const STALE_S: f64 = 0.25;
+/// The shortest such gap.
+const STALE_GAP_S: f64 = 0.2;
 /// How well the two lengths must agree.
 const STALE_AGREE_S: f64 = 0.06;
 /// Packets up to this size are comfort noise, not the onset of an utterance.
@@ -107,66 +111,120 @@ pub fn gather(piece: &[Unwrapped], tick_hz: Option<f64>, packets: &[Rx], origin:
     members
 }
 
-/// Tells how many ticks a second of an epoch's audio takes: the standard rate that at least half of the consecutive
-/// pairs show, else the declared one. `None` where timestamps stand still.
+/// Tells how many ticks a second of an epoch's audio takes. A packet's length is in its payload, so that what timestamps
+/// advance by from one to the next tells their rate: the standard rate that at least half of the consecutive pairs show,
+/// else any rate that they show by which no packet begins before the one in front of it is over, else the declared one.
+/// `None` where timestamps say nothing: they stand still, or count packets whatever their lengths.
 #[must_use]
 pub fn tick_rate(epoch: &[Unwrapped], declared_hz: u32, packets: &[Rx]) -> Option<f64> {
-    let mut votes = [0usize; RATES_HZ.len()];
-    let (mut pairs, mut still) = (0usize, 0usize);
-    // What the pair before was and voted for: most are alike.
-    let mut last = ((0, 0), None);
+    let mut steps = Steps::default();
     for pair in epoch.windows(2) {
         let (from, to) = (&packets[index(pair[0].rx)], &packets[index(pair[1].rx)]);
         let is_pair = pair[1].sequence == pair[0].sequence + 1
             && from.kind == RxKind::Audio
             && to.kind == RxKind::Audio
             && from.samples > 0;
-        if !is_pair {
-            continue;
-        }
-        pairs += 1;
-        let ticks = pair[1].ticks - pair[0].ticks;
-        still += usize::from(ticks == 0);
-        if last.0 != (ticks, from.samples) {
-            let rate = seconds(ticks) * 48_000.0 / f64::from(from.samples);
-            let named = RATES_HZ.iter().position(|hz| (rate - hz).abs() <= RATE_TOLERANCE * hz);
-            last = ((ticks, from.samples), named);
-        }
-        if let Some(named) = last.1 {
-            votes[named] += 1;
+        if is_pair {
+            steps.add(pair[1].ticks - pair[0].ticks, from.samples);
         }
     }
-    let declared = Some(f64::from(declared_hz));
-    if pairs < RATE_PAIRS_MIN {
-        return declared;
+    let declared = f64::from(declared_hz);
+    if steps.pairs < RATE_PAIRS_MIN {
+        return Some(declared);
     }
-    if still * 2 > pairs {
+    if steps.of(|step| step.ticks == 0) * 2 > steps.pairs {
         return None;
     }
-    let (best, count) = votes.iter().enumerate().max_by_key(|(_, count)| **count).unwrap_or((0, &0));
-    if count * 2 >= pairs { Some(RATES_HZ[best]) } else { declared }
+    let standard = |hz: &f64| steps.of(|step| (step.rate() - hz).abs() <= RATE_TOLERANCE * hz);
+    let votes = RATES_HZ.map(|hz| (standard(&hz), hz));
+    if let Some((count, hz)) = votes.into_iter().max_by_key(|(count, _)| *count)
+        && count * 2 >= steps.pairs
+    {
+        return Some(hz);
+    }
+    // Packets that begin before the one in front of them is over, by the declared clock.
+    let overlapping = |step: &Step| step.ticks > 0 && step.rate() < declared * (1.0 - RATE_TOLERANCE);
+    if steps.of(overlapping) * 2 < steps.pairs {
+        return Some(declared);
+    }
+    let shown = steps.seen.iter().filter(|(step, _)| overlapping(step)).map(|(step, _)| step.rate());
+    let best = shown.map(|hz| (standard(&hz), hz)).max_by_key(|(count, _)| *count);
+    best.filter(|(count, _)| count * 2 >= steps.pairs).map(|(_, hz)| hz)
+}
+
+/// What timestamps advance by over packets of different lengths.
+#[derive(Default)]
+struct Steps {
+    pairs: usize,
+    seen: Vec<(Step, usize)>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Step {
+    ticks: i64,
+    samples: u32,
+}
+
+impl Step {
+    fn rate(&self) -> f64 {
+        seconds(self.ticks) * 48_000.0 / f64::from(self.samples)
+    }
+}
+
+impl Steps {
+    /// Counts a pair. A step beyond [`STEPS_MAX`] takes the place of the rarest.
+    fn add(&mut self, ticks: i64, samples: u32) {
+        self.pairs += 1;
+        let step = Step { ticks, samples };
+        // Most are like the one before, which is in front.
+        match self.seen.iter().position(|(seen, _)| *seen == step) {
+            Some(at) => {
+                self.seen[at].1 += 1;
+                self.seen.swap(0, at);
+            }
+            None if self.seen.len() < STEPS_MAX => {
+                self.seen.push((step, 1));
+            }
+            None => {
+                if let Some(rarest) = self.seen.iter_mut().min_by_key(|(_, count)| *count) {
+                    *rarest = (step, 1);
+                }
+            }
+        }
+    }
+
+    /// How many pairs have such a step.
+    fn of(&self, is_such: impl Fn(&Step) -> bool) -> usize {
+        self.seen.iter().filter(|(step, _)| is_such(step)).map(|(_, count)| count).sum()
+    }
 }
 
 /// Some senders stamp a packet before they learn that there was a pause: the first packet of an utterance carries the
-/// time of the last one's end (pion's packetizer; rtpproxy 61).
+/// time of the last one's end (pion's packetizer; rtpproxy 61). They do so each time; a single packet that a stall brings
+/// behind a pause looks the same.
 fn mend_stale_onsets(members: &mut [Member], packets: &[Rx]) {
+    let (mut stale, mut gaps) = (Vec::new(), 0);
     for at in 1..members.len().saturating_sub(1) {
         let (before, own, after) = (&members[at - 1], &members[at], &members[at + 1]);
-        let late = (own.arrival - own.media) - (before.arrival - before.media);
-        if late <= STALE_S {
+        let gap = after.media - own.media_end();
+        if gap <= STALE_GAP_S {
             continue;
         }
-        let gap = after.media - own.media_end();
+        gaps += 1;
+        let late = (own.arrival - own.media) - (before.arrival - before.media);
         let apart = after.arrival - own.arrival;
         let is_audio = [own, after].iter().all(|m| packets[index(m.rx)].bytes > COMFORT_BYTES);
-        let is_stale = after.is_next
-            && gap > 0.2
+        let is_stale = late > STALE_S
+            && after.is_next
             && (gap - late).abs() < STALE_AGREE_S
             && (0.002..3.0 * own.duration() + 0.02).contains(&apart)
             && is_audio;
         if is_stale {
-            members[at].media = after.media - own.duration();
+            stale.push(at);
         }
+    }
+    if stale.len() * 2 >= gaps {
+        stale.into_iter().for_each(|at| members[at].media = members[at + 1].media - members[at].duration());
     }
 }
 

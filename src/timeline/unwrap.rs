@@ -1,11 +1,14 @@
 //! Sequence numbers and timestamps made whole: RFC 3550 appendix A.1, with the whole call to look at.
 //!
 //! An [`Epoch`] is a stretch of one SSRC with one numbering and one clock. A packet that does not fit the numbering
-//! is a stray (the next packets go on as before), the far side of a long outage (its timestamp went on with the
-//! clock), or the first of a new epoch (the sender began anew). Memory: 24 bytes a packet.
+//! is odd in one number (the next packets go on as before, and its other number tells its place), a stray (neither
+//! does), the far side of a long outage (its timestamp went on with the clock), or the first of a new epoch (the sender
+//! began anew). One that came before is a duplicate only if it says the same, and what follows it does not go on from it
+//! with something new: senders that begin each utterance at the same numbers do. Memory: 24 bytes a packet.
 
 use std::ops::Range;
 
+use super::looks::Looks;
 use super::{Counts, Rx, RxKind, index};
 
 /// A greater step forward of the sequence number is a restart, unless time says otherwise (RFC 3550 MAX_DROPOUT).
@@ -18,8 +21,18 @@ const PACKET_MAX_S: f64 = 0.12;
 const AHEAD_MAX_US: i64 = 10_000_000;
 /// The most epochs of a channel: one each quarter of a second for four hours. The packets of more are strays.
 const EPOCHS_MAX: usize = 65_536;
+/// A copy of a packet that comes this much later is asked whether its sender began anew.
+const COPY_LATE_US: i64 = 500_000;
+/// So many packets behind it are asked.
+const COPIES_ASKED: usize = 64;
 /// Packets looked at behind one that does not fit.
 const LOOK_AHEAD: usize = 3;
+/// A source is alone for the time being if so many packets in a row are its own.
+const ALONE: usize = 10;
+/// A packet of which one number is odd is no farther ahead by the other than this.
+const ODD_STEPS: i64 = 3;
+/// Packets that arrive closer to each other belong together: several packets' lengths.
+const NEAR_US: i64 = 200_000;
 
 /// One packet in its epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +65,7 @@ pub struct AllEpochs {
     /// Duplicates, reordered packets and strays, and the sequence numbers of epochs that never arrived.
     pub counts: Counts,
     /// What recognises duplicates, of epochs that are over, and empty: to make one takes longer than a short epoch.
-    spare: Vec<Vec<(i64, u32)>>,
+    spare: Vec<Vec<Seen>>,
 }
 
 impl AllEpochs {
@@ -113,12 +126,49 @@ pub fn unwrap(packets: &[Rx]) -> AllEpochs {
     }
     all.epochs.sort_by_key(|epoch| epoch.first_rx);
     all.spare = Vec::new();
+    if packets.iter().any(|packet| packet.ssrc != packets[0].ssrc) {
+        all.counts.lost -= used_by_others(&all, packets);
+    }
     all
+}
+
+/// Sequence numbers that seem to be missing from one source because another one, which spoke in the meantime, used them: a
+/// gateway may have one numbering for all that it sends.
+fn used_by_others(all: &AllEpochs, packets: &[Rx]) -> u64 {
+    let mut looks = Looks::at(packets.len());
+    let mut used = 0;
+    for pair in all.epochs.iter().flat_map(|epoch| all.packets_of(epoch).windows(2)) {
+        let missing = pair[1].sequence - pair[0].sequence - 1;
+        let (from, to) = (index(pair[0].rx), index(pair[1].rx));
+        if missing <= 0 || to <= from + 1 {
+            continue;
+        }
+        let own = &packets[from];
+        let others = packets[from + 1..to].iter().take_while(|_| looks.take());
+        let others = others.filter(|other| other.ssrc != own.ssrc);
+        let (mut count, mut in_range) = (0, 0);
+        for other in others {
+            count += 1;
+            let on = i64::from(other.sequence.wrapping_sub(own.sequence));
+            in_range += i64::from((1..=missing).contains(&on));
+        }
+        // Others that speak at the same time anyway are no reason for a gap.
+        let before = &packets[from.saturating_sub(ALONE)..from];
+        let was_alone = before.iter().all(|before| before.ssrc == own.ssrc);
+        let explains = |count: i64| count * 10 >= missing * 9;
+        if was_alone && (explains(count) || explains(in_range)) {
+            used += u64::try_from(missing).unwrap_or(0);
+        } else if was_alone {
+            used += u64::try_from(in_range.min(missing)).unwrap_or(0);
+        }
+    }
+    used
 }
 
 fn unwrap_source(source: &[u32], packets: &[Rx], all: &mut AllEpochs) {
     let mut current: Option<Builder> = None;
     let mut previous: Option<Builder> = None;
+    let mut looks = Looks::at(source.len());
     for (position, rx) in source.iter().enumerate() {
         let packet = &packets[index(*rx)];
         let Some(epoch) = &mut current else {
@@ -128,21 +178,32 @@ fn unwrap_source(source: &[u32], packets: &[Rx], all: &mut AllEpochs) {
             }
             continue;
         };
+        let behind = Behind { source: &source[position + 1..], packets };
         let mut fit = epoch.try_packet(*rx, packet, false);
         if fit == Fit::Not
             && let Some(before) = previous.as_mut().filter(|before| seconds(before, packet) < 3.0)
         {
             fit = before.try_packet(*rx, packet, true);
         }
+        if let Fit::Duplicate { late_us } = fit
+            && late_us > COPY_LATE_US
+            && behind.begins_anew(epoch, packet, &mut looks)
+        {
+            fit = Fit::Not;
+        }
         match fit {
             Fit::Forward => continue,
             Fit::Late => all.counts.reordered += 1,
-            Fit::Duplicate => all.counts.duplicate += 1,
-            Fit::Not if packet.kind == RxKind::Beside => all.counts.stray += 1,
-            Fit::Not => {
-                let behind = &source[position + 1..];
-                if is_stray(epoch, packet, behind, packets) {
-                    all.counts.stray += 1;
+            Fit::Duplicate { .. } => all.counts.duplicate += 1,
+            Fit::Not | Fit::OddNumber | Fit::OddTime if packet.kind == RxKind::Beside => {
+                all.counts.stray += 1;
+            }
+            Fit::Not | Fit::OddNumber | Fit::OddTime => {
+                if let Some(next) = behind.goes_on(epoch, packet) {
+                    let is_placed = epoch.add_odd(*rx, packet, fit, next);
+                    all.counts.stray += u64::from(!is_placed);
+                } else if fit == Fit::OddNumber && epoch.add_jump(*rx, packet) {
+                    continue;
                 } else if epoch.is_beyond_outage(packet) {
                     epoch.add_beyond_outage(*rx, packet);
                 } else {
@@ -157,25 +218,63 @@ fn unwrap_source(source: &[u32], packets: &[Rx], all: &mut AllEpochs) {
     previous.into_iter().chain(current).for_each(|over| all.finish(over));
 }
 
-/// Whether more of the next packets go on with the old numbering than with this packet's.
-fn is_stray(epoch: &Builder, packet: &Rx, behind: &[u32], packets: &[Rx]) -> bool {
-    let (mut fit_old, mut fit_new) = (0, 0);
-    for next in behind.iter().take(LOOK_AHEAD).map(|rx| &packets[index(*rx)]) {
-        let on_from_new = i64::from(sequence_step(packet.sequence, next.sequence));
-        let new_s = f64::from(timestamp_step(packet.timestamp, next.timestamp)) / f64::from(packet.clock_hz);
-        let on_from_old = i64::from(sequence_step(epoch.top_sequence, next.sequence));
-        let old_s =
-            f64::from(timestamp_step(epoch.top_timestamp, next.timestamp)) / f64::from(epoch.clock_hz);
-        if (1..=3).contains(&on_from_new) && (0.0..3.0).contains(&new_s) {
-            fit_new += 1;
-        } else if (1..100).contains(&on_from_old)
-            && (0.0..15.0).contains(&old_s)
-            && next.clock_hz == epoch.clock_hz
-        {
-            fit_old += 1;
-        }
+/// The packets of a source behind one of them.
+struct Behind<'a> {
+    source: &'a [u32],
+    packets: &'a [Rx],
+}
+
+impl<'a> Behind<'a> {
+    fn next(&self, count: usize) -> impl Iterator<Item = &'a Rx> {
+        let packets = self.packets;
+        self.source.iter().take(count).map(move |rx| &packets[index(*rx)])
     }
-    fit_old > fit_new
+
+    /// The first of the next packets to go on with the old numbering, if more of them do than with this packet's.
+    fn goes_on(&self, epoch: &Builder, packet: &Rx) -> Option<&'a Rx> {
+        let (mut fit_old, mut fit_new, mut first) = (0, 0, None);
+        for next in self.next(LOOK_AHEAD) {
+            let on_from_new = i64::from(sequence_step(packet.sequence, next.sequence));
+            let new_s =
+                f64::from(timestamp_step(packet.timestamp, next.timestamp)) / f64::from(packet.clock_hz);
+            let on_from_old = i64::from(sequence_step(epoch.top_sequence, next.sequence));
+            let old_s =
+                f64::from(timestamp_step(epoch.top_timestamp, next.timestamp)) / f64::from(epoch.clock_hz);
+            if (1..=3).contains(&on_from_new) && (0.0..3.0).contains(&new_s) {
+                fit_new += 1;
+            } else if (1..100).contains(&on_from_old)
+                && (0.0..15.0).contains(&old_s)
+                && next.clock_hz == epoch.clock_hz
+            {
+                fit_old += 1;
+                first = first.or(Some(next));
+            }
+        }
+        first.filter(|_| fit_old > fit_new)
+    }
+
+    /// Whether what follows a packet that seems to have come before goes on from it with what has not come before.
+    fn begins_anew(&self, epoch: &Builder, packet: &Rx, looks: &mut Looks) -> bool {
+        let copied = epoch.top + i64::from(sequence_step(epoch.top_sequence, packet.sequence));
+        let mut fit_old = 0;
+        for next in self.next(COPIES_ASKED) {
+            let on = i64::from(sequence_step(packet.sequence, next.sequence));
+            let seen = epoch.seen(copied + on).filter(|_| on > 0);
+            if !looks.take() {
+                return false;
+            } else if let Some(seen) = seen {
+                if !seen.is_of(next) {
+                    return true;
+                }
+            } else if (1..100).contains(&i64::from(sequence_step(epoch.top_sequence, next.sequence))) {
+                fit_old += 1;
+                if fit_old == LOOK_AHEAD {
+                    return false;
+                }
+            }
+        }
+        false
+    }
 }
 
 fn seconds(before: &Builder, packet: &Rx) -> f64 {
@@ -201,13 +300,35 @@ fn timestamp_step(from: u32, to: u32) -> i32 {
 enum Fit {
     Forward,
     Late,
-    Duplicate,
+    /// It came before, by so much.
+    Duplicate {
+        late_us: i64,
+    },
+    /// Its timestamp goes on, its sequence number does not.
+    OddNumber,
+    /// Its sequence number goes on, its timestamp does not.
+    OddTime,
     Not,
 }
 
 /// Enough to recognise a duplicate within [`MISORDER`].
 const SEEN: usize = 512;
-const NOT_SEEN: (i64, u32) = (i64::MIN, 0);
+const NOT_SEEN: Seen = Seen { sequence: i64::MIN, timestamp: 0, digest: 0, arrival_us: 0 };
+
+/// A packet that came.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    sequence: i64,
+    timestamp: u32,
+    digest: u16,
+    arrival_us: i64,
+}
+
+impl Seen {
+    fn is_of(&self, packet: &Rx) -> bool {
+        self.timestamp == packet.timestamp && self.digest == packet.digest
+    }
+}
 
 struct Builder {
     first_rx: u32,
@@ -220,12 +341,14 @@ struct Builder {
     last_arrival_us: i64,
     /// The least that arrival is behind media time.
     least_delay_us: i64,
-    /// The extended number and timestamp of the packets seen last, by number modulo [`SEEN`].
-    seen: Vec<(i64, u32)>,
+    /// What the timestamp last advanced by from one number to the next. 0 until it did.
+    step_ticks: i64,
+    /// The packets that came last, by number modulo [`SEEN`].
+    seen: Vec<Seen>,
 }
 
 impl Builder {
-    fn begin(rx: u32, packet: &Rx, seen: Vec<(i64, u32)>) -> Self {
+    fn begin(rx: u32, packet: &Rx, seen: Vec<Seen>) -> Self {
         let mut builder = Self {
             first_rx: rx,
             clock_hz: packet.clock_hz,
@@ -236,6 +359,7 @@ impl Builder {
             top_ticks: 0,
             last_arrival_us: packet.arrival.0,
             least_delay_us: packet.arrival.0,
+            step_ticks: 0,
             seen,
         };
         builder.add(rx, packet, 0, 0);
@@ -254,10 +378,11 @@ impl Builder {
         let sequence = self.top + step;
         if step <= 0 {
             if step < -MISORDER {
-                return Fit::Not;
+                return if self.goes_on_in_time(ticks) { Fit::OddNumber } else { Fit::Not };
             }
-            if let Some(timestamp) = self.seen(sequence) {
-                return if timestamp == packet.timestamp { Fit::Duplicate } else { Fit::Not };
+            if let Some(seen) = self.seen(sequence) {
+                let late_us = packet.arrival.0.saturating_sub(seen.arrival_us);
+                return if seen.is_of(packet) { Fit::Duplicate { late_us } } else { Fit::Not };
             }
             if !is_beside && !(-41.0..=0.5).contains(&media_s) {
                 return Fit::Not;
@@ -265,8 +390,11 @@ impl Builder {
             self.add(rx, packet, sequence, self.top_ticks + ticks);
             return Fit::Late;
         }
-        if only_late || step > DROPOUT {
+        if only_late {
             return Fit::Not;
+        }
+        if step > DROPOUT {
+            return if self.goes_on_in_time(ticks) { Fit::OddNumber } else { Fit::Not };
         }
         if is_beside {
             // DTMF repeats the timestamp of the key's beginning: its number counts, its time does not.
@@ -276,7 +404,10 @@ impl Builder {
         let most_s = f64::from(i32::try_from(step).unwrap_or(i32::MAX)) * PACKET_MAX_S + 0.2;
         let is_too_early = self.delay_us(packet, self.top_ticks + ticks) < self.least_delay_us - AHEAD_MAX_US;
         if media_s < 0.0 || (media_s > most_s && is_too_early) {
-            return Fit::Not;
+            return if step <= ODD_STEPS { Fit::OddTime } else { Fit::Not };
+        }
+        if step > ODD_STEPS && 2 * ticks < step * self.step_ticks && self.goes_on_in_time(ticks) {
+            return Fit::OddNumber;
         }
         self.add(rx, packet, sequence, self.top_ticks + ticks);
         Fit::Forward
@@ -292,6 +423,52 @@ impl Builder {
         packet.clock_hz == self.clock_hz && media_s > 0.0 && is_in_step && arrived_s > 2.0
     }
 
+    /// Whether a timestamp is that of the next packet, or one soon behind it.
+    fn goes_on_in_time(&self, ticks: i64) -> bool {
+        ticks > 0 && ticks <= ODD_STEPS * self.step_ticks
+    }
+
+    /// Adds a packet of which one number is odd by the other one; `next` goes on behind it. Whether there is a place.
+    fn add_odd(&mut self, rx: u32, packet: &Rx, fit: Fit, next: &Rx) -> bool {
+        let step = match fit {
+            Fit::OddNumber => 1,
+            Fit::OddTime => i64::from(sequence_step(self.top_sequence, packet.sequence)),
+            _ => return false,
+        };
+        let next_step = i64::from(sequence_step(self.top_sequence, next.sequence));
+        if next_step <= step || self.step_ticks == 0 {
+            return false;
+        }
+        let own_ticks = i64::from(timestamp_step(self.top_timestamp, packet.timestamp));
+        let next_ticks = i64::from(timestamp_step(self.top_timestamp, next.timestamp));
+        let is_near_next = next.arrival.0.saturating_sub(packet.arrival.0) < NEAR_US;
+        let ticks = match fit {
+            Fit::OddNumber => own_ticks,
+            _ if is_near_next => next_ticks - (next_step - step) * self.step_ticks,
+            _ => step * self.step_ticks,
+        };
+        if ticks <= 0 || ticks >= next_ticks {
+            return false;
+        }
+        let step_as = |step: i64| u32::try_from(step).unwrap_or(0);
+        let timestamp = self.top_timestamp.wrapping_add(step_as(ticks));
+        let sequence = self.top_sequence.wrapping_add(u16::try_from(step).unwrap_or(0));
+        self.add(rx, &Rx { timestamp, sequence, ..*packet }, self.top + step, self.top_ticks + ticks);
+        true
+    }
+
+    /// Adds a packet whose number jumped ahead although its timestamp did not, and behind which the numbers go on from
+    /// there. Not one that is too far.
+    fn add_jump(&mut self, rx: u32, packet: &Rx) -> bool {
+        let step = i64::from(sequence_step(self.top_sequence, packet.sequence));
+        let ticks = i64::from(timestamp_step(self.top_timestamp, packet.timestamp));
+        let is_near = (1..=DROPOUT).contains(&step);
+        if is_near {
+            self.add(rx, packet, self.top + step, self.top_ticks + ticks);
+        }
+        is_near
+    }
+
     fn add_beyond_outage(&mut self, rx: u32, packet: &Rx) {
         let step = i64::from(packet.sequence.wrapping_sub(self.top_sequence)).max(1);
         let ticks = i64::from(timestamp_step(self.top_timestamp, packet.timestamp));
@@ -300,12 +477,16 @@ impl Builder {
 
     fn add(&mut self, rx: u32, packet: &Rx, sequence: i64, ticks: i64) {
         self.packets.push(Unwrapped { rx, sequence, ticks });
-        self.seen[slot(sequence)] = (sequence, packet.timestamp);
+        let (timestamp, digest, arrival_us) = (packet.timestamp, packet.digest, packet.arrival.0);
+        self.seen[slot(sequence)] = Seen { sequence, timestamp, digest, arrival_us };
         self.last_arrival_us = self.last_arrival_us.max(packet.arrival.0);
         if packet.kind != RxKind::Beside {
             self.least_delay_us = self.least_delay_us.min(self.delay_us(packet, ticks));
         }
         if sequence >= self.top {
+            if sequence == self.top + 1 && packet.kind != RxKind::Beside && ticks > self.top_ticks {
+                self.step_ticks = ticks - self.top_ticks;
+            }
             self.top = sequence;
             self.top_sequence = packet.sequence;
             if packet.kind != RxKind::Beside {
@@ -321,9 +502,8 @@ impl Builder {
         packet.arrival.0.saturating_sub(i64::try_from(media_us).unwrap_or(i64::MAX))
     }
 
-    fn seen(&self, sequence: i64) -> Option<u32> {
-        let (number, timestamp) = self.seen[slot(sequence)];
-        (number == sequence).then_some(timestamp)
+    fn seen(&self, sequence: i64) -> Option<Seen> {
+        Some(self.seen[slot(sequence)]).filter(|seen| seen.sequence == sequence)
     }
 }
 
@@ -346,6 +526,7 @@ mod tests {
             samples: 960,
             sequence: u16::try_from(n & 0xffff).unwrap().wrapping_add(65_000),
             bytes: 60,
+            digest: u16::try_from(n & 0xffff).unwrap(),
             kind: RxKind::Audio,
             is_speech: None,
         }

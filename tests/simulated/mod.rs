@@ -79,6 +79,7 @@ impl Packet {
             sequence: self.sequence,
             kind: if is_beside { RxKind::Beside } else { RxKind::Audio },
             bytes: self.bytes,
+            digest: digest(self.sent_s),
             is_speech: (self.clock_hz == OPUS_HZ && !is_beside).then_some(self.is_speech),
         }
     }
@@ -168,6 +169,11 @@ impl Call {
     pub(crate) fn channels(&self) -> [&Channel; 2] {
         [&self.caller, &self.ai]
     }
+}
+
+/// A digest of what a packet says, which no other packet says at that moment.
+fn digest(sent_s: f64) -> u16 {
+    u16::try_from(us(sent_s).wrapping_mul(0x9e37_79b9) >> 11 & 0xffff).unwrap()
 }
 
 /// The nearest whole microsecond.

@@ -1,0 +1,327 @@
+//! What placement makes of a few packets each; `tests/placement.rs` has whole calls.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::*;
+
+const ORIGIN: Wall = Wall(1_000_000_000_000);
+
+/// Packet `n` of 20 ms, arriving `delay_ms` after it was spoken.
+fn rx(n: u16, delay_ms: i64) -> Rx {
+    Rx {
+        arrival: ORIGIN.plus_us((i64::from(n) * 20 + 20 + delay_ms) * 1000),
+        ssrc: 1,
+        timestamp: 0xffff_f000_u32.wrapping_add(u32::from(n) * 960),
+        clock_hz: 48_000,
+        samples: 960,
+        sequence: 65_500_u16.wrapping_add(n),
+        bytes: 60,
+        digest: n,
+        kind: RxKind::Audio,
+        is_speech: None,
+    }
+}
+
+fn positions(placement: &Placement) -> Vec<i64> {
+    placement.packets.iter().map(|placed| placed.at.0 / 48).collect()
+}
+
+#[test]
+fn jitter_does_not_move_audio_and_the_fastest_packet_sets_the_level() {
+    let packets: Vec<_> = (0..100).map(|n| rx(n, if n == 50 || n == 51 { 10 } else { 35 })).collect();
+    let placement = place(&packets, Sender::Any, ORIGIN, &[], &[]);
+    assert_eq!(positions(&placement), (0..100).map(|n| 10 + n * 20).collect::<Vec<_>>());
+    assert_eq!(placement.counts, Counts::default());
+    assert!(placement.packets[1..].iter().all(|placed| placed.gap == Gap::None));
+    assert_eq!(placement.packets[0].gap, Gap::Start);
+}
+
+#[test]
+fn loss_reordering_and_duplicates_are_told_apart() {
+    let mut packets: Vec<_> = (0..20).map(|n| rx(n, 10)).collect();
+    packets.remove(15);
+    packets.remove(15);
+    packets.swap(4, 5);
+    packets.insert(9, packets[8]);
+    let placement = place(&packets, Sender::Any, ORIGIN, &[], &[]);
+    let expected = Counts { lost: 2, duplicate: 1, reordered: 1, ..Counts::default() };
+    assert_eq!(placement.counts, expected);
+    assert_eq!(placement.packets.len(), 18);
+    assert_eq!(placement.packets[15].gap, Gap::Loss);
+    assert_eq!(positions(&placement)[14..16], [290, 350]);
+}
+
+#[test]
+fn silence_suppression_is_no_loss() {
+    let mut packets: Vec<_> = (0..10).map(|n| rx(n, 10)).collect();
+    for packet in &mut packets[5..] {
+        packet.timestamp = packet.timestamp.wrapping_add(400 * 48);
+        packet.arrival = packet.arrival.plus_us(400_000);
+    }
+    for packet in &mut packets[8..] {
+        packet.timestamp = packet.timestamp.wrapping_add(48_000);
+        packet.arrival = packet.arrival.plus_us(1_000_000);
+    }
+    let placement = place(&packets, Sender::Any, ORIGIN, &[], &[]);
+    assert_eq!(placement.counts.lost, 0);
+    assert_eq!((placement.packets[5].gap, positions(&placement)[5]), (Gap::Silence, 510));
+    assert_eq!((placement.packets[8].gap, positions(&placement)[8]), (Gap::Pause, 1570));
+}
+
+#[test]
+fn a_packet_without_audio_keeps_the_numbering_whole() {
+    let mut packets: Vec<_> = (0..10).map(|n| rx(n, 10)).collect();
+    packets[4].kind = RxKind::Beside;
+    packets[4].timestamp = packets[2].timestamp;
+    let placement = place(&packets, Sender::Any, ORIGIN, &[], &[]);
+    assert_eq!(placement.counts.lost, 0);
+    assert_eq!((placement.packets[4].gap, positions(&placement)[4]), (Gap::Silence, 110));
+}
+
+#[test]
+fn a_new_ssrc_is_placed_by_its_own_arrival() {
+    let mut packets: Vec<_> = (0..10).map(|n| rx(n, 10)).collect();
+    for (n, packet) in packets.iter_mut().enumerate().skip(5) {
+        packet.ssrc = 2;
+        packet.timestamp = 77 + 960 * u32::try_from(n).unwrap();
+        packet.sequence = 7 + u16::try_from(n).unwrap();
+        packet.arrival = packet.arrival.plus_us(500_000);
+    }
+    let placement = place(&packets, Sender::Any, ORIGIN, &[], &[]);
+    assert_eq!((placement.packets[5].gap, positions(&placement)[5]), (Gap::Pause, 610));
+    assert_eq!(placement.counts, Counts::default());
+}
+
+#[test]
+fn two_sources_at_once_do_not_double_the_call() {
+    let mut packets = Vec::new();
+    for n in 0..100 {
+        packets.push(rx(n, 10));
+        packets.push(Rx { ssrc: 2, ..rx(n, 12) });
+    }
+    let placement = place(&packets, Sender::Any, ORIGIN, &[], &[]);
+    assert_eq!(placement.packets.len(), 100);
+    assert_eq!(placement.counts.overlapping, 100);
+}
+
+#[test]
+fn one_odd_number_of_a_packet_leaves_it_in_its_place() {
+    let even: Vec<_> = (0..100).map(|n| rx(n, 10)).collect();
+    let odd_time = |by: u32| {
+        let mut packets = even.clone();
+        packets[40].timestamp = packets[40].timestamp.wrapping_add(by);
+        packets
+    };
+    let odd_sequence = |by: u16| {
+        let mut packets = even.clone();
+        packets[40].sequence = packets[40].sequence.wrapping_add(by);
+        packets
+    };
+    let all = [0x7000_0000, 0x9000_0000, 48_000 * 60].map(odd_time);
+    for packets in all.into_iter().chain([1000, 5000, 60_000, 30].map(odd_sequence)) {
+        let placement = place(&packets, Sender::Any, ORIGIN, &[], &[]);
+        assert_eq!(positions(&placement), (0..100).map(|n| 10 + n * 20).collect::<Vec<_>>());
+        assert_eq!(placement.counts, Counts::default());
+    }
+}
+
+#[test]
+fn a_sender_that_begins_each_utterance_at_the_same_numbers_is_heard_each_time() {
+    for (utterances, length, apart) in
+        [(6_u16, 150_u16, 250_u16), (12, 50, 150), (6, 150, 150), (5, 320, 400)]
+    {
+        // What they begin with is the same silence.
+        for silent in [0, 1, 20] {
+            let mut packets = Vec::new();
+            for utterance in 0..utterances {
+                for n in 0..length {
+                    let at = utterance * apart + n;
+                    let digest = if n < silent { 7 } else { at };
+                    packets.push(Rx { arrival: rx(at, 10).arrival, digest, ..rx(n, 0) });
+                }
+            }
+            let placement = place(&packets, Sender::Any, ORIGIN, &[], &[]);
+            let want: Vec<i64> = (0..utterances)
+                .flat_map(|utterance| (0..length).map(move |n| 10 + i64::from(utterance * apart + n) * 20))
+                .collect();
+            assert_eq!(
+                positions(&placement),
+                want,
+                "{utterances} of {length}, {apart} apart, {silent} silent"
+            );
+            assert_eq!(placement.counts, Counts::default());
+        }
+    }
+}
+
+#[test]
+fn packets_that_are_sent_again_are_duplicates_however_late() {
+    for late in [1_u16, 30, 200, 290] {
+        let mut packets: Vec<_> = (0..400).map(|n| rx(n, 10)).collect();
+        // All of the last seconds, after a connection was lost.
+        let again = packets[300 - usize::from(late)..300]
+            .iter()
+            .map(|packet| Rx { arrival: rx(300, 5).arrival, ..*packet });
+        let again: Vec<_> = again.collect();
+        packets.splice(300..300, again);
+        let placement = place(&packets, Sender::Any, ORIGIN, &[], &[]);
+        assert_eq!(placement.packets.len(), 400);
+        assert_eq!(placement.counts, Counts { duplicate: u64::from(late), ..Counts::default() });
+    }
+}
+
+#[test]
+fn numbers_that_another_source_used_are_not_lost() {
+    let flipping: Vec<_> = (0..1500).map(|n| Rx { ssrc: u32::from(n / 250 % 2), ..rx(n, 10) }).collect();
+    let placement = place(&flipping, Sender::RealTime, ORIGIN, &[], &[]);
+    assert_eq!((placement.counts, placement.packets.len()), (Counts::default(), 1500));
+    // With a numbering of its own, by count; and what is lost from a source is still counted.
+    let mut packets: Vec<_> = flipping
+        .iter()
+        .map(|packet| Rx {
+            sequence: packet.sequence.wrapping_add(u16::from(packet.ssrc == 1) * 9000),
+            ..*packet
+        })
+        .collect();
+    assert_eq!(place(&packets, Sender::RealTime, ORIGIN, &[], &[]).counts, Counts::default());
+    packets.remove(100);
+    packets.remove(300);
+    assert_eq!(place(&packets, Sender::RealTime, ORIGIN, &[], &[]).counts.lost, 2);
+}
+
+#[test]
+fn of_two_sources_the_first_is_heard_as_long_as_it_goes_on() {
+    for apart_ms in [0, 3, 10, 17, 50] {
+        for lost in [0, 7] {
+            let first = (0..500).filter(|n| lost == 0 || n % 97 > lost).map(|n| rx(n, i64::from(n * 7 % 5)));
+            let second = (100..900).map(|n| Rx { ssrc: 2, ..rx(n, apart_ms + i64::from(n * 11 % 6)) });
+            let mut packets: Vec<_> = first.chain(second).collect();
+            packets.sort_by_key(|packet| packet.arrival);
+            let placement = place(&packets, Sender::RealTime, ORIGIN, &[], &[]);
+            let sources: Vec<u32> =
+                placement.packets.iter().map(|placed| packets[index(placed.rx)].ssrc).collect();
+            let changes = sources.windows(2).filter(|pair| pair[0] != pair[1]).count();
+            assert_eq!(changes, 1, "{apart_ms} ms apart");
+            assert_eq!(sources.iter().filter(|ssrc| **ssrc == 2).count() / 10, 40, "{apart_ms} ms apart");
+        }
+    }
+}
+
+#[test]
+fn a_payload_says_how_long_it_is_whatever_timestamps_say() {
+    // Ticks of a packet, samples in it at 48 kHz.
+    for (ticks, samples) in [(80, 960), (160, 1920), (160, 1440), (20, 960), (1, 960), (0, 960), (320, 960)] {
+        let packet = |n: u16| Rx {
+            arrival: ORIGIN
+                .plus_us(i64::from(n + 1) * i64::from(samples) * 1000 / 48 + i64::from(n % 5) * 900),
+            timestamp: 777 + u32::from(n) * ticks,
+            clock_hz: 8000,
+            samples,
+            ..rx(n, 0)
+        };
+        let packets: Vec<_> = (0..500).map(packet).collect();
+        for sender in [Sender::RealTime, Sender::Any] {
+            let placement = place(&packets, sender, ORIGIN, &[], &[]);
+            let last = placement.packets.last().unwrap().at.0;
+            assert!((last - 499 * i64::from(samples)).abs() < 480, "{ticks} for {samples}: {last}");
+            let is_tight = |pair: &[Placed]| (pair[1].at.0 - pair[0].at.0 - i64::from(samples)).abs() <= 24;
+            assert!(placement.packets.windows(2).all(is_tight), "{ticks} for {samples}");
+        }
+    }
+}
+
+#[test]
+fn what_was_cleared_before_it_was_heard_is_left_out() {
+    // Two seconds of speech, delivered at once; cleared half a second later; then the next sentence.
+    let at = |us: i64| ORIGIN.plus_us(us);
+    let mut packets: Vec<_> =
+        (0..100).map(|n| Rx { arrival: at(20_000 + i64::from(n)), ..rx(n, 0) }).collect();
+    packets.extend((100..150).map(|n| Rx { arrival: at(800_000 + i64::from(n) * 20_000), ..rx(n, 0) }));
+    let placement = place(&packets, Sender::Any, ORIGIN, &[at(500_000)], &[]);
+    assert_eq!(placement.counts.cleared, 75);
+    let after = placement.packets.iter().find(|placed| placed.rx >= 100).unwrap();
+    assert_eq!((after.gap, after.at.0 / 48), (Gap::Pause, 2780));
+}
+
+#[test]
+fn an_empty_channel_has_no_placement() {
+    assert_eq!(place(&[], Sender::Any, ORIGIN, &[], &[]), Placement::default());
+}
+
+/// A channel of whatever: stalls, bursts, jumps of timestamps and numbers, other sources, silence and loss.
+fn whatever(moves: &[(u8, u16)], sender: Sender) -> Vec<Rx> {
+    let (mut packets, mut at_us, mut media, mut sequence, mut ssrc) = (Vec::new(), 0_i64, 0_u32, 0_u16, 1);
+    let mut free_us = 0;
+    for (number, (kind, size)) in (0_u16..).zip(moves.iter().cycle()).take(moves.len() * 20) {
+        let size_us = i64::from(*size) * 100;
+        let samples = [120, 480, 960, 960, 1920, 2880, 5760][usize::from(*size) % 7];
+        if number % 20 == 0 {
+            match kind {
+                0 => free_us = at_us + size_us,
+                1 => at_us += size_us,
+                2 => (at_us, media) = (at_us + size_us, media.wrapping_add(u32::from(*size) * 5)),
+                3 => media = media.wrapping_add(u32::from(*size) * 7),
+                4 => media = media.wrapping_sub(u32::from(*size) * 7),
+                5 => ssrc = u32::from(*size) % 3,
+                6 => sequence = sequence.wrapping_add(*size),
+                7 => media = media.wrapping_add(samples / 2),
+                8 => (sequence, media) = (0, 0),
+                _ => {}
+            }
+        }
+        let is_fast = sender == Sender::Any && kind % 2 == 0;
+        at_us += i64::from(samples) * 1000 / 48 / if is_fast { 7 } else { 1 };
+        let arrival_us = at_us.max(free_us) + i64::from(number.wrapping_mul(31) % 7) * 500;
+        packets.push(Rx {
+            arrival: ORIGIN.plus_us(arrival_us),
+            ssrc,
+            timestamp: media,
+            sequence,
+            samples,
+            ..rx(number, 0)
+        });
+        (media, sequence) = (media.wrapping_add(samples), sequence.wrapping_add(1));
+    }
+    packets.sort_by_key(|packet| packet.arrival);
+    packets
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn nothing_of_a_sender_in_real_time_is_placed_later_than_it_arrived(
+        moves in vec((0..12_u8, 0..20_000_u16), 1..40)
+    ) {
+        let packets = whatever(&moves, Sender::RealTime);
+        let placement = place(&packets, Sender::RealTime, ORIGIN, &[], &[]);
+        for placed in placement.packets.iter().filter(|_| !placement.is_uncertain) {
+            let packet = &packets[index(placed.rx)];
+            let end_us = (placed.at.0 + i64::from(packet.samples)) * 1000 / 48;
+            let late_us = end_us - (packet.arrival.0 - ORIGIN.0);
+            prop_assert!(late_us <= 1_100, "{late_us} us late: {packet:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_of_a_sender_in_bursts_is_placed_later_than_a_queue_plays_it(
+        moves in vec((0..12_u8, 0..20_000_u16), 1..40)
+    ) {
+        let packets = whatever(&moves, Sender::Any);
+        let placement = place(&packets, Sender::Any, ORIGIN, &[], &[]);
+        // Where silence is, timestamps may have shown it: a queue plays that, too. So what is behind nothing is all that
+        // can be told from outside, and where nothing was left out.
+        let mut end_us = i64::MIN;
+        let is_to_hold = placement.mode == pace::Mode::Burst && placement.counts.overlapping == 0;
+        for placed in placement.packets.iter().filter(|_| is_to_hold) {
+            let packet = &packets[index(placed.rx)];
+            let begin_us = placed.at.0 * 1000 / 48;
+            let length_us = i64::from(packet.samples) * 1000 / 48;
+            let arrived_us = packet.arrival.0 - ORIGIN.0 - length_us;
+            let is_explained = begin_us <= arrived_us.max(end_us) + 61_000 || placed.gap != Gap::None;
+            prop_assert!(is_explained || placement.is_uncertain, "{begin_us} us: {packet:?}");
+            end_us = begin_us + length_us;
+        }
+    }
+}
