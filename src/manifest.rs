@@ -263,6 +263,8 @@ pub fn judge(
     is_short |= say(ledger.is_gateway_ignored, "gateway_clock_ignored");
     say(ledger.clock_steps > 0, "gateway_clock_stepped");
     say(ledger.more_marks > 0, "marks_full");
+    let is_uncertain = call.channels.iter().any(|channel| channel.is_uncertain);
+    is_short |= say(is_uncertain, "placement_uncertain");
     let before: u64 = ledger.channels.iter().map(|channel| channel.noted.before).sum();
     let received = channels.caller.packets + channels.ai.packets + before;
     let is_counted = ledger.channels.iter().all(|channel| !channel.noted.is_uncounted);

@@ -87,6 +87,10 @@ pub struct ArrangedChannel {
     pub drift_ppm: f64,
     /// How far nineteen of twenty packets are off at most, as far as the evidence tells: microseconds.
     pub error_us: i64,
+    /// The audio that was left out because another source spoke at the time.
+    pub left_out: Samples48k,
+    /// Whether some of it is placed by arrival alone, because nothing else could be right.
+    pub is_uncertain: bool,
 }
 
 /// A stretch of a channel without audio.
@@ -169,7 +173,16 @@ pub fn arrange(ledger: &Ledger, ai_offset_ms: i64, longest: Duration) -> Arrange
         // What came as a copy never came by itself.
         counts.lost += recovered;
         let (drift_ppm, error_us) = (placement.drift_ppm, placement.error_us);
-        let measured = ArrangedChannel { counts, drift_ppm, error_us, recovered, ..Default::default() };
+        let (left_out, is_uncertain) = (placement.left_out, placement.is_uncertain);
+        let measured = ArrangedChannel {
+            counts,
+            drift_ppm,
+            error_us,
+            recovered,
+            left_out,
+            is_uncertain,
+            ..Default::default()
+        };
         ArrangedChannel { packets, sources, ..measured }
     });
     let last_audio = cuts.map(end.0);

@@ -506,6 +506,9 @@ impl Finisher {
             Keep::Undecodable => {
                 warn!(?connection, %path, "spool kept, it holds audio of a codec that this version cannot record");
             }
+            Keep::Overlapping => {
+                warn!(?connection, %path, "spool kept, two sources spoke on one channel at once and one is left out");
+            }
             Keep::Damaged => {
                 error!(?connection, %path, "spool file is damaged, what could be read is published; look at the disk, remove the file when it is not needed");
             }
@@ -574,7 +577,7 @@ fn remove(spool: &Path) -> io::Result<()> {
 
 fn aside_of(keep: Keep) -> Aside {
     match keep {
-        Keep::Undecodable => Aside::Kept,
+        Keep::Undecodable | Keep::Overlapping => Aside::Kept,
         Keep::Damaged => Aside::Damaged,
     }
 }

@@ -71,9 +71,14 @@ pub struct Rendered {
 pub enum Keep {
     /// Audio of a codec that this version does not know.
     Undecodable,
+    /// A source that spoke while another one did.
+    Overlapping,
     /// Bytes that could not be read.
     Damaged,
 }
+
+/// So much audio of a second source may be left out at a change from one to the other.
+const LEFT_OUT_MAX: Samples48k = Samples48k(48_000);
 
 /// One rendered file.
 #[derive(Clone, Debug)]
@@ -186,7 +191,7 @@ pub(super) fn render_in(spool: &Path, options: &Options, room: &Room) -> Result<
         return Err(RenderError::Paused);
     }
     let call = arrange(&ledger, options.ai_offset_ms, options.longest);
-    let keep = why_kept(&ledger, &tail);
+    let keep = why_kept(&ledger, &tail, &call);
     let start = call.start;
     let format = options.format.name();
     // What the file itself says of the call does not depend on how it was written.
@@ -232,12 +237,13 @@ pub(super) fn render_in(spool: &Path, options: &Options, room: &Room) -> Result<
     Ok(Rendered { manifest, files, keep, start, format })
 }
 
-fn why_kept(ledger: &Ledger, tail: &Tail) -> Option<Keep> {
+fn why_kept(ledger: &Ledger, tail: &Tail, call: &Arrangement) -> Option<Keep> {
     if tail.damaged_bytes > 0 {
         return Some(Keep::Damaged);
     }
     let is_unusable = ledger.channels.iter().any(|channel| channel.has_unusable);
-    is_unusable.then_some(Keep::Undecodable)
+    let is_left_out = call.channels.iter().any(|channel| channel.left_out > LEFT_OUT_MAX);
+    is_unusable.then_some(Keep::Undecodable).or(is_left_out.then_some(Keep::Overlapping))
 }
 
 /// Makes the manifest of a connection of which no recording can be made.

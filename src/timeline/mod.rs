@@ -147,6 +147,8 @@ pub struct Placement {
     /// How far packets may be off their true places, in microseconds: nineteen of twenty are estimated to be no
     /// farther. What all packets have in common, the network's least delay, is not in it.
     pub error_us: i64,
+    /// The audio of packets that are left out because another source spoke at the time.
+    pub left_out: Samples48k,
     /// How the sender delivered, as far as its packets tell.
     pub mode: Mode,
     /// Whether a stretch is placed by arrival alone, because no level places it where it can have been heard.
@@ -206,6 +208,7 @@ pub fn place(packets: &[Rx], sender: Sender, origin: Wall, clears: &[Wall], repo
         push_stretch(&members, &positions, &levels, &context, &mut counts, push);
         end = members.last().zip(positions.last()).map(|(last, at)| at + last.duration());
     });
+    let mut left_out = Samples48k(0);
     let packets = if is_one {
         of_one.sort_by_key(|placed| placed.at);
         if let Some(first) = of_one.first_mut() {
@@ -216,9 +219,17 @@ pub fn place(packets: &[Rx], sender: Sender, origin: Wall, clears: &[Wall], repo
         // Epochs follow each other, with an overlap at most where a sender changed over: a stable sort keeps the order
         // of sequence numbers wherever positions are equal.
         placed.sort_by_key(|candidate| candidate.placed.at);
-        sources::one_at_a_time(placed, packets, &mut counts)
+        sources::one_at_a_time(placed, packets, &mut left_out, &mut counts)
     };
-    Placement { packets, counts, drift_ppm, error_us: nineteen_of_twenty(errors), mode, is_uncertain }
+    Placement {
+        packets,
+        counts,
+        drift_ppm,
+        error_us: nineteen_of_twenty(errors),
+        left_out,
+        mode,
+        is_uncertain,
+    }
 }
 
 fn nineteen_of_twenty(mut errors_us: Vec<u32>) -> i64 {

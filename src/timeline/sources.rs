@@ -5,6 +5,8 @@
 
 use std::collections::HashMap;
 
+use crate::time::Samples48k;
+
 use super::{Candidate, Counts, Gap, Placed, Rx, index};
 
 /// A source goes on that is heard again within this: longer than between two updates of comfort noise.
@@ -30,6 +32,7 @@ impl Heard {
 pub(super) fn one_at_a_time(
     mut candidates: Vec<Candidate>,
     packets: &[Rx],
+    left_out: &mut Samples48k,
     counts: &mut Counts,
 ) -> Vec<Placed> {
     let ranks = ranks(packets);
@@ -48,6 +51,7 @@ pub(super) fn one_at_a_time(
             last.is_some_and(|(before, _, end)| before != *epoch && end - placed.at.0 > samples / 2);
         if is_second || is_taken {
             counts.overlapping += 1;
+            left_out.0 += samples;
             return false;
         }
         match last {
