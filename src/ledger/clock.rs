@@ -4,7 +4,8 @@
 //! the gateway's clock was set in mid-call, the time from its stamp to receipt changes at one packet and stays changed:
 //! such steps are taken out again (`find_steps`). They are not looked for where one of the clocks is not that of real
 //! time, as in a capture that is replayed fast, nor across a restart of the daemon. Limit: two steps within a second are
-//! not told apart, nor is one seen that is followed by less than half a second.
+//! not told apart. Within half a second of the beginning or the end, a step is seen where no socket can explain it: stamps
+//! from the future, times that no stall lasts, or a latency that stays while packets keep their pace.
 
 use std::time::Duration;
 
@@ -34,6 +35,11 @@ const WINDOW_PACKETS_MAX: usize = 400;
 /// What is enough at the ends of a call.
 const END_PACKETS: usize = 20;
 const END_US: i64 = 500_000;
+/// No socket stalls for longer: a minute.
+const STALL_MAX_US: i64 = 60_000_000;
+/// So many packets, stamped over such a time, show their pace at an end.
+const PACE_PACKETS: usize = 3;
+const PACE_US: i64 = 30_000;
 /// The least latencies of both halves of such a stretch differ by less where both clocks are those of real time.
 const HALVES_US: i64 = 20_000;
 /// So close to a step, a stamp may be by the clock from before it or after it, whatever the order of receipt.
@@ -184,10 +190,23 @@ fn find_steps(stamps: &[Stamp], restarted_at: &[u64]) -> Vec<Step> {
 /// The least latency in front of a packet, and by how much it is another from there on, if it is.
 fn step_at(run: &[Stamp], latencies: &[i64], at: usize) -> Option<(i64, i64)> {
     let first = run[..at].iter().rev().take(WINDOW_PACKETS_MAX);
-    let before = at - window(run[at - 1].received, first)?;
-    let behind = at + window(run[at].received, run[at..].iter().take(WINDOW_PACKETS_MAX))?;
-    let least_us = steady_least(&latencies[before..at])?;
-    let change_us = steady_least(&latencies[at..behind])?.saturating_sub(least_us);
+    let before = window(run[at - 1].received, first).map(|count| at - count);
+    let behind = window(run[at].received, run[at..].iter().take(WINDOW_PACKETS_MAX)).map(|count| at + count);
+    let (least_us, behind_us, behind) = match (before, behind) {
+        (Some(before), Some(behind)) => {
+            (steady_least(&latencies[before..at])?, steady_least(&latencies[at..behind])?, behind)
+        }
+        (Some(before), None) => {
+            let least_us = steady_least(&latencies[before..at])?;
+            (least_us, least_at_end(&run[at..], &latencies[at..], least_us)?, run.len())
+        }
+        (None, Some(behind)) => {
+            let behind_us = steady_least(&latencies[at..behind])?;
+            (least_at_end(&run[..at], &latencies[..at], behind_us)?, behind_us, behind)
+        }
+        (None, None) => return None,
+    };
+    let change_us = behind_us.saturating_sub(least_us);
     let gap_us = run[at].received.saturating_sub(run[at - 1].received).saturating_abs();
     if change_us.saturating_abs() <= STEP_US + gap_us / 1_000_000 * STEP_PPM {
         return None;
@@ -216,6 +235,25 @@ fn window<'s>(from: i64, stamps: impl Iterator<Item = &'s Stamp>) -> Option<usiz
     }
     let is_at_end = (END_PACKETS..WINDOW_PACKETS_MAX).contains(&count) && span_us >= END_US;
     is_at_end.then_some(count)
+}
+
+/// The least latency of the few packets at an end of a run, if their stamps are by another clock than those of the rest,
+/// whose least latency is `rest_us`.
+fn least_at_end(stamps: &[Stamp], latencies: &[i64], rest_us: i64) -> Option<i64> {
+    if latencies.len() >= WINDOW_PACKETS_MAX {
+        return None;
+    }
+    let (least, greatest) = (*latencies.iter().min()?, *latencies.iter().max()?);
+    // Stamped later than they were received: all of them, so that it is no single wrong time.
+    let is_ahead = latencies.len() > 1 && greatest < rest_us.saturating_sub(STEP_US);
+    let is_far = latencies.len() > 1 && least > rest_us.saturating_add(STALL_MAX_US);
+    // What a stall holds up comes at once: the earlier it was stamped, the later it is.
+    let stamped = |stamp: &Stamp| stamp.received.saturating_sub(stamp.latency);
+    let first = stamps.iter().map(stamped).min()?;
+    let span_us = stamps.iter().map(stamped).max()?.saturating_sub(first);
+    let is_flat = greatest.saturating_sub(least) <= (span_us / 3).min(HALVES_US);
+    let keeps_pace = latencies.len() >= PACE_PACKETS && span_us >= PACE_US && is_flat;
+    (is_ahead || is_far || keeps_pace && least > rest_us.saturating_add(STEP_US)).then_some(least)
 }
 
 /// The least of latencies, two odd ones left out; none if it is another in the second half of them.
@@ -427,10 +465,33 @@ mod tests {
     }
 
     #[test]
+    fn steps_near_the_ends_are_taken_out() {
+        for near_us in [60_000, 100_000, 400_000, 700_000] {
+            for at_us in [near_us, LENGTH_US - near_us] {
+                for by_us in [-HOUR_US, HOUR_US, -3_000_000, 3_000_000, 300_000, -300_000] {
+                    for seed in 1..4 {
+                        let straight = Delivery::default().play(seed);
+                        let stepped = Delivery { steps: vec![(at_us, by_us)], ..Delivery::default() };
+                        let stepped = stepped.play(seed);
+                        let (packets, marks) = difference_us(&straight, &stepped);
+                        assert_eq!(stepped.clock_steps, 1, "{by_us} at {at_us}, seed {seed}");
+                        assert!(
+                            packets <= 10_000 && marks <= 10_000,
+                            "{by_us} at {at_us}: {packets} {marks}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
     fn what_is_no_step_is_not_taken_for_one() {
         let stalls = vec![(10_000_000, 800_000), (20_000_000, 3_000_000), (40_000_000, 6_000_000)];
+        let at_ends =
+            [60_000, 100_000, 300_000, 500_000].map(|long| vec![(0, long), (LENGTH_US - long, long)]);
         for seed in 1..4 {
-            for stalls in [Vec::new(), stalls.clone()] {
+            for stalls in [Vec::new(), stalls.clone()].into_iter().chain(at_ends.clone()) {
                 let delivery = Delivery { stalls, ..Delivery::default() };
                 assert_eq!(delivery.play(seed).clock_steps, 0);
             }
