@@ -116,7 +116,7 @@ impl Finisher {
         let kept = set_aside(spool, Aside::BackedUp)?;
         Metrics::add(&self.metrics().backed_up);
         warn!(
-            connection = ?ready.connection_id(),
+            connection = ready.connection_id(),
             path = %published.place,
             spool = %kept.display(),
             error = chain(&error),
@@ -134,7 +134,7 @@ impl Finisher {
         for key in &published.keys {
             backup.store.remove(key).await?;
         }
-        info!(connection = ?ready.connection_id(), path = %published.place, "removed from the backup storage");
+        info!(connection = ready.connection_id(), path = %published.place, "removed from the backup storage");
         Ok(())
     }
 
