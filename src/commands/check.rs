@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::path::Path;
 
 use anyhow::Context as _;
 
@@ -26,7 +27,13 @@ impl Check {
     pub async fn run(self) -> anyhow::Result<()> {
         let config = configure(&self.settings)?;
         println!("configuration: ok");
-        check_spool(&config).with_context(|| format!("spool {}", config.spool_dir.display()))?;
+        let missing = missing_directories(&config.spool_dir);
+        let checked = check_spool(&config);
+        // What a start would make is not left here: a name with a typing error would look like a spool.
+        for made in missing {
+            drop(fs::remove_dir(made));
+        }
+        checked.with_context(|| format!("spool {}", config.spool_dir.display()))?;
         println!("spool {}: written, synced and read back", config.spool_dir.display());
         let backup = config.backup_storage.map(|kind| ("backup storage", kind, &config.backup_path));
         let first = ("storage", config.storage, &config.storage_path);
@@ -37,6 +44,11 @@ impl Check {
         }
         Ok(())
     }
+}
+
+/// The directories that have to be made for one to be there, itself first.
+fn missing_directories(path: &Path) -> Vec<&Path> {
+    path.ancestors().take_while(|above| !above.as_os_str().is_empty() && !above.exists()).collect()
 }
 
 fn check_spool(config: &Config) -> anyhow::Result<()> {

@@ -14,9 +14,10 @@ use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value};
 
+use super::unknown_variables;
 use crate::client::Endpoint;
 use crate::client::tap_client::TapClient;
-use crate::config::{Config, Secret, Settings, resolve};
+use crate::config::{Config, Faults, Secret, Settings, resolve};
 use crate::frame::{Message, encode};
 use crate::id::{CONNECTION_ID_MAX_BYTES, Channel, ConnectionId, Scope};
 use crate::io::capture::{RtpStream, read_capture, rtp_streams};
@@ -196,7 +197,13 @@ pub(super) fn config_of_environment(is_address_given: bool) -> anyhow::Result<Co
         tap_key: variable("AUDIO_TAP_KEY"),
         ..Settings::default()
     };
-    Ok(resolve(&settings)?)
+    let config = resolve(&settings);
+    let unknown = unknown_variables();
+    if unknown.is_empty() {
+        return Ok(config?);
+    }
+    let faults = config.err().unwrap_or_default().0;
+    Err(Faults(faults.into_iter().chain(unknown).collect()).into())
 }
 
 /// Where a daemon listens, the first of UDP, byte stream and datagrams.
