@@ -280,7 +280,7 @@ mod tests {
             ["AMR\r\na=inactive/8000", "A MR/8000", "\u{e9}/8000", &format!("{}/8000", "A".repeat(64))]
         {
             let types = json!({ "payload_types": { "96": wrong } });
-            assert!(super::Opening::parse(Map::from_iter([("ai".to_owned(), types)])).is_err(), "{wrong:?}");
+            assert!(Opening::parse(Map::from_iter([("ai".to_owned(), types)])).is_err(), "{wrong:?}");
         }
     }
 

@@ -15,19 +15,20 @@
     deny(clippy::indexing_slicing, clippy::as_conversions, clippy::arithmetic_side_effects)
 )]
 
-use std::collections::BTreeMap;
+mod link;
+mod streams;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use etherparse::{EtherType, LaxNetSlice, LaxSlicedPacket, TransportSlice};
 use pcap_parser::traits::PcapNGPacketBlock;
 use pcap_parser::{
     Block, EPB_MAGIC, IDB_MAGIC, InterfaceDescriptionBlock, Linktype, SHB_MAGIC, SPB_MAGIC, parse_block_be,
     parse_block_le, parse_pcap_frame, parse_pcap_frame_be, parse_pcap_header,
 };
 
-use crate::packet::parse_rtp;
-use crate::time::Wall;
+use link::Frames;
+pub use streams::{RtpStream, rtp_streams};
 
 /// One UDP datagram of a capture.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,21 +42,6 @@ pub struct Datagram {
     pub destination: String,
     /// The payload of UDP. Shorter than what was sent if the capture kept only the start of packets.
     pub payload: Vec<u8>,
-}
-
-/// RTP packets of one source, in the order of the capture.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RtpStream {
-    /// Synchronisation source.
-    pub ssrc: u32,
-    /// Who sent it, as in [`Datagram::source`].
-    pub source: String,
-    /// Whom it was sent to, as in [`Datagram::destination`].
-    pub destination: String,
-    /// The packets, each parsed once already: [`parse_rtp`] accepts them.
-    pub packets: Vec<Datagram>,
-    /// How many packets each payload type has.
-    pub payload_types: BTreeMap<u8, usize>,
 }
 
 /// Why a file gives no datagrams at all.
@@ -83,40 +69,6 @@ pub fn read_capture(bytes: &[u8]) -> Result<Vec<Datagram>, CaptureError> {
         _ if bytes.starts_with(RTPDUMP_MAGIC) => read_rtpdump(bytes).ok_or(CaptureError::Header("rtpdump")),
         _ => read_rtpproxy(bytes).ok_or(CaptureError::Unknown),
     }
-}
-
-/// Groups the RTP packets among datagrams by source, destination and SSRC, and returns the groups that look like RTP,
-/// ordered by the time of their first packet.
-///
-/// Datagrams of other protocols look like RTP by two bits, so a group must hold 3 packets or more of at most 8 payload
-/// types, at least half of them small steps apart: up to two lost, a repetition, or a swap of two neighbours.
-#[must_use]
-pub fn rtp_streams(datagrams: Vec<Datagram>) -> Vec<RtpStream> {
-    let mut groups: BTreeMap<(String, String, u32), RtpStream> = BTreeMap::new();
-    for datagram in datagrams {
-        let Ok(rtp) = parse_rtp(&datagram.payload) else { continue };
-        let key = (datagram.source.clone(), datagram.destination.clone(), rtp.ssrc);
-        let group = groups.entry(key).or_default();
-        let count = group.payload_types.entry(rtp.payload_type).or_default();
-        *count = count.saturating_add(1);
-        group.packets.push(datagram);
-    }
-    let named = groups.into_iter().map(|(key, group)| {
-        let (source, destination, ssrc) = key;
-        RtpStream { ssrc, source, destination, ..group }
-    });
-    let mut streams: Vec<RtpStream> = named.filter(looks_like_rtp).collect();
-    streams.sort_by_key(|stream| stream.packets.first().map(|packet| packet.at_us));
-    streams
-}
-
-fn looks_like_rtp(stream: &RtpStream) -> bool {
-    let packets = stream.packets.iter().filter_map(|packet| parse_rtp(&packet.payload).ok());
-    let sequences: Vec<u16> = packets.map(|rtp| rtp.sequence).collect();
-    let steps = sequences.iter().zip(sequences.iter().skip(1)).map(|(from, to)| to.wrapping_sub(*from));
-    let small_steps = steps.filter(|&step| step <= 3 || step == u16::MAX).count();
-    let enough = sequences.len().saturating_sub(1).div_ceil(2);
-    sequences.len() >= 3 && stream.payload_types.len() <= 8 && small_steps >= enough
 }
 
 fn read_pcap(bytes: &[u8]) -> Result<Vec<Datagram>, CaptureError> {
@@ -207,64 +159,6 @@ impl Interface {
         let us = u128::from(ticks).saturating_mul(1_000_000).checked_div(self.ticks_per_second);
         us.and_then(|us| i64::try_from(us).ok()).unwrap_or(i64::MAX).saturating_add(self.offset_us)
     }
-}
-
-/// Gathers the datagrams out of link-layer frames.
-#[derive(Default)]
-struct Frames {
-    datagrams: Vec<Datagram>,
-    unsupported_link: Option<i32>,
-}
-
-impl Frames {
-    fn add(&mut self, at_us: i64, link: Linktype, frame: &[u8]) {
-        let ip = |packet| LaxSlicedPacket::from_ip(packet).ok();
-        let packet = match link {
-            Linktype::ETHERNET => LaxSlicedPacket::from_ethernet(frame).ok(),
-            Linktype::LINUX_SLL => after_ether_type(frame.get(14..), frame.get(16..)),
-            Linktype::LINUX_SLL2 => after_ether_type(Some(frame), frame.get(20..)),
-            Linktype::NULL | Linktype::LOOP => frame.get(4..).and_then(ip),
-            // 12 and 14: what some systems write for RAW.
-            Linktype::RAW | Linktype(12 | 14) | Linktype::IPV4 | Linktype::IPV6 => ip(frame),
-            Linktype(other) => {
-                self.unsupported_link = Some(other);
-                return;
-            }
-        };
-        let Some((source, destination, payload)) = packet.as_ref().and_then(udp) else { return };
-        self.datagrams.push(Datagram {
-            at_us: at_us.clamp(0, Wall::MAX.0),
-            source: source.to_string(),
-            destination: destination.to_string(),
-            payload: payload.to_vec(),
-        });
-    }
-
-    fn finish(self) -> Result<Vec<Datagram>, CaptureError> {
-        match self.unsupported_link {
-            Some(link) if self.datagrams.is_empty() => Err(CaptureError::LinkType(link)),
-            _ => Ok(self.datagrams),
-        }
-    }
-}
-
-/// Reads what follows the two bytes of an EtherType. Lengths are taken laxly, since captures may cut packets off.
-fn after_ether_type<'a>(ether_type: Option<&[u8]>, payload: Option<&'a [u8]>) -> Option<LaxSlicedPacket<'a>> {
-    let ether_type = EtherType(u16::from_be_bytes(*ether_type?.first_chunk()?));
-    Some(LaxSlicedPacket::from_ether_type(ether_type, payload?))
-}
-
-/// Returns the source, destination and payload of a packet that is a UDP datagram and no fragment.
-fn udp<'a>(packet: &LaxSlicedPacket<'a>) -> Option<(SocketAddr, SocketAddr, &'a [u8])> {
-    // A fragment has no transport here, nor does what an ICMP error quotes.
-    let Some(TransportSlice::Udp(udp)) = &packet.transport else { return None };
-    let (source, destination): (IpAddr, IpAddr) = match packet.net.as_ref()? {
-        LaxNetSlice::Ipv4(ip) => (ip.header().source_addr().into(), ip.header().destination_addr().into()),
-        LaxNetSlice::Ipv6(ip) => (ip.header().source_addr().into(), ip.header().destination_addr().into()),
-        LaxNetSlice::Arp(_) => return None,
-    };
-    let source = SocketAddr::new(source, udp.source_port());
-    Some((source, SocketAddr::new(destination, udp.destination_port()), udp.payload()))
 }
 
 /// The first bytes of an rtpdump file. A line end follows the address and port that was listened on.
