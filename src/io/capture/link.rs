@@ -6,21 +6,23 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use etherparse::{EtherType, LaxNetSlice, LaxSlicedPacket, TransportSlice};
+use etherparse::{EtherType, LaxNetSlice, LaxSlicedPacket, TransportSlice, UdpSlice};
 use pcap_parser::Linktype;
 
+use super::fragments::Fragments;
 use super::{CaptureError, Datagram};
 use crate::time::Wall;
 
 /// Gathers the datagrams out of link-layer frames.
 #[derive(Default)]
-pub(super) struct Frames {
+pub(super) struct Frames<'a> {
     datagrams: Vec<Datagram>,
+    fragments: Fragments<'a>,
     unsupported_link: Option<i32>,
 }
 
-impl Frames {
-    pub(super) fn add(&mut self, at_us: i64, link: Linktype, frame: &[u8]) {
+impl<'a> Frames<'a> {
+    pub(super) fn add(&mut self, at_us: i64, link: Linktype, frame: &'a [u8]) {
         let ip = |packet| LaxSlicedPacket::from_ip(packet).ok();
         let packet = match link {
             Linktype::ETHERNET => LaxSlicedPacket::from_ethernet(frame).ok(),
@@ -34,12 +36,22 @@ impl Frames {
                 return;
             }
         };
-        let Some((source, destination, payload)) = packet.as_ref().and_then(udp) else { return };
+        let Some(packet) = packet else { return };
+        let (source, destination, payload) = match udp(&packet) {
+            Some((source, destination, payload)) => (source, destination, payload.to_vec()),
+            None => {
+                let Some(put_together) = packet.net.as_ref().and_then(|net| self.fragments.add(net)) else {
+                    return;
+                };
+                let Some(datagram) = udp_of(put_together) else { return };
+                datagram
+            }
+        };
         self.datagrams.push(Datagram {
             at_us: at_us.clamp(0, Wall::MAX.0),
             source: source.to_string(),
             destination: destination.to_string(),
-            payload: payload.to_vec(),
+            payload,
         });
     }
 
@@ -49,6 +61,15 @@ impl Frames {
             _ => Ok(self.datagrams),
         }
     }
+}
+
+/// Reads the datagram that fragments made.
+fn udp_of(
+    (source, destination, whole): (IpAddr, IpAddr, Vec<u8>),
+) -> Option<(SocketAddr, SocketAddr, Vec<u8>)> {
+    let udp = UdpSlice::from_slice_lax(&whole).ok()?;
+    let (from, to) = (udp.source_port(), udp.destination_port());
+    Some((SocketAddr::new(source, from), SocketAddr::new(destination, to), udp.payload().to_vec()))
 }
 
 /// Reads what follows the two bytes of an EtherType. Lengths are taken laxly, since captures may cut packets off.

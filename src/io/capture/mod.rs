@@ -7,15 +7,17 @@
 //! | rtpdump | `#!rtpplay1.0` | its RTP; RTCP is left out |
 //! | rtpproxy's `.rtp` | no magic: its first record makes sense | everything; it does not say where it went |
 //!
-//! Link layers: Ethernet and Linux "cooked" captures, both with VLAN tags, BSD loopback and bare IP. What is no UDP
-//! datagram is left out, and so are fragments of IP and what ICMP errors quote: those packets never arrived.
+//! Link layers: Ethernet and Linux "cooked" captures, both with VLAN tags, BSD loopback and bare IP. Fragments of
+//! IP are put together. What is no UDP datagram is left out, and so is what ICMP errors quote: those packets never arrived.
 //! A file that is cut off or damaged gives what comes before the damage. No bytes make this module panic.
 #![cfg_attr(
     not(test),
     deny(clippy::indexing_slicing, clippy::as_conversions, clippy::arithmetic_side_effects)
 )]
 
+mod fragments;
 mod link;
+mod steps;
 mod streams;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -28,7 +30,7 @@ use pcap_parser::{
 };
 
 use link::Frames;
-pub use streams::{RtpStream, rtp_streams};
+pub use streams::{RtpStream, join, rtp_streams, sides};
 
 /// One UDP datagram of a capture.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,11 +109,13 @@ fn read_pcapng(bytes: &[u8]) -> Result<Vec<Datagram>, CaptureError> {
                 let index = usize::try_from(packet.if_id).unwrap_or(usize::MAX);
                 let Some(interface) = interfaces.get(index) else { continue };
                 let ticks = u64::from(packet.ts_high) << 32 | u64::from(packet.ts_low);
-                frames.add(interface.unix_us(ticks), interface.link, packet.packet_data());
+                let frame = packet.data.get(..packet.packet_data().len()).unwrap_or_default();
+                frames.add(interface.unix_us(ticks), interface.link, frame);
             }
             Block::SimplePacket(packet) => {
                 let Some(interface) = interfaces.first() else { continue };
-                frames.add(0, interface.link, packet.packet_data());
+                let frame = packet.data.get(..packet.packet_data().len()).unwrap_or_default();
+                frames.add(0, interface.link, frame);
             }
             _ => {}
         }
@@ -392,7 +396,7 @@ mod tests {
 
     #[test]
     fn what_never_arrived_as_a_datagram_is_left_out() {
-        let mut fragment = ipv4(0);
+        let mut fragment = ipv4(0); // of which the rest never came
         fragment[6] = 0x20;
         let mut icmp = Vec::new();
         let unreachable = PacketBuilder::ipv4([1; 4], [2; 4], 64).icmpv4_raw(3, 3, [0; 4]);
@@ -400,6 +404,63 @@ mod tests {
         assert_eq!(payloads(&pcap(101, &[fragment, icmp, ipv4(1)])), [rtp(1)]);
         // Ethernet pads short frames; what lies behind the datagram is not part of it.
         assert_eq!(payloads(&pcap(1, &[[ethernet(&ipv4(0)), vec![0; 9]].concat()])), [rtp(0)]);
+    }
+
+    /// The payload of an IP packet in three fragments, by the headers that each gets before it.
+    fn fragments(payload: &[u8], header: impl Fn(usize, bool, usize) -> Vec<u8>) -> Vec<Vec<u8>> {
+        let pieces: Vec<&[u8]> = payload.chunks(8).collect();
+        let fragment = |n: usize| [&header(n, n + 1 < pieces.len(), pieces[n].len())[..], pieces[n]].concat();
+        (0..pieces.len()).map(fragment).collect()
+    }
+
+    fn ipv4_fragments(sequence: u8, id: u8) -> Vec<Vec<u8>> {
+        let whole = ipv4(sequence);
+        fragments(&whole[20..], |n, is_more, length| {
+            let mut header = whole[..20].to_vec();
+            header[3] = 20 + u8::try_from(length).unwrap();
+            header[5] = id;
+            header[6] = if is_more { 0x20 } else { 0 };
+            header[7] = u8::try_from(n).unwrap();
+            header
+        })
+    }
+
+    #[test]
+    fn fragments_are_put_together_in_whatever_order_they_come() {
+        let [one, two] = [ipv4_fragments(0, 7), ipv4_fragments(1, 8)];
+        assert_eq!(one.len(), 3);
+        let mixed = [&one[2], &two[0], &one[0], &one[0], &two[1], &one[1], &two[2]].map(Clone::clone);
+        assert_eq!(payloads(&pcap(101, &mixed)), [rtp(0), rtp(1)]);
+        // A number that is used again, after a datagram that stayed unfinished; and one of which a piece is cut off.
+        let again =
+            [&one[0], &one[1], &ipv4_fragments(2, 7)[0], &ipv4_fragments(2, 7)[1], &ipv4_fragments(2, 7)[2]];
+        assert_eq!(payloads(&pcap(101, &again.map(Clone::clone))), [rtp(2)]);
+        let cut = [one[0].clone(), one[1][..26].to_vec(), one[2].clone()];
+        assert_eq!(payloads(&pcap(101, &cut)), Vec::<Vec<u8>>::new());
+
+        let mut udp = Vec::new();
+        PacketBuilder::ipv6([1; 16], [2; 16], 64).udp(1, 2).write(&mut udp, &rtp(3)).unwrap();
+        let ipv6 = fragments(&udp[40..], |n, is_more, length| {
+            let mut header = udp[..40].to_vec();
+            header[5] = 8 + u8::try_from(length).unwrap();
+            header[6] = 44;
+            let offset = u8::try_from(n << 3).unwrap() | u8::from(is_more);
+            [&header[..], &[17, 0, 0, offset, 0, 0, 0, 9]].concat()
+        });
+        assert_eq!(payloads(&pcap(101, &ipv6)), [rtp(3)]);
+    }
+
+    #[test]
+    fn more_unfinished_datagrams_than_are_kept_cost_the_oldest() {
+        let firsts = (0..=u16::try_from(1024).unwrap()).map(|id| {
+            let mut first = ipv4_fragments(0, 0)[0].clone();
+            first[4..6].copy_from_slice(&id.to_be_bytes());
+            first
+        });
+        let mut frames: Vec<Vec<u8>> = firsts.collect();
+        frames.extend(ipv4_fragments(0, 0)[1..].to_vec());
+        frames.extend(ipv4_fragments(0, 2)[1..].to_vec());
+        assert_eq!(payloads(&pcap(101, &frames)), [rtp(0)], "of the third, not of the first");
     }
 
     #[test]
