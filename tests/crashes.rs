@@ -321,3 +321,31 @@ fn each_line_of_a_json_log_names_its_fields_once_and_the_connection_as_it_is() {
     }
     assert_eq!(levels.into_iter().collect::<Vec<_>>(), ["DEBUG", "INFO", "WARN"]);
 }
+
+#[test]
+fn a_replayed_call_longer_than_a_recording_may_be_makes_several_of_one_connection() {
+    let place = Place::new().with("AUDIO_MAX_DURATION_SECS", "4").with("AUDIO_LINGER_MS", "100");
+    let daemon = Daemon::start(&place);
+    let capture = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/demo-call.pcap");
+    let to = format!("unix-stream:{}", place.stream().display());
+    let output = place.command("replay").args(["--to", &to, "--id", "long", capture]).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && said.contains("of one connection id"), "{said}");
+    let after = |words: &str| {
+        let number = said.split_once(words).unwrap().1.split(|c: char| !c.is_ascii_digit()).next().unwrap();
+        number.parse::<u64>().unwrap()
+    };
+    let (count, sent) = (after("sent as "), [after("long: sent "), after("caller and ")]);
+    let manifests = rig::wait_for("all recordings", || {
+        Some(place.manifests_of("long")).filter(|manifests| manifests.len() as u64 >= count)
+    });
+    let received = ["caller", "ai"].map(|name| {
+        manifests.iter().map(|of| of["channels"][name]["packets"].as_u64().unwrap()).sum::<u64>()
+    });
+    assert_eq!((count > 1, received), (true, sent), "{said}");
+    let mut parts: Vec<u64> = manifests.iter().map(|of| of["part"].as_u64().unwrap_or(1)).collect();
+    parts.sort_unstable();
+    assert_eq!(parts, (1..=count).collect::<Vec<_>>());
+    assert!(manifests.iter().all(|of| of["duration_ms"].as_u64().unwrap() <= 6_100), "{manifests:?}");
+    daemon.stop();
+}

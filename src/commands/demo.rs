@@ -82,12 +82,13 @@ impl Demo {
             start,
             conversation_id: None,
             rtpmaps: Vec::new(),
-            ssrcs: [None; 2],
+            ssrcs: Default::default(),
+            longest: Duration::from_secs(14_400),
             is_left_open: false,
         };
         let plan = plan(vec![rtp_streams(read_capture(DEMO_CALL)?)], &call)?;
         let begin = Instant::now();
-        send(&plan, &Endpoint::Udp(udp), None, self.realtime).await?;
+        send(&plan, &Endpoint::Udp(udp), None, self.realtime, Duration::ZERO).await?;
         let (path, manifest) = await_manifest(&self.output, &before, &call.connection).await?;
         let elapsed = begin.elapsed();
         daemon.shutdown().await?;
