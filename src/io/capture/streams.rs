@@ -58,7 +58,7 @@ pub fn rtp_streams(datagrams: Vec<Datagram>) -> Vec<RtpStream> {
     let (mut streams, places): (Vec<RtpStream>, Vec<Vec<usize>>) =
         named.filter(|(stream, _)| looks_like_rtp(stream)).unzip();
     mend_times(&mut streams, &places);
-    streams.sort_by_key(|stream| begin_us(stream));
+    streams.sort_by_key(begin_us);
     streams
 }
 
