@@ -180,6 +180,8 @@ impl Daemon {
         finisher.start_threads().context("starting the threads that finish recordings")?;
         let stop = CancellationToken::new();
         tokio::spawn(Arc::clone(&finisher).bring_back(spool.path().to_owned(), stop.clone()));
+        let (watched, least) = (Arc::clone(&ingest), config.min_free_bytes);
+        tokio::spawn(Arc::clone(&finisher).watch_store(watched, least, stop.clone()));
         let finishing = tokio::spawn(Arc::clone(&finisher).run(to_finish, give_up.clone()));
         let receivers = TaskTracker::new();
         let shares = Shares::of_this_process();

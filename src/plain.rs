@@ -19,13 +19,15 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use crate::id::{Channel, ConnectionId, Scope};
-use crate::rtpmap::Rtpmap;
+use crate::rtpmap::{Codec, Rtpmap};
 use crate::time::Mono;
 
 /// A sender that has been silent for so long may come back from another address, as behind a NAT.
 pub const GIVES_WAY_AFTER: Duration = Duration::from_secs(5);
 /// The key of a connection's metadata under which its ports stood in spool files of version 1. They are the daemon's to say.
 pub const PORTS_KEY: &str = "rtp_ports";
+/// Longer rtpmaps are none that anybody has registered.
+const RTPMAP_MAX_BYTES: usize = 64;
 /// What is offered where a client does not say what it will send.
 const DEFAULT_PAYLOAD_TYPES: [u8; 5] = [111, 0, 8, 9, 101];
 
@@ -39,8 +41,9 @@ const DEFAULT_PAYLOAD_TYPES: [u8; 5] = [111, 0, 8, 9, 101];
 pub struct Opening {
     /// The id, if the client has one.
     pub connection: Option<ConnectionId>,
-    /// What each payload type means, by channel. Empty where the defaults hold.
-    pub payload_types: [Vec<(u8, Rtpmap)>; 2],
+    /// What each payload type means, by channel, as rtpmaps. Empty where the defaults hold. Of a codec that is not known here
+    /// it is what the client said: an answer may not call it by another name.
+    pub payload_types: [Vec<(u8, String)>; 2],
     /// The rest.
     pub metadata: Map<String, Value>,
 }
@@ -97,7 +100,7 @@ impl Opening {
         let mut objects = vec![(Scope::Whole, self.metadata.clone())];
         for (channel, maps) in Channel::BOTH.into_iter().zip(&self.payload_types) {
             let maps: Map<_, _> =
-                maps.iter().map(|(pt, map)| (pt.to_string(), map.to_string().into())).collect();
+                maps.iter().map(|(pt, map)| (pt.to_string(), map.as_str().into())).collect();
             if !maps.is_empty() {
                 objects.push((
                     Scope::Channel(channel),
@@ -115,7 +118,7 @@ impl Opening {
         let mut text = format!(
             "v=0\r\no=sidetape {session} 1 IN {kind} {address}\r\ns={connection}\r\nc=IN {kind} {address}\r\nt=0 0\r\na=recvonly\r\n"
         );
-        let default = DEFAULT_PAYLOAD_TYPES.map(|number| (number, Rtpmap::default_for(number)));
+        let default = DEFAULT_PAYLOAD_TYPES.map(|number| (number, Rtpmap::default_for(number).to_string()));
         for ((channel, said), port) in Channel::BOTH.into_iter().zip(&self.payload_types).zip(ports) {
             let maps = if said.is_empty() { &default[..] } else { said };
             let numbers: String = maps.iter().map(|(number, _)| format!(" {number}")).collect();
@@ -132,16 +135,29 @@ impl Opening {
     }
 }
 
-fn payload_types(channel: &'static str, said: &Value) -> Result<Vec<(u8, Rtpmap)>, OpeningError> {
+fn payload_types(channel: &'static str, said: &Value) -> Result<Vec<(u8, String)>, OpeningError> {
     let maps = said.as_object().filter(|said| said.len() == 1);
     let maps = maps.and_then(|said| said.get("payload_types")?.as_object());
     let map = |(number, map): (&String, &Value)| {
         let parsed = number.parse().ok().filter(|number| *number < 128);
-        let map = map.as_str().and_then(|text| Rtpmap::parse(text).ok());
+        let map = map.as_str().and_then(rtpmap_text);
         let wrong = || OpeningError::PayloadType { channel, payload_type: number.clone() };
         parsed.zip(map).ok_or_else(wrong)
     };
     maps.ok_or(OpeningError::Channel(channel))?.iter().map(map).collect()
+}
+
+/// What an answer says for an rtpmap.
+fn rtpmap_text(text: &str) -> Option<String> {
+    let map = Rtpmap::parse(text).ok()?;
+    if map.codec != Codec::Unknown {
+        return Some(map.to_string());
+    }
+    // It becomes a line of SDP: nothing but a token of RFC 8866 may be in its name.
+    let text = text.trim();
+    let is_of_token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`{|}~".contains(c);
+    let (name, _) = text.split_once('/')?;
+    (text.len() <= RTPMAP_MAX_BYTES && name.chars().all(is_of_token)).then(|| text.to_owned())
 }
 
 /// The ports for RTP that a connection had before a restart, by its metadata.
@@ -249,6 +265,23 @@ mod tests {
             m=audio 20002 RTP/AVP 8\r\na=label:ai\r\na=rtpmap:8 PCMA/8000\r\n";
         assert_eq!(sdp, expected);
         assert!(opening.sdp(&id, 7, "::1".parse().unwrap(), [1, 2]).contains("c=IN IP6 ::1\r\n"));
+    }
+
+    #[test]
+    fn a_codec_that_is_not_known_is_called_what_the_client_calls_it() {
+        let types =
+            json!({ "payload_types": { "96": "AMR/8000", "97": "AMR-WB/16000/1", "0": "pcmu/8000" } });
+        let opening = opening(json!({ "ai": types })).unwrap();
+        let sdp = opening.sdp(&ConnectionId::new("c").unwrap(), 7, [127, 0, 0, 1].into(), [20_000, 20_002]);
+        let (_, ai) = sdp.split_once("m=audio 20002 RTP/AVP 96 97 0\r\na=label:ai\r\n").unwrap();
+        assert_eq!(ai, "a=rtpmap:96 AMR/8000\r\na=rtpmap:97 AMR-WB/16000/1\r\na=rtpmap:0 PCMU/8000\r\n");
+        assert_eq!(opening.to_objects()[1].1["payload_types"]["96"], "AMR/8000");
+        for wrong in
+            ["AMR\r\na=inactive/8000", "A MR/8000", "\u{e9}/8000", &format!("{}/8000", "A".repeat(64))]
+        {
+            let types = json!({ "payload_types": { "96": wrong } });
+            assert!(Opening::parse(Map::from_iter([("ai".to_owned(), types)])).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

@@ -249,3 +249,103 @@ fn every_fault_of_a_configuration_is_told_at_once() {
     let output = place.command("serve").arg("--no-such-flag").output().unwrap();
     assert_eq!(output.status.code(), Some(2));
 }
+
+#[test]
+fn a_variable_that_nobody_knows_and_a_level_that_is_none_stop_the_start_and_tell_the_nearest() {
+    let place = Place::new()
+        .with("AUDIO_LOG", "warning")
+        .with("AUDIO_RETENTION_SEC", "60")
+        .with("AUDIO_TAP_KYE", "hunter2 hunter2 hunter2")
+        .with("AUDIO_GATEWAY_SERVICE_HOST", "10.0.0.1");
+    for command in ["serve", "check", "recover"] {
+        let output = place.command(command).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{command}: {said}");
+        for (variable, value, nearest) in [
+            ("AUDIO_LOG=", "\"warning\"", "warn"),
+            ("AUDIO_RETENTION_SEC=", "\"60\"", "AUDIO_RETENTION_SECS"),
+            ("AUDIO_TAP_KYE=", "", "AUDIO_TAP_KEY"),
+        ] {
+            let line = said.lines().find(|line| line.starts_with(variable)).expect(variable);
+            assert!(line.contains(value) && line.ends_with(nearest), "{line}");
+        }
+        assert!(said.lines().count() == 3 && !said.contains("hunter2"), "{said}");
+    }
+    assert_eq!(place.files(), Vec::<std::path::PathBuf>::new());
+    // A sender that would send to another address than it was told to.
+    let place = Place::new().with("AUDIO_UNIX_STRAEM", "/run/tap");
+    let output = place.command("replay").arg("call.pcap").output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8(output.stderr).unwrap().trim_end().ends_with("AUDIO_UNIX_STREAM"));
+}
+
+#[test]
+fn a_spool_that_is_not_there_is_not_recovered_and_no_check_leaves_one() {
+    let place = Place::new();
+    let missing = place.root().join("no/such");
+    let output = place.command("recover").env("AUDIO_SPOOL_DIR", &missing).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.starts_with("AUDIO_SPOOL_DIR=") && said.contains(missing.to_str().unwrap()), "{said}");
+    assert!(!place.root().join("no").exists());
+    let output = place.command("check").env("AUDIO_SPOOL_DIR", &missing).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(!place.root().join("no").exists());
+}
+
+#[test]
+fn each_line_of_a_json_log_names_its_fields_once_and_the_connection_as_it_is() {
+    let place = Place::new().with("AUDIO_LOG_FORMAT", "json").with("AUDIO_LOG", "debug");
+    let daemon = Daemon::start_with_json_log(place.command("serve"));
+    let packets = voice(SPEECH, 150.0, 20);
+    let mut gateway = Gateway::connect(&place, &daemon, Socket::UnixStream);
+    let id = "a call of \u{e9}";
+    gateway.play(id, CALLER, &Sender::new(1).packets(&packets));
+    gateway.end(id);
+    place.recording(id);
+    // Refused, and said with WARN.
+    let late = Sender::new(1).packets(&packets[..1]);
+    gateway.play(id, CALLER, &late);
+    rig::wait_for("a refusal", || daemon.log().contains("frames dropped").then_some(()));
+    let log = daemon.stop();
+    let mut levels = std::collections::BTreeSet::new();
+    for line in log.lines() {
+        let fields: serde_json::Map<String, serde_json::Value> = serde_json::from_str(line).expect(line);
+        // A name that is there twice is in the text more often than in what was read of it.
+        let again = serde_json::to_string(&fields).unwrap();
+        assert_eq!(again.matches("\":").count(), line.matches("\":").count(), "{line}");
+        if let Some(connection) = fields.get("connection") {
+            assert_eq!(connection, id, "{line}");
+            levels.insert(fields["level"].as_str().unwrap().to_owned());
+        }
+    }
+    assert_eq!(levels.into_iter().collect::<Vec<_>>(), ["DEBUG", "INFO", "WARN"]);
+}
+
+#[test]
+fn a_replayed_call_longer_than_a_recording_may_be_makes_several_of_one_connection() {
+    let place = Place::new().with("AUDIO_MAX_DURATION_SECS", "4").with("AUDIO_LINGER_MS", "100");
+    let daemon = Daemon::start(&place);
+    let capture = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/demo-call.pcap");
+    let to = format!("unix-stream:{}", place.stream().display());
+    let output = place.command("replay").args(["--to", &to, "--id", "long", capture]).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && said.contains("of one connection id"), "{said}");
+    let after = |words: &str| {
+        let number = said.split_once(words).unwrap().1.split(|c: char| !c.is_ascii_digit()).next().unwrap();
+        number.parse::<u64>().unwrap()
+    };
+    let (count, sent) = (after("sent as "), [after("long: sent "), after("caller and ")]);
+    let manifests = rig::wait_for("all recordings", || {
+        Some(place.manifests_of("long")).filter(|manifests| manifests.len() as u64 >= count)
+    });
+    let received = ["caller", "ai"].map(|name| {
+        manifests.iter().map(|of| of["channels"][name]["packets"].as_u64().unwrap()).sum::<u64>()
+    });
+    assert_eq!((count > 1, received), (true, sent), "{said}");
+    let mut parts: Vec<u64> = manifests.iter().map(|of| of["part"].as_u64().unwrap_or(1)).collect();
+    parts.sort_unstable();
+    assert_eq!(parts, (1..=count).collect::<Vec<_>>());
+    assert!(manifests.iter().all(|of| of["duration_ms"].as_u64().unwrap() <= 6_100), "{manifests:?}");
+    daemon.stop();
+}

@@ -177,6 +177,29 @@ fn a_loss_a_pause_and_a_mark_are_told_and_shown_at_their_times() {
 }
 
 #[test]
+fn a_folder_where_nothing_may_be_written_costs_the_picture_and_not_the_words() {
+    let (folder, path) = whole_call(Lossless);
+    // Not even a user who may write everywhere puts a file in the place of a folder.
+    let picture = path.with_extension("svg");
+    fs::create_dir(&picture).unwrap();
+    fs::write(picture.join("kept"), "").unwrap();
+    let said = inspect(&[&path]);
+    assert_eq!((said.code, said.verdict(), said.err.as_str()), (0, "whole: nothing was lost", ""));
+    assert!(said.row("Picture").starts_with("none: cannot write"), "{}", said.out);
+    assert!(said.row("Picture").contains("--svg puts it elsewhere"), "{}", said.out);
+    assert_eq!(inspect(&[&path, "--svg".as_ref(), &picture]).code, 1, "where it was asked for");
+    let elsewhere = folder.path().join("elsewhere.svg");
+    assert_eq!(inspect(&[&path, "--svg".as_ref(), &elsewhere]).code, 0);
+    // Its title is what people know the call by.
+    let manifest: Value = serde_json::from_slice(&fs::read(path.with_extension("json")).unwrap()).unwrap();
+    let id = manifest["connection_id"].as_str().unwrap();
+    assert!(read_picture(&elsewhere).contains(&format!(">{id}<")));
+    edit(&path, |manifest| manifest["conversation_id"] = json!("talk of the town"));
+    assert_eq!(inspect(&[&path, "--svg".as_ref(), &elsewhere]).code, 0);
+    assert!(read_picture(&elsewhere).contains(">talk of the town<"));
+}
+
+#[test]
 fn a_whole_call_is_whole_in_both_formats_and_looks_the_same_each_time() {
     for (format, layout) in [
         (Lossless, "Ogg Opus, two mono streams, nothing transcoded (mapping family 1)"),

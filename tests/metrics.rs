@@ -225,3 +225,39 @@ fn the_page_names_no_call_and_no_secret_and_asks_for_the_token() {
     }
     daemon.stop();
 }
+
+#[test]
+fn a_storage_that_is_away_is_told_with_the_connections_that_wait_for_it_and_measured_while_it_is() {
+    let place = place();
+    // A file is where the directory has to be.
+    std::fs::create_dir_all(place.storage().parent().unwrap()).unwrap();
+    drop(std::fs::remove_dir(place.storage()));
+    std::fs::write(place.storage(), "").unwrap();
+    let daemon = Daemon::start(&place);
+    let address = http_address(&daemon);
+    assert_eq!(Page::of(&address).value("sidetape_storage_failing_seconds"), 0.0);
+    assert!(Page::of(&address).value("sidetape_spool_lasts_seconds").is_infinite());
+    let mut gateway = Gateway::connect(&place, &daemon, Socket::UnixStream);
+    for id in ["one", "two", "three"] {
+        gateway.play(id, CALLER, &Sender::new(1).packets(&voice(SPEECH, 150.0, 20)));
+        gateway.end(id);
+        rig::wait_for("a line about it", || {
+            let log = daemon.log();
+            let mut lines = log.lines().filter(|line| line.contains("publishing failed, trying again"));
+            lines.any(|line| line.contains(&format!("connection=\"{id}\""))).then_some(())
+        });
+    }
+    let page = Page::when(&address, "sidetape_storage_failing_seconds", |seconds| seconds > 1.0);
+    check_metrics(&page.0);
+    assert_eq!(page.value(r#"sidetape_spool_files{state="unpublished"}"#), 3.0);
+    std::fs::remove_file(place.storage()).unwrap();
+    for id in ["one", "two", "three"] {
+        assert_eq!(place.manifest(id)["outcome"], "ok");
+    }
+    Page::when(&address, "sidetape_storage_failing_seconds", |seconds| seconds == 0.0);
+    let log = daemon.stop();
+    for id in ["one", "two", "three"] {
+        let mut lines = log.lines().filter(|line| line.contains("publishing succeeded at last"));
+        assert!(lines.any(|line| line.contains(&format!("connection=\"{id}\""))), "{log}");
+    }
+}

@@ -192,6 +192,9 @@ fn an_emulator_that_other_people_wrote_takes_both_kinds_of_uploads() {
         .with("AUDIO_STORAGE_TYPE", "gcs")
         .with("AUDIO_STORAGE_PATH", BUCKET)
         .with("STORAGE_EMULATOR_HOST", &emulator.address().ip().to_string());
+    let check = place.command("check").output().unwrap();
+    let said = String::from_utf8(check.stdout).unwrap();
+    assert!(check.status.success() && said.contains("this emulator overwrites objects"), "{said}");
     let daemon = Daemon::start(&place);
     let small = voice(SPEECH, 150.0, 100);
     // More than what goes in one request.

@@ -197,6 +197,16 @@ fn ci_ends_with_the_test_command_of_the_readme() {
 }
 
 #[test]
+fn a_log_line_has_the_connection_as_it_is() {
+    // By its debug form it would stand within quotation marks of its own in JSON.
+    for source in sources() {
+        for form in ["connection = ?", "(?connection", ", ?connection"] {
+            assert!(!source.code().contains(form), "{}: {form}", source.name());
+        }
+    }
+}
+
+#[test]
 fn every_path_in_a_comment_exists() {
     for source in sources() {
         for line in source.text.lines().filter(|line| line.trim_start().starts_with("//")) {

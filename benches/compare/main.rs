@@ -120,7 +120,7 @@ fn transcode(left: &Path, right: &Path) {
 struct Peer<'p> {
     name: &'static str,
     outputs: Vec<PathBuf>,
-    run: Box<dyn Fn() -> Option<Used> + 'p>,
+    run: Box<dyn Fn() -> Result<Used, String> + 'p>,
 }
 
 fn compare(rounds: usize) {
@@ -155,7 +155,8 @@ fn compare(rounds: usize) {
     };
     let each = |of: &dyn Fn(&str) -> Command| {
         let used = ["left", "right"].map(|name| run(&mut of(name)));
-        Some(used[0]?.then(used[1]?))
+        let [left, right] = used;
+        Ok(left?.then(right?))
     };
     let spool_text = spool.to_str().unwrap();
     let (joined, joined_64) = (at("ffmpeg.opus"), at("ffmpeg64.opus"));
@@ -163,7 +164,7 @@ fn compare(rounds: usize) {
         Peer {
             name: "sidetape, `lossless`",
             outputs: vec![stereo.clone()],
-            run: Box::new(|| Some(ours(&["render", "lossless", spool_text]))),
+            run: Box::new(|| Ok(ours(&["render", "lossless", spool_text]))),
         },
         Peer {
             name: "FFmpeg, the replaced command",
@@ -200,7 +201,7 @@ fn compare(rounds: usize) {
         Peer {
             name: "sidetape, `compat`",
             outputs: vec![stereo.clone()],
-            run: Box::new(|| Some(ours(&["render", "compat", spool_text]))),
+            run: Box::new(|| Ok(ours(&["render", "compat", spool_text]))),
         },
         Peer {
             name: "FFmpeg, 64 kb/s, complexity 9",
@@ -213,7 +214,7 @@ fn compare(rounds: usize) {
         Peer {
             name: "libopus alone",
             outputs: Vec::new(),
-            run: Box::new(|| Some(ours(&["libopus", left.to_str().unwrap(), right.to_str().unwrap()]))),
+            run: Box::new(|| Ok(ours(&["libopus", left.to_str().unwrap(), right.to_str().unwrap()]))),
         },
         Peer {
             name: "opus-tools",
@@ -223,27 +224,31 @@ fn compare(rounds: usize) {
                     each(&|name| opusdec(&at(&format!("{name}.opus")), &at(&format!("{name}.wav"))))?;
                 let mut encode = Command::new("opusenc");
                 encode.args(["--quiet", "--bitrate", "64", "--comp", "9"]).arg(&woven).arg(at("tools.opus"));
-                Some(decoded.then(has_tools.then(|| run(&mut encode))??))
+                has_tools.clone()?;
+                Ok(decoded.then(run(&mut encode)?))
             }),
         },
     ];
 
     let mut runs: Vec<Vec<Used>> = peers.iter().map(|_| Vec::new()).collect();
-    let mut bytes = vec![0; peers.len()];
+    let (mut bytes, mut missing) = (vec![0; peers.len()], vec![String::new(); peers.len()]);
     for _ in 0..rounds {
         for (n, peer) in peers.iter().enumerate() {
-            if let Some(used) = (peer.run)() {
-                runs[n].push(used);
-                bytes[n] = peer.outputs.iter().map(|path| size(path)).sum();
+            match (peer.run)() {
+                Ok(used) => {
+                    runs[n].push(used);
+                    bytes[n] = peer.outputs.iter().map(|path| size(path)).sum();
+                }
+                Err(why) => missing[n] = why,
             }
         }
     }
     print_head(&call);
     println!("| program | processor time | by the clock | memory | bytes |\n| --- | --- | --- | --- | --- |");
     let mut medians = Vec::new();
-    for ((peer, runs), bytes) in peers.iter().zip(runs).zip(&bytes) {
+    for (((peer, runs), bytes), missing) in peers.iter().zip(runs).zip(&bytes).zip(&missing) {
         if runs.is_empty() {
-            println!("| {} | not installed | | | |", peer.name);
+            println!("| {} | {missing} | | | |", peer.name);
             medians.push(f64::NAN);
             continue;
         }
@@ -263,24 +268,19 @@ fn compare(rounds: usize) {
     }
     let opus_bytes = call.opus_bytes();
     println!("\n| goal | | wanted |\n| --- | --- | --- |");
-    println!("| `lossless`, FFmpeg's time over ours | {:.0} | at least 1,000 |", medians[1] / medians[0]);
-    println!(
-        "| its size over that of FFmpeg's file | {:.2} | at most 0.5 |",
-        lossless_bytes as f64 / bytes[1] as f64
-    );
-    println!(
-        "| its size over that of the received Opus | {:.3} | at most 1.02 |",
-        lossless_bytes as f64 / opus_bytes as f64
-    );
-    println!(
-        "| the same where both sides send all the time | {:.3} | at most 1.02 |",
-        dense_overhead(&at("dense.spool"))
-    );
-    println!("| `compat`, FFmpeg's time over ours | {:.2} | at least 1.3 |", medians[5] / medians[4]);
-    println!(
-        "| `compat`, our time over that of libopus alone | {:.3} | at most 1.05 |",
-        medians[4] / medians[6]
-    );
+    let over = |over: f64, under: f64| (over.is_finite() && under > 0.0).then_some(over / under);
+    let goal = |what: &str, found: Option<f64>, digits: usize, wanted: &str| match found {
+        Some(found) => println!("| {what} | {found:.digits$} | {wanted} |"),
+        None => println!("| {what} | not measured, see above | {wanted} |"),
+    };
+    let lossless = lossless_bytes as f64;
+    goal("`lossless`, FFmpeg's time over ours", over(medians[1], medians[0]), 0, "at least 1,000");
+    goal("its size over that of FFmpeg's file", over(lossless, bytes[1] as f64), 2, "at most 0.5");
+    goal("its size over that of the received Opus", over(lossless, opus_bytes as f64), 3, "at most 1.02");
+    let dense = dense_overhead(&at("dense.spool"));
+    goal("the same where both sides send all the time", Some(dense), 3, "at most 1.02");
+    goal("`compat`, FFmpeg's time over ours", over(medians[5], medians[4]), 2, "at least 1.3");
+    goal("`compat`, our time over that of libopus alone", over(medians[4], medians[6]), 3, "at most 1.05");
 }
 
 /// The size of the recording over that of the received Opus, of a call in which neither side pauses.
@@ -296,15 +296,15 @@ fn opusdec(from: &Path, to: &Path) -> Command {
     command
 }
 
-/// Makes one WAV of both channels, for who cannot. False where opus-tools are not installed.
-fn weave(left: &Path, right: &Path, dir: &Path, to: &Path) -> bool {
+/// Makes one WAV of both channels, for who cannot; or says what is missing of opus-tools.
+fn weave(left: &Path, right: &Path, dir: &Path, to: &Path) -> Result<(), String> {
     let pcm = |from: &Path, name: &str| {
         let path = dir.join(name);
         run(&mut opusdec(from, &path))?;
         // 44 bytes of header, 16-bit samples.
-        Some(fs::read(path).unwrap().split_off(44))
+        Ok::<_, String>(fs::read(path).unwrap().split_off(44))
     };
-    let (Some(left), Some(right)) = (pcm(left, "l.wav"), pcm(right, "r.wav")) else { return false };
+    let (left, right) = (pcm(left, "l.wav")?, pcm(right, "r.wav")?);
     let samples: Vec<u8> =
         left.chunks_exact(2).zip(right.chunks_exact(2)).flat_map(|(l, r)| [l, r].concat()).collect();
     let mut wav = b"RIFF".to_vec();
@@ -316,11 +316,12 @@ fn weave(left: &Path, right: &Path, dir: &Path, to: &Path) -> bool {
     wav.extend((samples.len() as u32).to_le_bytes());
     wav.extend(samples);
     fs::write(to, wav).unwrap();
-    true
+    Ok(())
 }
 
+/// The size of a file, 0 if it was not made.
 fn size(path: &Path) -> u64 {
-    fs::metadata(path).unwrap().len()
+    fs::metadata(path).map_or(0, |found| found.len())
 }
 
 fn growth() {

@@ -1,5 +1,7 @@
 //! What a program takes: processor time by the kernel's account, time by the clock, and memory at its most.
 
+use std::fs::File;
+use std::io::{Read as _, Seek as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -33,11 +35,14 @@ impl Used {
     }
 }
 
-/// Runs a program to its end; nothing where it is not installed.
-pub(crate) fn run(command: &mut Command) -> Option<Used> {
+/// Runs a program to its end, or says why it cannot be measured: it is not installed, or lacks something that it needs.
+pub(crate) fn run(command: &mut Command) -> Result<Used, String> {
+    let name = command.get_program().to_string_lossy().into_owned();
     let before = children_cpu_s();
     let begun = Instant::now();
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().ok()?;
+    let said = tempfile::tempfile().unwrap();
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(said.try_clone().unwrap());
+    let mut child = command.spawn().map_err(|error| format!("{name}: not installed ({error})"))?;
     let status = Path::new("/proc").join(child.id().to_string()).join("status");
     let mut peak_kib = 0;
     let status = loop {
@@ -51,9 +56,20 @@ pub(crate) fn run(command: &mut Command) -> Option<Used> {
         }
         std::thread::sleep(Duration::from_millis(2));
     };
-    assert!(status.success(), "{command:?}: {status}");
+    if !status.success() {
+        return Err(format!("{name}: {status}: {}", last_line(said)));
+    }
     let wall_s = begun.elapsed().as_secs_f64();
-    Some(Used { cpu_s: children_cpu_s() - before, wall_s, peak_mib: peak_kib as f64 / 1024.0 })
+    Ok(Used { cpu_s: children_cpu_s() - before, wall_s, peak_mib: peak_kib as f64 / 1024.0 })
+}
+
+/// The last thing that a program said, in which a table has no trouble with it.
+fn last_line(mut said: File) -> String {
+    let mut bytes = Vec::new();
+    said.rewind().and_then(|()| said.read_to_end(&mut bytes)).unwrap();
+    let text = String::from_utf8_lossy(&bytes);
+    let line = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it says nothing");
+    line.replace('|', "/").chars().take(200).collect()
 }
 
 fn children_cpu_s() -> f64 {

@@ -80,8 +80,8 @@ complete -c sidetape -n "__fish_sidetape_using_subcommand replay" -l to -d 'Wher
 complete -c sidetape -n "__fish_sidetape_using_subcommand replay" -l id -d 'The connection id [default: the first file\'s name and the time]' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand replay" -l conversation-id -d 'The conversation id, which names the recording' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand replay" -l rtpmap -d 'What a payload type means, on both channels or on one, such as 99=L16/8000/2 or ai:96=opus/48000/2' -r
-complete -c sidetape -n "__fish_sidetape_using_subcommand replay" -l caller-ssrc -d 'The caller\'s stream, decimal or 0x and hexadecimal' -r
-complete -c sidetape -n "__fish_sidetape_using_subcommand replay" -l ai-ssrc -d 'The AI\'s stream, decimal or 0x and hexadecimal' -r
+complete -c sidetape -n "__fish_sidetape_using_subcommand replay" -l caller-ssrc -d 'The caller\'s stream, decimal or 0x and hexadecimal; several for a side that changed it' -r
+complete -c sidetape -n "__fish_sidetape_using_subcommand replay" -l ai-ssrc -d 'The AI\'s stream, likewise' -r
 complete -c sidetape -n "__fish_sidetape_using_subcommand replay" -l realtime -d 'Send as fast as the call was, not as fast as the daemon reads'
 complete -c sidetape -n "__fish_sidetape_using_subcommand replay" -l no-end -d 'Leave the connection open'
 complete -c sidetape -n "__fish_sidetape_using_subcommand replay" -s h -l help -d 'Print help'

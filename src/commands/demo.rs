@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use serde_json::Value;
 
-use super::configure;
+use super::configure_apart;
 use super::replay::{Call, named_after, plan, send};
 use crate::client::Endpoint;
 use crate::config::Settings;
@@ -71,7 +71,7 @@ impl Demo {
             log: log.or_else(|| Some("warn".to_owned())),
             ..Settings::default()
         };
-        let config = configure(&settings)?;
+        let config = configure_apart(&settings)?;
         let before = manifests(&self.output)?;
         let daemon = Daemon::start(config).await?;
         let udp = daemon.bound().udp.context("the daemon listens on no udp port")?;
@@ -82,12 +82,13 @@ impl Demo {
             start,
             conversation_id: None,
             rtpmaps: Vec::new(),
-            ssrcs: [None; 2],
+            ssrcs: Default::default(),
+            longest: Duration::from_secs(14_400),
             is_left_open: false,
         };
         let plan = plan(vec![rtp_streams(read_capture(DEMO_CALL)?)], &call)?;
         let begin = Instant::now();
-        send(&plan, &Endpoint::Udp(udp), None, self.realtime).await?;
+        send(&plan, &Endpoint::Udp(udp), None, self.realtime, Duration::ZERO).await?;
         let (path, manifest) = await_manifest(&self.output, &before, &call.connection).await?;
         let elapsed = begin.elapsed();
         daemon.shutdown().await?;

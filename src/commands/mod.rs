@@ -11,7 +11,7 @@ pub mod serve;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::{Config, Faults, Settings, resolve};
+use crate::config::{Config, Fault, Faults, Settings, resolve, unknown};
 use crate::io::log;
 
 /// Records calls: RTP in over a local socket, one stereo Ogg Opus file per call out.
@@ -70,13 +70,37 @@ impl Command {
 /// Checks the settings and sets up the log: how every command that needs a configuration begins.
 ///
 /// # Errors
-/// [`Faults`] with all that is wrong.
+/// [`Faults`] with all that is wrong, variables that nobody knows among it.
 pub fn configure(settings: &Settings) -> Result<Config, Faults> {
-    let config = resolve(settings).map_err(|mut faults| {
-        // The filter is the one value that only the log can judge; its fault belongs to the others.
-        faults.0.extend(settings.log.iter().filter_map(|text| log::parse_filter(text).err()));
-        faults
-    })?;
-    log::set_up(&config).map_err(|fault| Faults(vec![fault]))?;
-    Ok(config)
+    configure_with(settings, unknown_variables())
+}
+
+/// The same for a command that leaves the environment aside.
+///
+/// # Errors
+/// [`Faults`] with all that is wrong.
+pub fn configure_apart(settings: &Settings) -> Result<Config, Faults> {
+    configure_with(settings, Vec::new())
+}
+
+fn configure_with(settings: &Settings, unknown: Vec<Fault>) -> Result<Config, Faults> {
+    let mut faults = Vec::new();
+    let config = resolve(settings).map_err(|found| faults = found.0).ok();
+    // The filter is the one value that only the log can judge; its fault belongs to the others.
+    let filter = settings.log.iter().filter(|text| !text.is_empty());
+    faults.extend(filter.filter_map(|text| log::parse_filter(text).err()));
+    faults.extend(unknown);
+    match config {
+        Some(config) if faults.is_empty() => {
+            log::set_up(&config).map_err(|fault| Faults(vec![fault]))?;
+            Ok(config)
+        }
+        _ => Err(Faults(faults)),
+    }
+}
+
+/// The variables of this process that begin like settings and are none.
+fn unknown_variables() -> Vec<Fault> {
+    let text = |part: std::ffi::OsString| part.to_string_lossy().into_owned();
+    unknown(std::env::vars_os().map(|(name, value)| (text(name), text(value))))
 }

@@ -37,9 +37,12 @@ impl Ready {
         let settings = Settings { http_listen: Some(self.http_listen), allow_remote, ..Settings::default() };
         let Some(address) = resolve(&settings)?.http_listen else {
             let takes = "the daemon's own address, which is not set".to_owned();
-            return Err(
-                Faults(vec![Fault { variable: "AUDIO_HTTP_LISTEN", value: String::new(), takes }]).into()
-            );
+            return Err(Faults(vec![Fault {
+                variable: "AUDIO_HTTP_LISTEN".into(),
+                value: String::new(),
+                takes,
+            }])
+            .into());
         };
         let answer = tokio::time::timeout(PATIENCE, ask(&address));
         let answer = answer.await.with_context(|| format!("{address} did not answer in {PATIENCE:?}"))??;

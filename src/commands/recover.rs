@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::configure;
-use crate::config::Settings;
+use crate::config::{Fault, Faults, Settings};
 use crate::daemon::{finisher, rules};
 use crate::io::backup::backed_up;
 use crate::io::finish::Finisher;
@@ -27,9 +27,15 @@ impl Recover {
     /// Seals what is open, and finishes all. One attempt each: a person is waiting.
     ///
     /// # Errors
-    /// Where the spool is in use or cannot be read, or a connection could not be finished; the others are.
+    /// Where the spool is not there, is in use or cannot be read, or a connection could not be finished; the others are.
     pub async fn run(self) -> anyhow::Result<()> {
         let config = configure(&self.settings)?;
+        // A daemon makes its directory. Here a name with a typing error would look like a spool with nothing in it.
+        if !config.spool_dir.is_dir() {
+            let value = config.spool_dir.display().to_string();
+            let takes = "a directory that is there: this is none".to_owned();
+            return Err(Faults(vec![Fault { variable: "AUDIO_SPOOL_DIR".into(), value, takes }]).into());
+        }
         let spool = SpoolDir::open(&config.spool_dir)?;
         // On a full disk, open calls have no room for their ends but this.
         spool.give_up_reserve().context("giving up the spool's reserve")?;

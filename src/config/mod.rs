@@ -12,7 +12,9 @@
 mod read;
 mod secret;
 mod table;
+mod unknown;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -27,6 +29,7 @@ use read::{
 };
 pub use secret::{HIDDEN, SECRETS, Secret};
 pub use table::{Settings, VARIABLES, Variable};
+pub use unknown::unknown;
 
 /// UDP ports of an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -216,7 +219,7 @@ pub struct Config {
 #[error("{variable}={value:?}: takes {takes}")]
 pub struct Fault {
     /// The variable's name; the flag of the same meaning may have been used.
-    pub variable: &'static str,
+    pub variable: Cow<'static, str>,
     /// The value as given, or the default that a cross-check refused; [`HIDDEN`] for a secret.
     pub value: String,
     /// What the variable takes.
@@ -298,7 +301,9 @@ pub fn resolve(settings: &Settings) -> Result<Config, Faults> {
 #[must_use]
 pub fn not_built(config: &Config) -> Vec<Fault> {
     let mut faults = Vec::new();
-    let mut refuse = |variable, value, takes| faults.push(Fault { variable, value, takes });
+    let mut refuse = |variable: &'static str, value, takes| {
+        faults.push(Fault { variable: variable.into(), value, takes });
+    };
     let backup = config.backup_storage.map(|kind| ("AUDIO_BACKUP_STORAGE_TYPE", kind));
     let kinds = [("AUDIO_STORAGE_TYPE", config.storage)].into_iter().chain(backup);
     for (variable, kind) in kinds.filter(|(_, kind)| !kind.is_built()) {

@@ -59,7 +59,7 @@ impl<'a> Reader<'a> {
 
     pub(super) fn refuse(&mut self, variable: &'static str, takes: &str) {
         let value = if SECRETS.contains(&variable) { HIDDEN } else { self.text(variable) }.to_owned();
-        self.faults.push(Fault { variable, value, takes: takes.to_owned() });
+        self.faults.push(Fault { variable: variable.into(), value, takes: takes.to_owned() });
     }
 
     /// The value of a variable that has a default. After a fault the default stands in, so that reading goes on.

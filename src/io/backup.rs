@@ -15,7 +15,7 @@ use tracing::{debug, info, warn};
 
 use super::finish::{FinishError, Finisher, Prepared, clear_up};
 use super::log::chain;
-use super::spool_dir::{parse_name, set_aside};
+use super::spool_dir::{connection_of, parse_name, set_aside};
 use super::spool_writer::lock;
 use super::store::Store;
 use crate::metrics::Metrics;
@@ -62,6 +62,11 @@ impl Choice {
 impl Health {
     pub(super) fn note_success(&self) {
         *lock(&self.0) = None;
+    }
+
+    /// How long there have been nothing but failures, if the last attempt was one.
+    pub(super) fn failing_for(&self) -> Option<Duration> {
+        lock(&self.0).map(|since| since.elapsed())
     }
 
     /// Notes a failure. Returns how long there have been nothing but failures.
@@ -116,7 +121,7 @@ impl Finisher {
         let kept = set_aside(spool, Aside::BackedUp)?;
         Metrics::add(&self.metrics().backed_up);
         warn!(
-            connection = ?ready.connection_id(),
+            connection = ready.connection_id(),
             path = %published.place,
             spool = %kept.display(),
             error = chain(&error),
@@ -134,7 +139,7 @@ impl Finisher {
         for key in &published.keys {
             backup.store.remove(key).await?;
         }
-        info!(connection = ?ready.connection_id(), path = %published.place, "removed from the backup storage");
+        info!(connection = ready.connection_id(), path = %published.place, "removed from the backup storage");
         Ok(())
     }
 
@@ -182,7 +187,7 @@ impl Finisher {
                     }
                 }
                 error => {
-                    warn!(path = %spool.display(), error = chain(&error), advice = error.advice(), "cannot be brought back from the backup storage, trying again");
+                    warn!(connection = connection_of(spool), path = %spool.display(), error = chain(&error), advice = error.advice(), "cannot be brought back from the backup storage, trying again");
                 }
             }
         }

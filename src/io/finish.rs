@@ -396,7 +396,7 @@ impl Finisher {
         self.metrics.render_time.observe(begun.elapsed());
         let manifest = &rendered.manifest;
         info!(
-            connection = ?manifest.connection_id,
+            connection = manifest.connection_id,
             outcome = manifest.outcome.name(),
             reasons = manifest.reasons.join(" "),
             duration_ms = manifest.duration_ms,
@@ -479,7 +479,7 @@ impl Finisher {
                 forget_numbers(spool);
                 self.metrics.finish(manifest::Outcome::Failed);
                 error!(
-                    connection = ?manifest.connection_id,
+                    connection = manifest.connection_id,
                     outcome = "failed",
                     path = %spool.display(),
                     error = GONE,
@@ -504,13 +504,13 @@ impl Finisher {
         let path = kept.display();
         match keep {
             Keep::Undecodable => {
-                warn!(?connection, %path, "spool kept, it holds audio of a codec that this version cannot record");
+                warn!(connection, %path, "spool kept, it holds audio of a codec that this version cannot record");
             }
             Keep::Overlapping => {
-                warn!(?connection, %path, "spool kept, two sources spoke on one channel at once and one is left out");
+                warn!(connection, %path, "spool kept, two sources spoke on one channel at once and one is left out");
             }
             Keep::Damaged => {
-                error!(?connection, %path, "spool file is damaged, what could be read is published; look at the disk, remove the file when it is not needed");
+                error!(connection, %path, "spool file is damaged, what could be read is published; look at the disk, remove the file when it is not needed");
             }
         }
         Ok(())
@@ -522,7 +522,7 @@ impl Finisher {
         // Whoever gives it its name back wants it to be tried.
         forget(spool);
         error!(
-            connection = connection.map(tracing::field::debug),
+            connection,
             outcome = "failed",
             path = %kept.display(),
             error = DEADLY,
@@ -544,7 +544,7 @@ impl Finisher {
     fn give_up(&self, spool: &Path, connection: Option<&String>, reason: &str) -> io::Result<()> {
         let kept = self.keep_failed(spool)?;
         error!(
-            connection = connection.map(tracing::field::debug),
+            connection,
             outcome = "failed",
             path = %kept.display(),
             error = reason,

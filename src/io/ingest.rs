@@ -272,7 +272,7 @@ impl Ingest {
             self.writer.rewrite(&slot.file);
             if slot.kept_before.is_some_and(|kept| at.own() < kept) {
                 let (connection, recording) = (slot.id.as_str(), slot.file.recording());
-                error!(?connection, %recording, part = slot.part, "a pause reaches back into the part before, which is over: delete that recording, or take out what is in it");
+                error!(connection, %recording, part = slot.part, "a pause reaches back into the part before, which is over: delete that recording, or take out what is in it");
             }
         }
         let is_full = is_rtp && (is_heavy || state.call.received() >= self.limits.max_packets);
@@ -283,7 +283,7 @@ impl Ingest {
             self.settle(slot, full, now);
         }
         for channel in Channel::BOTH.into_iter().filter(|channel| step.released[channel.index()]) {
-            info!(connection = ?slot.id.as_str(), %channel, "reference released");
+            info!(connection = slot.id.as_str(), %channel, "reference released");
         }
         if let Some(noticed) = noticed {
             self.report(slot, noticed);
@@ -414,7 +414,7 @@ impl Ingest {
         self.open.fetch_add(1, Ordering::Relaxed);
         Metrics::add(&self.metrics.opened);
         let path = slot.file.path.display();
-        info!(connection = ?slot.id.as_str(), part = slot.part, %path, "connection opened");
+        info!(connection = slot.id.as_str(), part = slot.part, %path, "connection opened");
     }
 
     /// Appends a record to a connection's buffer. False if the buffer is full because the disk does not take it.
@@ -550,7 +550,7 @@ impl Ingest {
     }
 
     fn seal(&self, slot: &Slot, end: End, now: Mono) {
-        debug!(connection = ?slot.id.as_str(), ?end, "connection sealed");
+        debug!(connection = slot.id.as_str(), ?end, "connection sealed");
         self.open.fetch_sub(1, Ordering::Relaxed);
         let mut state = lock(&slot.state);
         let has_unrecorded = Channel::BOTH.iter().any(|channel| state.call.counts(*channel).unrecorded > 0);

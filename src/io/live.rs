@@ -86,9 +86,9 @@ impl Ingest {
             Noticed::Missing(channel, silence) => {
                 self.metrics().missing[channel.index()].add(silence);
                 let reason = silence.name();
-                warn!(?connection, %channel, reason, "channel is not heard while the other one talks");
+                warn!(connection, %channel, reason, "channel is not heard while the other one talks");
             }
-            Noticed::Back(channel) => debug!(?connection, %channel, "channel is heard again"),
+            Noticed::Back(channel) => debug!(connection, %channel, "channel is heard again"),
         }
     }
 

@@ -16,6 +16,12 @@ use crate::time::Mono;
 /// Each kind of refusal is reported at most this often.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 
+/// What `AUDIO_LOG` takes.
+const LOG_TAKES: &str =
+    "a level (error, warn, info, debug, trace, off), or a filter such as info,sidetape=debug";
+/// The levels.
+const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
+
 /// How long the end of the process waits for the last lines.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
 /// The way to standard error.
@@ -60,23 +66,45 @@ pub fn report_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let location = panic.location().map(ToString::to_string).unwrap_or_default();
         let message = panic.payload_as_str().unwrap_or("without a message");
-        tracing::error!(location, message, "a bug: please report this line");
+        // `message` is what each line of JSON calls its own words.
+        tracing::error!(location, panic = message, "a bug: please report this line");
     }));
 }
 
 /// Parses the text of `AUDIO_LOG`.
 ///
 /// # Errors
-/// A [`Fault`] where it is no filter.
+/// A [`Fault`] where it is no filter, or has a word that is no level: the library would take that for the name of a module,
+/// and log nothing but what comes from there.
 pub fn parse_filter(text: &str) -> Result<EnvFilter, Fault> {
+    let fault = |takes: String| Fault { variable: "AUDIO_LOG".into(), value: text.to_owned(), takes };
     // The default is this program's own lines. What its libraries say of each broken connection it says itself, once.
     let directives = if text == "info" { "warn,sidetape=info" } else { text };
-    EnvFilter::try_new(directives).map_err(|_| Fault {
-        variable: "AUDIO_LOG",
-        value: text.to_owned(),
-        takes: "a level (error, warn, info, debug, trace), or a filter such as info,sidetape=debug"
-            .to_owned(),
+    let mut parts = directives.split(',');
+    if let Some(word) = parts.find(|part| is_no_level(part)) {
+        let nearest = nearest_level(word);
+        return Err(fault(format!("{LOG_TAKES}; {word:?} is no level, the nearest is {nearest}")));
+    }
+    EnvFilter::try_new(directives).map_err(|_| {
+        let level = directives.rsplit('=').next().unwrap_or_default();
+        let is_word = level.bytes().all(|byte| byte.is_ascii_alphabetic()) && is_no_level(level);
+        let nearest =
+            is_word.then(|| format!("; {level:?} is no level, the nearest is {}", nearest_level(level)));
+        fault(format!("{LOG_TAKES}{}", nearest.unwrap_or_default()))
     })
+}
+
+/// Whether a part of a filter is a single word and neither a level nor a module of this program.
+fn is_no_level(part: &str) -> bool {
+    let is_word = !part.is_empty() && !part.contains(['=', '[', ']', '{', '}', ':', '"']);
+    let is_level = LEVELS.iter().any(|level| level.eq_ignore_ascii_case(part));
+    is_word && !is_level && part != "sidetape" && !matches!(part.parse(), Ok(0..=5_u8))
+}
+
+fn nearest_level(word: &str) -> &'static str {
+    let word = word.to_ascii_lowercase();
+    let likeness = |level: &str| strsim::jaro_winkler(level, &word);
+    LEVELS.into_iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b))).unwrap_or("info")
 }
 
 /// An error and its causes in one line, each told once.
@@ -141,14 +169,55 @@ impl DropLog {
             }
             last[place] = Some(now);
         }
-        let connection =
-            crate::frame::parse(bytes).ok().map(|frame| frame.connection.escape_debug().to_string());
+        let connection = crate::frame::parse(bytes).ok().map(|frame| frame.connection);
         warn!(
             reason = reason.name(),
             count,
-            connection = connection.as_deref().unwrap_or("unknown"),
+            connection = connection.unwrap_or("unknown"),
             bytes = bytes.len(),
             "frames dropped"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_that_is_no_level_is_no_filter() {
+        let filters = [
+            "info",
+            "WARN",
+            "off",
+            "0",
+            "5",
+            "sidetape",
+            "info,sidetape::io=debug",
+            "info,hyper=trace",
+            "[call{connection}]=debug",
+            "info,sidetape::io",
+            "debug,",
+        ];
+        for filter in filters {
+            assert!(parse_filter(filter).is_ok(), "{filter}");
+        }
+        for (wrong, nearest) in [
+            ("warning", "warn"),
+            ("information", "info"),
+            ("verbose", "error"),
+            ("info,dbug", "debug"),
+            ("7", "error"),
+            ("sidetape=warning", "warn"),
+            ("fatal", "trace"),
+        ] {
+            let takes = parse_filter(wrong).map(drop).unwrap_err().takes;
+            assert!(takes.starts_with(LOG_TAKES), "{takes}");
+            assert!(
+                ["verbose", "7", "fatal"].contains(&wrong)
+                    || takes.ends_with(&format!("the nearest is {nearest}")),
+                "{wrong}: {takes}"
+            );
+        }
     }
 }

@@ -35,6 +35,7 @@ pub mod spool_rewrite;
 pub mod spool_writer;
 pub mod stop;
 pub mod store;
+mod store_watch;
 pub mod stretch;
 pub mod threads;
 mod trials;

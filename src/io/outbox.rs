@@ -7,7 +7,8 @@
 //!
 //! After a failure that may pass, the wait doubles from one second to a minute, or is what the store asks for. What only a
 //! person can mend (missing rights, a missing bucket) is reported once for each file and tried every quarter of an hour.
-//! When one file gets through, others that wait follow at once, two for each, instead of in their time.
+//! When one file gets through, others that wait for the storage follow at once, two for each, instead of in their time: those,
+//! too, that waited for a person, who has come then.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
@@ -24,7 +25,7 @@ use tracing::{debug, error, info, warn};
 use super::finish::{FinishError, Finisher, Prepared, clear_up};
 use super::log::chain;
 use super::recover::seal_cut;
-use super::spool_dir::{is_sealed, oldest_sealed};
+use super::spool_dir::{connection_of, is_sealed, oldest_sealed};
 use crate::publish::turns::Size;
 
 /// Spool files of one size known at once. A waiting one holds its manifest, some 10 KB and at worst some 250 KB.
@@ -42,6 +43,8 @@ const LIST_AGAIN: Duration = Duration::from_secs(10);
 /// One that has failed may follow another when it has waited for so long: else those that fail for reasons of their own
 /// would be tried as often as others succeed.
 const FOLLOW_AFTER: Duration = Duration::from_secs(5);
+/// The same for one that waits for a person.
+const FOLLOW_SELDOM: Duration = Duration::from_secs(30);
 /// Finished files that are remembered: what may be listed while they are finished.
 const FINISHED_MAX: usize = 4 * ITEMS_MAX;
 /// Files that follow one that got through.
@@ -57,8 +60,8 @@ struct Item {
     failures: u32,
     wait: Duration,
     prepared: Option<Arc<Prepared>>,
-    /// When the last attempt failed, if that may pass by itself.
-    passing_since: Option<Instant>,
+    /// When it may follow another that gets through, if it is the storage that does not take it.
+    follows_from: Option<Instant>,
     /// Whether it was said that a person is needed.
     is_reported: bool,
 }
@@ -115,12 +118,20 @@ impl Finisher {
 }
 
 impl Item {
+    /// Whose recording it is: by what was made of the file, else by the file.
+    fn connection(&self) -> Option<String> {
+        match &self.prepared {
+            Some(ready) => Some(ready.connection_id().to_owned()),
+            None => connection_of(&self.spool),
+        }
+    }
+
     /// Others may cut a spool file behind the end of its call: then it says so itself from now on, and is finished.
     async fn tell_of_cut(&self, finisher: &Finisher) {
         let (spool, bytes) = (self.spool.clone(), self.sealed_bytes);
         let told = finisher.hands.run(move || seal_cut(&spool, bytes)).await;
         if let Ok(Err(error)) = told {
-            warn!(path = %self.spool.display(), %error, "spool file was cut after the end of its call, and that cannot be noted");
+            warn!(connection = connection_of(&self.spool), path = %self.spool.display(), %error, "spool file was cut after the end of its call, and that cannot be noted");
         }
     }
 }
@@ -177,7 +188,7 @@ impl Outbox {
             failures: 0,
             wait: RETRY_FIRST,
             prepared: None,
-            passing_since: None,
+            follows_from: None,
             is_reported: false,
         };
         self.enqueue(item, Instant::now());
@@ -285,7 +296,7 @@ impl Outbox {
             Err(panic) => {
                 let Some(spool) = self.active_paths.remove(&panic.id()) else { return };
                 self.drop_known(&spool);
-                error!(path = %spool.display(), error = %panic, "finishing panicked, the spool is kept: please report it");
+                error!(connection = connection_of(&spool), path = %spool.display(), error = %panic, "finishing panicked, the spool is kept: please report it");
                 return;
             }
         };
@@ -299,11 +310,12 @@ impl Outbox {
             self.finished.pop_front();
         }
         if item.failures > 0 {
-            info!(path = %item.spool.display(), attempt = item.failures + 1, "publishing succeeded at last");
+            let connection = item.prepared.as_ref().map(|ready| ready.connection_id());
+            info!(connection, path = %item.spool.display(), attempt = item.failures + 1, "publishing succeeded at last");
         }
         let now = Instant::now();
         let may_follow = |((at, _), waiting): &(&(Instant, u64), &Item)| {
-            *at > now && waiting.passing_since.is_some_and(|since| now - since > FOLLOW_AFTER)
+            *at > now && waiting.follows_from.is_some_and(|from| now > from)
         };
         let followers: Vec<_> =
             self.waiting.iter().filter(may_follow).map(|(at, _)| *at).take(FOLLOWERS).collect();
@@ -318,29 +330,36 @@ impl Outbox {
         self.finisher.metrics().publish_retries.add(error.cause());
         item.failures = item.failures.saturating_add(1);
         let now = Instant::now();
+        let is_told = match error.is_passing() {
+            // The more often, the seldomer it is said.
+            true => item.failures.is_power_of_two(),
+            false => !item.is_reported,
+        };
+        let connection = if is_told { item.connection() } else { None };
         let (attempt, path, cause) = (item.failures, item.spool.display(), chain(error));
         let advice = error.advice();
         let wait = if error.is_passing() {
             let asked = error.retry_after().unwrap_or_default().min(RETRY_AFTER_MAX);
             let wait = jitter(item.wait, attempt, &item.spool).max(asked);
             let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-            // The more often, the seldomer it is said.
-            if attempt.is_power_of_two() {
-                warn!(%path, attempt, wait_ms, error = cause, advice, "publishing failed, trying again");
+            if is_told {
+                warn!(connection, %path, attempt, wait_ms, error = cause, advice, "publishing failed, trying again");
             } else {
                 debug!(%path, attempt, wait_ms, error = cause, "publishing failed, trying again");
             }
             wait
         } else {
-            if item.is_reported {
+            if !is_told {
                 debug!(%path, attempt, error = cause, "publishing failed, as before");
             } else {
-                error!(%path, attempt, error = cause, advice, "publishing failed, and will until that is mended; tried seldom, the recording stays in the spool");
+                error!(connection, %path, attempt, error = cause, advice, "publishing failed, and will until that is mended; tried seldom, the recording stays in the spool");
             }
             jitter(RETRY_SELDOM, attempt, &item.spool)
         };
         item.is_reported = !error.is_passing();
-        item.passing_since = error.is_passing().then_some(now);
+        let is_of_storage = error.is_passing() || matches!(error, FinishError::Store(_));
+        let follow_after = if error.is_passing() { FOLLOW_AFTER } else { FOLLOW_SELDOM };
+        item.follows_from = is_of_storage.then_some(now + follow_after);
         item.wait = (item.wait * 2).min(RETRY_MAX);
         self.enqueue(item, now + wait);
     }

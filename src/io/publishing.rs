@@ -42,8 +42,8 @@ impl Published {
         let (connection, path, elapsed_ms) =
             (&rendered.manifest.connection_id, &self.place, elapsed_ms(since));
         match rendered.files.first() {
-            Some(file) => info!(?connection, %path, bytes = file.bytes, elapsed_ms, "recording published"),
-            None => info!(?connection, %path, elapsed_ms, "manifest published"),
+            Some(file) => info!(connection, %path, bytes = file.bytes, elapsed_ms, "recording published"),
+            None => info!(connection, %path, elapsed_ms, "manifest published"),
         }
     }
 }

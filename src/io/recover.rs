@@ -139,7 +139,7 @@ pub fn recover(
         let found = catch_unwind(AssertUnwindSafe(|| look_at(&group, rules)));
         let found = found.unwrap_or_else(|_| Found { sealed: group.files.clone(), ..Found::default() });
         for resumed in &found.open {
-            info!(connection = ?resumed.header.connection.as_str(), path = %resumed.path.display(), "connection found in the spool, waiting for its gateway");
+            info!(connection = resumed.header.connection.as_str(), path = %resumed.path.display(), "connection found in the spool, waiting for its gateway");
         }
         open += found.open.len();
         over += found.sealed.len();

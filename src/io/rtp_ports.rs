@@ -142,7 +142,12 @@ impl RtpPorts {
             self.ingest.take(&frame, Via::Ports).map_err(OpenError::Refused)?;
         }
         self.ingest.note_ports(&connection, ports);
-        info!(connection = ?connection.as_str(), caller = ports[0], ai = ports[1], "ports for plain RTP opened");
+        info!(
+            connection = connection.as_str(),
+            caller = ports[0],
+            ai = ports[1],
+            "ports for plain RTP opened"
+        );
         self.receive(connection.clone(), group);
         Ok(Opened { connection, address: self.range.host, ports })
     }
@@ -157,10 +162,20 @@ impl RtpPorts {
             });
         let group = if is_one { self.group(base) } else { None };
         let Some(group) = group else {
-            warn!(connection = ?connection.as_str(), caller = ports[0], ai = ports[1], "the call's ports cannot be had again, its recording ends here");
+            warn!(
+                connection = connection.as_str(),
+                caller = ports[0],
+                ai = ports[1],
+                "the call's ports cannot be had again, its recording ends here"
+            );
             return;
         };
-        info!(connection = ?connection.as_str(), caller = ports[0], ai = ports[1], "ports for plain RTP opened");
+        info!(
+            connection = connection.as_str(),
+            caller = ports[0],
+            ai = ports[1],
+            "ports for plain RTP opened"
+        );
         self.receive(connection, group);
     }
 
@@ -265,7 +280,7 @@ impl Receiver {
             match socket.try_recv_from(&mut self.datagram) {
                 Ok((length, from)) => self.handle(length, from, channel),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
-                Err(error) => warn!(connection = ?self.connection.as_str(), %error, "port for plain RTP"),
+                Err(error) => warn!(connection = self.connection.as_str(), %error, "port for plain RTP"),
             }
         }
         true

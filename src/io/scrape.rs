@@ -49,7 +49,7 @@ impl Scrape {
         let gauges = Gauges {
             is_ready: ingest.refusal().is_none(),
             open_connections: (ingest.open.load(Ordering::Relaxed), ingest.limits.max_connections),
-            spool: self.survey(),
+            spool: survey_of(ingest),
             is_spool_writable: !writer.is_failing(),
             buffered_bytes: writer.buffered_bytes(),
             free_bytes: (ingest.spool.free_bytes().unwrap_or(0), self.min_free_bytes),
@@ -58,22 +58,33 @@ impl Scrape {
         };
         page(ingest.metrics(), writer.figures(), &gauges)
     }
+}
 
-    fn survey(&self) -> SpoolSurvey {
-        let path = self.ingest.spool.path();
-        // Before the directory: what ends in between counts as live, which it was.
-        let live = self.live_spools();
-        survey(path, &live, SystemTime::now()).unwrap_or_else(|error| {
-            warn!(path = %path.display(), %error, "the spool cannot be listed, look at its disk");
-            SpoolSurvey::default()
-        })
-    }
+/// How many recordings wait for a storage. It reads a directory.
+pub(super) fn waiting(ingest: &Ingest) -> u64 {
+    let files = survey_of(ingest).files;
+    SpoolState::ALL
+        .iter()
+        .zip(files)
+        .filter(|(state, _)| **state == SpoolState::Unpublished)
+        .map(|(_, count)| count)
+        .sum()
+}
 
-    fn live_spools(&self) -> HashSet<PathBuf> {
-        let slots = self.ingest.slots();
-        let live = slots.iter().filter(|slot| lock(&slot.state).call.connection.is_live());
-        live.map(|slot| slot.file.path.clone()).collect()
-    }
+fn survey_of(ingest: &Ingest) -> SpoolSurvey {
+    let path = ingest.spool.path();
+    // Before the directory: what ends in between counts as live, which it was.
+    let live = live_spools(ingest);
+    survey(path, &live, SystemTime::now()).unwrap_or_else(|error| {
+        warn!(path = %path.display(), %error, "the spool cannot be listed, look at its disk");
+        SpoolSurvey::default()
+    })
+}
+
+fn live_spools(ingest: &Ingest) -> HashSet<PathBuf> {
+    let slots = ingest.slots();
+    let live = slots.iter().filter(|slot| lock(&slot.state).call.connection.is_live());
+    live.map(|slot| slot.file.path.clone()).collect()
 }
 
 /// Counts what is in a spool directory, of which the files in `live` belong to calls that go on.

@@ -173,7 +173,7 @@ pub(super) fn write_lossless<'a>(
             measured => {
                 if let Some(NoCommonGrid { at_ms }) = first_no_grid {
                     warn!(
-                        connection = ?connection.as_str(),
+                        connection = connection.as_str(),
                         channel = anew.iter().map(|channel| channel.name()).collect::<Vec<_>>().join(" and "),
                         at_ms,
                         "channel encoded anew, the two share no frame grid"

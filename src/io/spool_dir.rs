@@ -313,6 +313,12 @@ pub fn header_of(path: &Path) -> Result<Header, ReadError> {
     Ok(Header::parse(&bytes)?.0)
 }
 
+/// Whose call a spool file is of, as its header says: for the log.
+#[must_use]
+pub fn connection_of(path: &Path) -> Option<String> {
+    header_of(path).ok().map(|header| header.connection.as_str().to_owned())
+}
+
 /// What the name of a spool file tells of its header, where that is damaged: the time, and as much of the id as
 /// [`SpoolDir::new_file`] puts there, which for most ids is all. The clocks are paired at the first record.
 #[must_use]

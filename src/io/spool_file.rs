@@ -312,7 +312,7 @@ impl SpoolFile {
             Some((device, number, found)) if (device, number) == (dev, ino) => {
                 if found < length {
                     let (connection, path) = self.named();
-                    error!(?connection, %path, bytes = length - found, "spool file was cut under a live call, what it had is lost");
+                    error!(connection, %path, bytes = length - found, "spool file was cut under a live call, what it had is lost");
                     disk.begin_again();
                     self.describe_again(length - found);
                 }
@@ -326,7 +326,7 @@ impl SpoolFile {
             }
             _ => {
                 let (connection, path) = self.named();
-                error!(?connection, %path, bytes = length, "spool file was removed under a live call, what it had is lost");
+                error!(connection, %path, bytes = length, "spool file was removed under a live call, what it had is lost");
                 self.make_way(found.is_some())?;
                 (disk.length, disk.opening) = (None, Some(OpeningCause::MadeAnew));
                 disk.open(self)?;
@@ -351,7 +351,7 @@ impl SpoolFile {
         let lost = length.saturating_sub(copied);
         let (connection, path) = self.named();
         let lost_bytes = (lost > 0).then_some(lost);
-        error!(?connection, %path, bytes = lost_bytes, "spool file was removed under a live call, it is copied back");
+        error!(connection, %path, bytes = lost_bytes, "spool file was removed under a live call, it is copied back");
         disk.adopt(copy)?;
         disk.begin_again();
         if lost > 0 {

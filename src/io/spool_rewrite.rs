@@ -238,9 +238,9 @@ impl Rewrites {
                     let is_without_room = tells_full(&error);
                     let error = chain(&error);
                     if job.is_reported {
-                        debug!(?connection, %path, error, "what was paused is still in the spool");
+                        debug!(connection, %path, error, "what was paused is still in the spool");
                     } else {
-                        error!(?connection, %path, error, "what was paused cannot be taken out of the spool, trying again");
+                        error!(connection, %path, error, "what was paused cannot be taken out of the spool, trying again");
                     }
                     if is_without_room && job.file.seal_unwritten(&note) {
                         continue;
@@ -308,7 +308,7 @@ fn rewrite(
             disk.adopt_rewritten(new, blocks)?;
             let (connection, path) = (file.header.connection.as_str(), file.path.display());
             let elapsed_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-            info!(?connection, %path, elapsed_ms, "what was paused is taken out of the spool");
+            info!(connection, %path, elapsed_ms, "what was paused is taken out of the spool");
         }
         disk.rewritten_until = Some(Instant::now() + begun.elapsed() * REST);
         // Whoever seals meanwhile sees either that there is nothing to wait for, or has its seal appended here.

@@ -190,6 +190,21 @@ fn of_publishing(page: &mut Page, metrics: &Metrics) {
         "Attempts to publish that failed, by cause; each is repeated.",
     );
     page.split::<RetryCause>("cause", &metrics.publish_retries);
+    page.gauge(
+        "sidetape_storage_failing_seconds",
+        "For how long the first storage has taken no recording that was tried; 0 if it takes them.",
+    );
+    page.sample("", &[], seconds(load(&metrics.storage_failing_ms).saturating_mul(1000)));
+    page.gauge(
+        "sidetape_spool_lasts_seconds",
+        "How long the spool's disk has room for new connections, at the rate at which it fills while the first storage fails; +Inf if it does not.",
+    );
+    let lasts = match load(&metrics.spool_lasts_ms) {
+        0 if load(&metrics.storage_failing_ms) == 0 => "+Inf".to_owned(),
+        u64::MAX => "+Inf".to_owned(),
+        ms => seconds(ms.saturating_mul(1000)).to_string(),
+    };
+    page.sample("", &[], lasts);
     page.counter(
         "sidetape_published_recordings_total",
         "Recordings that the first storage has, with manifest.",

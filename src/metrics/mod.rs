@@ -350,6 +350,10 @@ pub struct Metrics {
     pub upload_time: Histogram,
     /// Attempts to publish that failed and will be made again.
     pub publish_retries: Split<RetryCause>,
+    /// For how long the first storage has taken nothing, in milliseconds; 0 if it works.
+    pub storage_failing_ms: AtomicU64,
+    /// How long the spool's disk lasts meanwhile; the greatest number if it does not fill.
+    pub spool_lasts_ms: AtomicU64,
     /// Recordings published.
     pub published: AtomicU64,
     /// Recordings put into the backup storage.

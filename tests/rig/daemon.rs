@@ -41,7 +41,16 @@ impl Daemon {
     }
 
     /// Starts the daemon by a command that becomes it, and waits until it says that it is ready.
-    pub(crate) fn start_by(mut command: Command) -> Self {
+    pub(crate) fn start_by(command: Command) -> Self {
+        Self::start_until(command, |line| line.ends_with("ready") || line.contains("ready "))
+    }
+
+    /// The same where the log is JSON.
+    pub(crate) fn start_with_json_log(command: Command) -> Self {
+        Self::start_until(command, |line| line.contains("\"message\":\"ready\""))
+    }
+
+    fn start_until(mut command: Command, is_ready: fn(&str) -> bool) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program starts");
         let log = Log::default();
@@ -55,7 +64,7 @@ impl Daemon {
         wait_for("the daemon to be ready", || {
             let ended = daemon.child.0.try_wait().expect("its state can be asked");
             assert!(ended.is_none(), "the daemon ended instead of starting: {ended:?}");
-            daemon.log().lines().any(|line| line.ends_with("ready") || line.contains("ready ")).then_some(())
+            daemon.log().lines().any(is_ready).then_some(())
         });
         daemon
     }

@@ -44,7 +44,8 @@ impl Inspect {
     /// Prints the summary and writes the picture.
     ///
     /// # Errors
-    /// Where the file cannot be read, is damaged, or is not what its manifest says; after all that could be said.
+    /// Where the file cannot be read, is damaged, or is not what its manifest says, or the picture cannot be where it was
+    /// asked for; after all that could be said.
     pub fn run(self) -> anyhow::Result<()> {
         let is_manifest = self.file.extension().is_some_and(|extension| extension == "json");
         let (audio, manifest) = match is_manifest {
@@ -61,11 +62,18 @@ impl Inspect {
             Some(heard) if !self.no_picture => {
                 let path = self.svg.clone().unwrap_or_else(|| audio.with_extension("svg"));
                 let svg = draw(&picture(&evidence, heard, &verdict, &names[0]));
-                let written = write_picture(&path, &svg, [&audio, &manifest]);
-                if written.is_ok() {
-                    out.push_str(&format!("\nPicture       {}\n", plain(&path.display().to_string())));
+                match write_picture(&path, &svg, [&audio, &manifest]) {
+                    Ok(()) => {
+                        out.push_str(&format!("\nPicture       {}\n", plain(&path.display().to_string())));
+                        Ok(())
+                    }
+                    // Nobody asked for it there: recordings are often where only the daemon may write.
+                    Err(error) if self.svg.is_none() => {
+                        out.push_str(&format!("\nPicture       none: {}\n", plain(&format!("{error:#}"))));
+                        Ok(())
+                    }
+                    Err(error) => Err(error),
                 }
-                written
             }
             _ => Ok(()),
         };
@@ -147,6 +155,8 @@ fn picture<'a>(evidence: &Evidence<'_>, heard: &'a Heard, verdict: &Verdict, fil
     let roles = has_roles(evidence);
     let connection =
         words::identity(evidence, "CONNECTION_ID", told.and_then(|told| told.connection_id.as_ref()));
+    let conversation =
+        words::identity(evidence, "CONVERSATION_ID", told.and_then(|told| told.conversation_id.as_ref()));
     let started = words::identity(evidence, "START_TIME", told.and_then(|told| told.started_at.as_ref()));
     let subtitle = [
         started,
@@ -157,7 +167,7 @@ fn picture<'a>(evidence: &Evidence<'_>, heard: &'a Heard, verdict: &Verdict, fil
     Picture {
         tone: verdict.tone,
         verdict: verdict.word.clone(),
-        title: connection.unwrap_or_else(|| file.to_owned()),
+        title: conversation.or(connection).unwrap_or_else(|| file.to_owned()),
         subtitle: subtitle.into_iter().flatten().collect::<Vec<_>>().join("  \u{b7}  "),
         warnings: verdict.warnings.clone(),
         duration: span(told, heard),

@@ -67,7 +67,7 @@ pub(super) async fn audio(
         return Err(Problem::new(StatusCode::NOT_FOUND, "the connection has ended meanwhile"));
     }
     let made = made.map_err(|error| {
-        warn!(connection = ?id.as_str(), %error, "making a stretch panicked");
+        warn!(connection = id.as_str(), %error, "making a stretch panicked");
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the stretch could not be made")
     })??;
     let number = |number: String| HeaderValue::try_from(number).unwrap_or(HeaderValue::from_static("0"));

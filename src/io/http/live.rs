@@ -64,11 +64,11 @@ pub(super) async fn one(State(desk): State<Arc<Desk>>, Id(id): Id) -> Result<Res
         Ok(Ok(manifest)) => manifest,
         _ if desk.ingest.live_spool(id.as_str()).is_none() => return Err(unknown()),
         Ok(Err(error)) => {
-            warn!(connection = ?id.as_str(), error = chain(&error), "the spool of a live call cannot be read");
+            warn!(connection = id.as_str(), error = chain(&error), "the spool of a live call cannot be read");
             return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "its spool file cannot be read now"));
         }
         Err(error) => {
-            warn!(connection = ?id.as_str(), %error, "looking at a live call panicked");
+            warn!(connection = id.as_str(), %error, "looking at a live call panicked");
             return Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "it could not be looked at"));
         }
     };

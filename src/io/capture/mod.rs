@@ -7,27 +7,30 @@
 //! | rtpdump | `#!rtpplay1.0` | its RTP; RTCP is left out |
 //! | rtpproxy's `.rtp` | no magic: its first record makes sense | everything; it does not say where it went |
 //!
-//! Link layers: Ethernet and Linux "cooked" captures, both with VLAN tags, BSD loopback and bare IP. What is no UDP
-//! datagram is left out, and so are fragments of IP and what ICMP errors quote: those packets never arrived.
+//! Link layers: Ethernet and Linux "cooked" captures, both with VLAN tags, BSD loopback and bare IP. Fragments of
+//! IP are put together. What is no UDP datagram is left out, and so is what ICMP errors quote: those packets never arrived.
 //! A file that is cut off or damaged gives what comes before the damage. No bytes make this module panic.
 #![cfg_attr(
     not(test),
     deny(clippy::indexing_slicing, clippy::as_conversions, clippy::arithmetic_side_effects)
 )]
 
-use std::collections::BTreeMap;
+mod fragments;
+mod link;
+mod steps;
+mod streams;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use etherparse::{EtherType, LaxNetSlice, LaxSlicedPacket, TransportSlice};
 use pcap_parser::traits::PcapNGPacketBlock;
 use pcap_parser::{
     Block, EPB_MAGIC, IDB_MAGIC, InterfaceDescriptionBlock, Linktype, SHB_MAGIC, SPB_MAGIC, parse_block_be,
     parse_block_le, parse_pcap_frame, parse_pcap_frame_be, parse_pcap_header,
 };
 
-use crate::packet::parse_rtp;
-use crate::time::Wall;
+use link::Frames;
+pub use streams::{RtpStream, join, rtp_streams, sides};
 
 /// One UDP datagram of a capture.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,21 +44,6 @@ pub struct Datagram {
     pub destination: String,
     /// The payload of UDP. Shorter than what was sent if the capture kept only the start of packets.
     pub payload: Vec<u8>,
-}
-
-/// RTP packets of one source, in the order of the capture.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RtpStream {
-    /// Synchronisation source.
-    pub ssrc: u32,
-    /// Who sent it, as in [`Datagram::source`].
-    pub source: String,
-    /// Whom it was sent to, as in [`Datagram::destination`].
-    pub destination: String,
-    /// The packets, each parsed once already: [`parse_rtp`] accepts them.
-    pub packets: Vec<Datagram>,
-    /// How many packets each payload type has.
-    pub payload_types: BTreeMap<u8, usize>,
 }
 
 /// Why a file gives no datagrams at all.
@@ -83,40 +71,6 @@ pub fn read_capture(bytes: &[u8]) -> Result<Vec<Datagram>, CaptureError> {
         _ if bytes.starts_with(RTPDUMP_MAGIC) => read_rtpdump(bytes).ok_or(CaptureError::Header("rtpdump")),
         _ => read_rtpproxy(bytes).ok_or(CaptureError::Unknown),
     }
-}
-
-/// Groups the RTP packets among datagrams by source, destination and SSRC, and returns the groups that look like RTP,
-/// ordered by the time of their first packet.
-///
-/// Datagrams of other protocols look like RTP by two bits, so a group must hold 3 packets or more of at most 8 payload
-/// types, at least half of them small steps apart: up to two lost, a repetition, or a swap of two neighbours.
-#[must_use]
-pub fn rtp_streams(datagrams: Vec<Datagram>) -> Vec<RtpStream> {
-    let mut groups: BTreeMap<(String, String, u32), RtpStream> = BTreeMap::new();
-    for datagram in datagrams {
-        let Ok(rtp) = parse_rtp(&datagram.payload) else { continue };
-        let key = (datagram.source.clone(), datagram.destination.clone(), rtp.ssrc);
-        let group = groups.entry(key).or_default();
-        let count = group.payload_types.entry(rtp.payload_type).or_default();
-        *count = count.saturating_add(1);
-        group.packets.push(datagram);
-    }
-    let named = groups.into_iter().map(|(key, group)| {
-        let (source, destination, ssrc) = key;
-        RtpStream { ssrc, source, destination, ..group }
-    });
-    let mut streams: Vec<RtpStream> = named.filter(looks_like_rtp).collect();
-    streams.sort_by_key(|stream| stream.packets.first().map(|packet| packet.at_us));
-    streams
-}
-
-fn looks_like_rtp(stream: &RtpStream) -> bool {
-    let packets = stream.packets.iter().filter_map(|packet| parse_rtp(&packet.payload).ok());
-    let sequences: Vec<u16> = packets.map(|rtp| rtp.sequence).collect();
-    let steps = sequences.iter().zip(sequences.iter().skip(1)).map(|(from, to)| to.wrapping_sub(*from));
-    let small_steps = steps.filter(|&step| step <= 3 || step == u16::MAX).count();
-    let enough = sequences.len().saturating_sub(1).div_ceil(2);
-    sequences.len() >= 3 && stream.payload_types.len() <= 8 && small_steps >= enough
 }
 
 fn read_pcap(bytes: &[u8]) -> Result<Vec<Datagram>, CaptureError> {
@@ -155,11 +109,13 @@ fn read_pcapng(bytes: &[u8]) -> Result<Vec<Datagram>, CaptureError> {
                 let index = usize::try_from(packet.if_id).unwrap_or(usize::MAX);
                 let Some(interface) = interfaces.get(index) else { continue };
                 let ticks = u64::from(packet.ts_high) << 32 | u64::from(packet.ts_low);
-                frames.add(interface.unix_us(ticks), interface.link, packet.packet_data());
+                let frame = packet.data.get(..packet.packet_data().len()).unwrap_or_default();
+                frames.add(interface.unix_us(ticks), interface.link, frame);
             }
             Block::SimplePacket(packet) => {
                 let Some(interface) = interfaces.first() else { continue };
-                frames.add(0, interface.link, packet.packet_data());
+                let frame = packet.data.get(..packet.packet_data().len()).unwrap_or_default();
+                frames.add(0, interface.link, frame);
             }
             _ => {}
         }
@@ -207,64 +163,6 @@ impl Interface {
         let us = u128::from(ticks).saturating_mul(1_000_000).checked_div(self.ticks_per_second);
         us.and_then(|us| i64::try_from(us).ok()).unwrap_or(i64::MAX).saturating_add(self.offset_us)
     }
-}
-
-/// Gathers the datagrams out of link-layer frames.
-#[derive(Default)]
-struct Frames {
-    datagrams: Vec<Datagram>,
-    unsupported_link: Option<i32>,
-}
-
-impl Frames {
-    fn add(&mut self, at_us: i64, link: Linktype, frame: &[u8]) {
-        let ip = |packet| LaxSlicedPacket::from_ip(packet).ok();
-        let packet = match link {
-            Linktype::ETHERNET => LaxSlicedPacket::from_ethernet(frame).ok(),
-            Linktype::LINUX_SLL => after_ether_type(frame.get(14..), frame.get(16..)),
-            Linktype::LINUX_SLL2 => after_ether_type(Some(frame), frame.get(20..)),
-            Linktype::NULL | Linktype::LOOP => frame.get(4..).and_then(ip),
-            // 12 and 14: what some systems write for RAW.
-            Linktype::RAW | Linktype(12 | 14) | Linktype::IPV4 | Linktype::IPV6 => ip(frame),
-            Linktype(other) => {
-                self.unsupported_link = Some(other);
-                return;
-            }
-        };
-        let Some((source, destination, payload)) = packet.as_ref().and_then(udp) else { return };
-        self.datagrams.push(Datagram {
-            at_us: at_us.clamp(0, Wall::MAX.0),
-            source: source.to_string(),
-            destination: destination.to_string(),
-            payload: payload.to_vec(),
-        });
-    }
-
-    fn finish(self) -> Result<Vec<Datagram>, CaptureError> {
-        match self.unsupported_link {
-            Some(link) if self.datagrams.is_empty() => Err(CaptureError::LinkType(link)),
-            _ => Ok(self.datagrams),
-        }
-    }
-}
-
-/// Reads what follows the two bytes of an EtherType. Lengths are taken laxly, since captures may cut packets off.
-fn after_ether_type<'a>(ether_type: Option<&[u8]>, payload: Option<&'a [u8]>) -> Option<LaxSlicedPacket<'a>> {
-    let ether_type = EtherType(u16::from_be_bytes(*ether_type?.first_chunk()?));
-    Some(LaxSlicedPacket::from_ether_type(ether_type, payload?))
-}
-
-/// Returns the source, destination and payload of a packet that is a UDP datagram and no fragment.
-fn udp<'a>(packet: &LaxSlicedPacket<'a>) -> Option<(SocketAddr, SocketAddr, &'a [u8])> {
-    // A fragment has no transport here, nor does what an ICMP error quotes.
-    let Some(TransportSlice::Udp(udp)) = &packet.transport else { return None };
-    let (source, destination): (IpAddr, IpAddr) = match packet.net.as_ref()? {
-        LaxNetSlice::Ipv4(ip) => (ip.header().source_addr().into(), ip.header().destination_addr().into()),
-        LaxNetSlice::Ipv6(ip) => (ip.header().source_addr().into(), ip.header().destination_addr().into()),
-        LaxNetSlice::Arp(_) => return None,
-    };
-    let source = SocketAddr::new(source, udp.source_port());
-    Some((source, SocketAddr::new(destination, udp.destination_port()), udp.payload()))
 }
 
 /// The first bytes of an rtpdump file. A line end follows the address and port that was listened on.
@@ -498,7 +396,7 @@ mod tests {
 
     #[test]
     fn what_never_arrived_as_a_datagram_is_left_out() {
-        let mut fragment = ipv4(0);
+        let mut fragment = ipv4(0); // of which the rest never came
         fragment[6] = 0x20;
         let mut icmp = Vec::new();
         let unreachable = PacketBuilder::ipv4([1; 4], [2; 4], 64).icmpv4_raw(3, 3, [0; 4]);
@@ -506,6 +404,63 @@ mod tests {
         assert_eq!(payloads(&pcap(101, &[fragment, icmp, ipv4(1)])), [rtp(1)]);
         // Ethernet pads short frames; what lies behind the datagram is not part of it.
         assert_eq!(payloads(&pcap(1, &[[ethernet(&ipv4(0)), vec![0; 9]].concat()])), [rtp(0)]);
+    }
+
+    /// The payload of an IP packet in three fragments, by the headers that each gets before it.
+    fn fragments(payload: &[u8], header: impl Fn(usize, bool, usize) -> Vec<u8>) -> Vec<Vec<u8>> {
+        let pieces: Vec<&[u8]> = payload.chunks(8).collect();
+        let fragment = |n: usize| [&header(n, n + 1 < pieces.len(), pieces[n].len())[..], pieces[n]].concat();
+        (0..pieces.len()).map(fragment).collect()
+    }
+
+    fn ipv4_fragments(sequence: u8, id: u8) -> Vec<Vec<u8>> {
+        let whole = ipv4(sequence);
+        fragments(&whole[20..], |n, is_more, length| {
+            let mut header = whole[..20].to_vec();
+            header[3] = 20 + u8::try_from(length).unwrap();
+            header[5] = id;
+            header[6] = if is_more { 0x20 } else { 0 };
+            header[7] = u8::try_from(n).unwrap();
+            header
+        })
+    }
+
+    #[test]
+    fn fragments_are_put_together_in_whatever_order_they_come() {
+        let [one, two] = [ipv4_fragments(0, 7), ipv4_fragments(1, 8)];
+        assert_eq!(one.len(), 3);
+        let mixed = [&one[2], &two[0], &one[0], &one[0], &two[1], &one[1], &two[2]].map(Clone::clone);
+        assert_eq!(payloads(&pcap(101, &mixed)), [rtp(0), rtp(1)]);
+        // A number that is used again, after a datagram that stayed unfinished; and one of which a piece is cut off.
+        let again =
+            [&one[0], &one[1], &ipv4_fragments(2, 7)[0], &ipv4_fragments(2, 7)[1], &ipv4_fragments(2, 7)[2]];
+        assert_eq!(payloads(&pcap(101, &again.map(Clone::clone))), [rtp(2)]);
+        let cut = [one[0].clone(), one[1][..26].to_vec(), one[2].clone()];
+        assert_eq!(payloads(&pcap(101, &cut)), Vec::<Vec<u8>>::new());
+
+        let mut udp = Vec::new();
+        PacketBuilder::ipv6([1; 16], [2; 16], 64).udp(1, 2).write(&mut udp, &rtp(3)).unwrap();
+        let ipv6 = fragments(&udp[40..], |n, is_more, length| {
+            let mut header = udp[..40].to_vec();
+            header[5] = 8 + u8::try_from(length).unwrap();
+            header[6] = 44;
+            let offset = u8::try_from(n << 3).unwrap() | u8::from(is_more);
+            [&header[..], &[17, 0, 0, offset, 0, 0, 0, 9]].concat()
+        });
+        assert_eq!(payloads(&pcap(101, &ipv6)), [rtp(3)]);
+    }
+
+    #[test]
+    fn more_unfinished_datagrams_than_are_kept_cost_the_oldest() {
+        let firsts = (0..=u16::try_from(1024).unwrap()).map(|id| {
+            let mut first = ipv4_fragments(0, 0)[0].clone();
+            first[4..6].copy_from_slice(&id.to_be_bytes());
+            first
+        });
+        let mut frames: Vec<Vec<u8>> = firsts.collect();
+        frames.extend(ipv4_fragments(0, 0)[1..].to_vec());
+        frames.extend(ipv4_fragments(0, 2)[1..].to_vec());
+        assert_eq!(payloads(&pcap(101, &frames)), [rtp(0)], "of the third, not of the first");
     }
 
     #[test]

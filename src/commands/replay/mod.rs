@@ -3,11 +3,14 @@
 //! [`plan`] decides everything: which RTP streams of the captures are the channels, and which frames say so at what
 //! times. It does no I/O and is told the time. [`send`] then only sends, as fast as the daemon reads or as fast as
 //! the call was. Frames carry the times of the capture, moved to begin now, and a recording is placed by those: it is
-//! the same either way. RTCP in a capture is left out.
+//! the same either way. RTCP in a capture is left out. A call that is longer than a recording may be, with a hold of hours
+//! perhaps, is sent as several, one after the other, of one connection id: the daemon, to which all comes at once, could
+//! not tell them apart.
 
-use std::cmp::Reverse;
+mod arguments;
+mod choose;
+
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -16,19 +19,24 @@ use serde_json::{Map, Value};
 
 use crate::client::Endpoint;
 use crate::client::tap_client::TapClient;
-use crate::config::{Config, Secret, Settings, resolve};
+use crate::config::{Config, Faults, Secret, Settings, resolve};
 use crate::frame::{Message, encode};
 use crate::id::{CONNECTION_ID_MAX_BYTES, Channel, ConnectionId, Scope};
-use crate::io::capture::{RtpStream, read_capture, rtp_streams};
+use crate::io::capture::{Datagram, RtpStream, read_capture, rtp_streams};
 use crate::io::clock::Clock;
-use crate::rtpmap::Rtpmap;
 use crate::time::Wall;
+pub use arguments::PayloadTypeMap;
+use arguments::parse_ssrc;
+use choose::{choose, describe};
+
+/// The daemon looks at what is over a bit later than it could.
+const LINGER_MARGIN: Duration = Duration::from_millis(500);
 
 /// Sends the RTP of captures to a running daemon, as one call.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Replay {
-    /// Captures (pcap, pcapng, rtpdump, rtpproxy). Of one, the first two RTP streams are caller and AI; of two, the
-    /// largest stream of the first and of the second
+    /// Captures (pcap, pcapng, rtpdump, rtpproxy). Of one, the side that is heard first is the caller, and the one that
+    /// answers it the AI; of two, the largest side of the first and of the second
     #[arg(value_name = "FILE", required = true, num_args = 1..=2)]
     files: Vec<PathBuf>,
     /// Where the daemon listens: udp:HOST:PORT, unix-dgram:PATH or unix-stream:PATH [default: what AUDIO_UDP_LISTEN,
@@ -50,20 +58,12 @@ pub struct Replay {
     /// Leave the connection open
     #[arg(long)]
     no_end: bool,
-    /// The caller's stream, decimal or 0x and hexadecimal
+    /// The caller's stream, decimal or 0x and hexadecimal; several for a side that changed it
     #[arg(long, value_name = "SSRC", value_parser = parse_ssrc)]
-    caller_ssrc: Option<u32>,
-    /// The AI's stream, decimal or 0x and hexadecimal
+    caller_ssrc: Vec<u32>,
+    /// The AI's stream, likewise
     #[arg(long, value_name = "SSRC", value_parser = parse_ssrc)]
-    ai_ssrc: Option<u32>,
-}
-
-/// What a payload type means, on one channel or on both: one `--rtpmap`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PayloadTypeMap {
-    scope: Scope,
-    payload_type: u8,
-    rtpmap: String,
+    ai_ssrc: Vec<u32>,
 }
 
 /// What a replayed call is to be.
@@ -78,7 +78,9 @@ pub struct Call {
     /// What payload types mean, where the defaults are wrong.
     pub rtpmaps: Vec<PayloadTypeMap>,
     /// The streams that are the caller and the AI, where that is not left to their order or size.
-    pub ssrcs: [Option<u32>; 2],
+    pub ssrcs: [Vec<u32>; 2],
+    /// The longest that a recording may be.
+    pub longest: Duration,
     /// True: the connection is not ended.
     pub is_left_open: bool,
 }
@@ -88,6 +90,8 @@ pub struct Call {
 pub struct Plan {
     /// The frames in the order of their time.
     pub frames: Vec<TimedFrame>,
+    /// Which of them begin another recording: what is before them has to be over.
+    pub begins: Vec<usize>,
     /// How many of them carry the caller's and the AI's RTP.
     pub packets: [u64; 2],
     /// The time from the first packet to the last.
@@ -112,6 +116,7 @@ impl Replay {
     /// A file that holds no RTP, an SSRC that is not in it, or a daemon that does not answer.
     pub async fn run(self) -> anyhow::Result<()> {
         let config = config_of_environment(self.to.is_some())?;
+        let (linger, longest) = (config.linger, config.max_duration);
         let key = config.tap_key.clone();
         let to = self.to.map_or_else(|| endpoint_of(config), Ok)?;
         let files = self.files.iter().map(|path| load(path)).collect::<anyhow::Result<Vec<_>>>()?;
@@ -122,14 +127,21 @@ impl Replay {
             conversation_id: self.conversation_id,
             rtpmaps: self.rtpmap,
             ssrcs: [self.caller_ssrc, self.ai_ssrc],
+            longest,
             is_left_open: self.no_end,
         };
         let plan = plan(files, &call)?;
         for stream in &plan.unused {
             eprintln!("not sent: {}; --caller-ssrc and --ai-ssrc choose", describe(stream));
         }
-        let elapsed = send(&plan, &to, key.as_ref(), self.realtime).await?;
+        let elapsed = send(&plan, &to, key.as_ref(), self.realtime, linger).await?;
         let [caller, ai] = plan.packets;
+        if !plan.begins.is_empty() {
+            let (recordings, hours) = (plan.begins.len() + 1, longest.as_secs_f64() / 3600.0);
+            println!(
+                "longer than a recording may be ({hours:.1} h): sent as {recordings}, of one connection id"
+            );
+        }
         println!(
             "connection {}: sent {caller} packets of the caller and {ai} of the ai, {:.1} s of call in {:.1} s",
             call.connection,
@@ -143,45 +155,77 @@ impl Replay {
 /// Plans a call out of the RTP streams of one capture or two, each ordered by the time of their first packets.
 ///
 /// Two captures share a clock if their times overlap, else both begin at the same moment. META comes first, each
-/// channel's END right after its last packet, and that of a channel without packets at the end of all.
+/// channel's END right after its last packet, and that of a channel without packets at the end of all; and so for each
+/// recording that the call is to make.
 ///
 /// # Errors
 /// A capture without streams, or an SSRC that is in none.
 pub fn plan(mut captures: Vec<Vec<RtpStream>>, call: &Call) -> anyhow::Result<Plan> {
     let is_one_clock = share_a_clock(&captures);
-    let channels = choose(&mut captures, call.ssrcs)?;
+    let (channels, unused) = choose(&mut captures, &call.ssrcs)?;
     let begins = channels.each_ref().map(|stream| stream.as_ref().and_then(|stream| times(stream).min()));
     let common = begins.into_iter().flatten().min().unwrap_or(0);
 
-    let mut frames = meta_frames(call);
+    let mut audio = Vec::new();
     let mut packets = [0; 2];
-    let mut ends = Vec::new();
     for channel in Channel::BOTH {
-        let scope = Scope::Channel(channel);
         let begin = if is_one_clock { common } else { begins[channel.index()].unwrap_or(common) };
-        let mut last = None;
         for packet in channels[channel.index()].iter().flat_map(|stream| &stream.packets) {
             let offset = Duration::from_micros(packet.at_us.abs_diff(begin));
-            frames.push(call.frame(&Message::Rtp, scope, offset, &packet.payload));
+            audio.push((offset, channel, packet));
             packets[channel.index()] += 1;
-            last = last.max(Some(offset));
         }
-        ends.push((channel, last));
     }
-    let span = ends.iter().filter_map(|&(_, last)| last).max().unwrap_or_default();
-    if !call.is_left_open {
+    // Stable: packets of one time stay in the order of the capture.
+    audio.sort_by_key(|(offset, ..)| *offset);
+    let span = audio.last().map_or(Duration::ZERO, |(offset, ..)| *offset);
+    let (mut frames, mut begins) = (Vec::new(), Vec::new());
+    let mut rest = &audio[..];
+    loop {
+        let begin = rest.first().map_or(Duration::ZERO, |(offset, ..)| *offset);
+        let (part, after) =
+            rest.split_at(rest.partition_point(|(offset, ..)| *offset - begin <= call.longest));
+        let is_left_open = call.is_left_open && after.is_empty();
+        frames.extend(part_frames(call, part, begin, !begins.is_empty(), is_left_open));
+        rest = after;
+        if rest.is_empty() {
+            break;
+        }
+        begins.push(frames.len());
+    }
+    Ok(Plan { frames, begins, packets, span, unused })
+}
+
+/// The frames of one recording, in the order of their time.
+fn part_frames(
+    call: &Call,
+    part: &[(Duration, Channel, &Datagram)],
+    begin: Duration,
+    is_another: bool,
+    is_left_open: bool,
+) -> Vec<TimedFrame> {
+    let mut frames = meta_frames(call, begin, is_another);
+    let mut ends = Channel::BOTH.map(|channel| (channel, 0, None));
+    for (offset, channel, packet) in part {
+        let scope = Scope::Channel(*channel);
+        frames.push(call.frame(&Message::Rtp, scope, *offset, &packet.payload));
+        let (_, sent, last) = &mut ends[channel.index()];
+        *sent += 1;
+        *last = Some(*offset);
+    }
+    if !is_left_open {
+        let span = part.last().map_or(begin, |(offset, ..)| *offset);
         // Sorted by whether there are packets, so that what ends a silent channel is last of all.
-        ends.sort_by_key(|&(_, last)| last.is_none());
-        for (channel, last) in ends {
-            let sent = packets[channel.index()];
+        ends.sort_by_key(|(_, _, last)| last.is_none());
+        for (channel, sent, last) in ends {
             let end = Message::End { sent: Some(sent) };
             let scope = Scope::Channel(channel);
-            frames.push(call.frame(&end, scope, last.unwrap_or(span), &sent.to_be_bytes()));
+            frames.push(call.frame(&end, scope, last.unwrap_or(span), &u64::to_be_bytes(sent)));
         }
     }
     // Stable: frames of one time stay in the order in which they were made.
     frames.sort_by_key(|frame| frame.offset);
-    Ok(Plan { frames, packets, span, unused: captures.into_iter().flatten().collect() })
+    frames
 }
 
 /// What a daemon with this environment would be reached by: its addresses, unless another is given, and its key.
@@ -194,9 +238,17 @@ pub(super) fn config_of_environment(is_address_given: bool) -> anyhow::Result<Co
         unix_dgram: address("AUDIO_UNIX_DGRAM"),
         allow_remote: variable("AUDIO_ALLOW_REMOTE"),
         tap_key: variable("AUDIO_TAP_KEY"),
+        linger_ms: variable("AUDIO_LINGER_MS"),
+        max_duration_secs: variable("AUDIO_MAX_DURATION_SECS"),
         ..Settings::default()
     };
-    Ok(resolve(&settings)?)
+    let config = resolve(&settings);
+    let unknown = super::unknown_variables();
+    if unknown.is_empty() {
+        return Ok(config?);
+    }
+    let faults = config.err().unwrap_or_default().0;
+    Err(Faults(faults.into_iter().chain(unknown).collect()).into())
 }
 
 /// Where a daemon listens, the first of UDP, byte stream and datagrams.
@@ -206,8 +258,9 @@ pub(super) fn endpoint_of(config: Config) -> anyhow::Result<Endpoint> {
     endpoint.or(config.unix_dgram.map(Endpoint::UnixDatagram)).context("no address to send to")
 }
 
-/// Sends a plan, signed if there is a key, and returns how long that took, once the daemon has read all of it. A progress bar runs on standard
-/// error meanwhile, if that is a terminal.
+/// Sends a plan, signed if there is a key, and returns how long that took, once the daemon has read all of it. Before another
+/// recording begins it waits for the daemon to end the one before, which lingers for as long as that. A progress bar runs
+/// on standard error meanwhile, if that is a terminal.
 ///
 /// # Errors
 /// A daemon that does not answer.
@@ -216,6 +269,7 @@ pub async fn send(
     to: &Endpoint,
     key: Option<&Secret>,
     is_realtime: bool,
+    linger: Duration,
 ) -> anyhow::Result<Duration> {
     let begin = tokio::time::Instant::now();
     let mut client = TapClient::connect(to, key).await?;
@@ -223,7 +277,12 @@ pub async fn send(
     let style = ProgressStyle::with_template("sending the call {wide_bar} {pos} of {len} frames")
         .expect("the template is valid");
     let bar = ProgressBar::new(frames).with_style(style);
-    for frame in &plan.frames {
+    let mut begins = plan.begins.iter().peekable();
+    for (place, frame) in plan.frames.iter().enumerate() {
+        if begins.next_if(|begin| **begin == place).is_some() {
+            client.confirm().await?;
+            tokio::time::sleep(linger + LINGER_MARGIN).await;
+        }
         if is_realtime {
             tokio::time::sleep_until(begin + frame.offset).await;
         }
@@ -259,11 +318,15 @@ impl Call {
     }
 }
 
-/// Makes the META frames that a call needs: for both channels, then for each, as what comes later wins.
-fn meta_frames(call: &Call) -> Vec<TimedFrame> {
+/// Makes the META frames that a recording needs: for both channels, then for each, as what comes later wins. Another
+/// recording of the call has to ask for its connection to open again.
+fn meta_frames(call: &Call, offset: Duration, is_another: bool) -> Vec<TimedFrame> {
     let mut frames = Vec::new();
     for scope in [Scope::Whole, Scope::Channel(Channel::Caller), Scope::Channel(Channel::Ai)] {
         let mut meta = Map::new();
+        if scope == Scope::Whole && is_another {
+            meta.insert("reopen".to_owned(), Value::from(true));
+        }
         if let (Scope::Whole, Some(id)) = (scope, &call.conversation_id) {
             meta.insert("conversation_id".to_owned(), Value::from(id.as_str()));
         }
@@ -275,45 +338,10 @@ fn meta_frames(call: &Call) -> Vec<TimedFrame> {
         }
         if !meta.is_empty() {
             let body = Value::Object(meta.clone()).to_string();
-            frames.push(call.frame(&Message::Meta(meta), scope, Duration::ZERO, body.as_bytes()));
+            frames.push(call.frame(&Message::Meta(meta), scope, offset, body.as_bytes()));
         }
     }
     frames
-}
-
-/// Takes the caller's and the AI's streams out of the captures: first those that are named, so that neither channel
-/// is left with the other's. Of several streams of one SSRC it takes the largest.
-fn choose(
-    captures: &mut [Vec<RtpStream>],
-    ssrcs: [Option<u32>; 2],
-) -> anyhow::Result<[Option<RtpStream>; 2]> {
-    let is_one = captures.len() == 1;
-    let capture_of = |channel: Channel| if is_one { 0 } else { channel.index() };
-    let mut chosen = [None, None];
-    for channel in Channel::BOTH {
-        let Some(ssrc) = ssrcs[channel.index()] else { continue };
-        let streams = &mut captures[capture_of(channel)];
-        let Some(index) = largest(streams, |stream| stream.ssrc == ssrc) else {
-            let there: Vec<String> = streams.iter().map(describe).collect();
-            bail!("no rtp stream for {channel} has ssrc {ssrc:#010x}; there is: {}", there.join("; "));
-        };
-        chosen[channel.index()] = Some(streams.remove(index));
-    }
-    for channel in Channel::BOTH {
-        let streams = &mut captures[capture_of(channel)];
-        if ssrcs[channel.index()].is_some() || streams.is_empty() {
-            continue;
-        }
-        let index = if is_one { 0 } else { largest(streams, |_| true).unwrap_or(0) };
-        chosen[channel.index()] = Some(streams.remove(index));
-    }
-    Ok(chosen)
-}
-
-/// Finds the stream with the most packets, the first of several.
-fn largest(streams: &[RtpStream], is_meant: impl Fn(&RtpStream) -> bool) -> Option<usize> {
-    let meant = streams.iter().enumerate().filter(|(_, stream)| is_meant(stream));
-    meant.max_by_key(|(index, stream)| (stream.packets.len(), Reverse(*index))).map(|(index, _)| index)
 }
 
 /// Whether the times of the captures are by one clock, as far as one can tell: they overlap.
@@ -330,13 +358,6 @@ fn times(stream: &RtpStream) -> impl Iterator<Item = i64> {
     stream.packets.iter().map(|packet| packet.at_us)
 }
 
-fn describe(stream: &RtpStream) -> String {
-    let types: Vec<String> = stream.payload_types.keys().map(u8::to_string).collect();
-    let RtpStream { ssrc, source, destination, packets, .. } = stream;
-    let (types, packets) = (types.join(" and "), packets.len());
-    format!("ssrc {ssrc:#010x} from {source} to {destination}, {packets} packets of payload type {types}")
-}
-
 fn load(path: &Path) -> anyhow::Result<Vec<RtpStream>> {
     let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     let datagrams = read_capture(&bytes).with_context(|| format!("cannot read {}", path.display()))?;
@@ -347,37 +368,10 @@ fn load(path: &Path) -> anyhow::Result<Vec<RtpStream>> {
     Ok(streams)
 }
 
-fn parse_ssrc(text: &str) -> anyhow::Result<u32> {
-    let parsed = match text.strip_prefix("0x") {
-        Some(digits) => u32::from_str_radix(digits, 16),
-        None => text.parse(),
-    };
-    parsed.context("not a 32-bit number, decimal or 0x and hexadecimal")
-}
-
-impl FromStr for PayloadTypeMap {
-    type Err = anyhow::Error;
-
-    fn from_str(text: &str) -> anyhow::Result<Self> {
-        let (scope, rest) = match text.split_once(':') {
-            None => (Scope::Whole, text),
-            Some(("caller", rest)) => (Scope::Channel(Channel::Caller), rest),
-            Some(("ai", rest)) => (Scope::Channel(Channel::Ai), rest),
-            Some((other, _)) => bail!("no such channel: {other:?}"),
-        };
-        let (number, rtpmap) = rest.split_once('=').context("no payload type and = before the rtpmap")?;
-        let number = number.parse().ok().filter(|number| *number < 128);
-        let payload_type = number.context("payload type is not a number from 0 to 127")?;
-        Rtpmap::parse(rtpmap)?;
-        Ok(Self { scope, payload_type, rtpmap: rtpmap.to_owned() })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::frame::parse;
-    use crate::io::capture::Datagram;
 
     const START: Wall = Wall(1_700_000_000_000_000);
 
@@ -385,13 +379,14 @@ mod tests {
     fn stream(ssrc: u32, at_us: &[i64]) -> RtpStream {
         let packets = at_us.iter().zip(0_u8..).map(|(&at_us, n)| Datagram {
             at_us,
-            source: "192.0.2.1:4000".to_owned(),
-            destination: "192.0.2.2:5000".to_owned(),
+            source: format!("192.0.2.1:{}", 4000 + ssrc),
+            destination: format!("192.0.2.2:{}", 5000 + ssrc),
             payload: vec![0x80, 111, 0, n, 0, 0, 0, 0, 0, 0, 0, n, ssrc.to_be_bytes()[3]],
         });
         let packets: Vec<Datagram> = packets.collect();
         let payload_types = [(111, packets.len())].into();
-        RtpStream { ssrc, packets, payload_types, ..RtpStream::default() }
+        let (source, destination) = (packets[0].source.clone(), packets[0].destination.clone());
+        RtpStream { ssrc, source, destination, packets, payload_types, ..RtpStream::default() }
     }
 
     fn call() -> Call {
@@ -400,7 +395,8 @@ mod tests {
             start: START,
             conversation_id: None,
             rtpmaps: Vec::new(),
-            ssrcs: [None; 2],
+            ssrcs: Default::default(),
+            longest: Duration::from_secs(14_400),
             is_left_open: false,
         }
     }
@@ -429,6 +425,7 @@ mod tests {
 
     /// The streams of the caller and the AI, and those that are not sent.
     fn roles(captures: Vec<Vec<RtpStream>>, ssrcs: [Option<u32>; 2]) -> ([Option<u8>; 2], Vec<u32>) {
+        let ssrcs = ssrcs.map(|ssrc| ssrc.into_iter().collect());
         let plan = plan(captures, &Call { ssrcs, ..call() }).unwrap();
         let role = |channel| {
             let frames = plan.frames.iter().map(|frame| parse(&frame.bytes).unwrap());
@@ -462,7 +459,7 @@ mod tests {
         let plan = plan(vec![vec![stream(1, &[0, 1])]], &call()).unwrap();
         assert_eq!(told_all(&plan)[2..], ["1 caller end 2", "1 ai end 0"]);
         let mut of_ai = call();
-        of_ai.ssrcs[1] = Some(1);
+        of_ai.ssrcs[1] = vec![1];
         let plan = super::plan(vec![vec![stream(1, &[0, 1])]], &of_ai).unwrap();
         assert_eq!(told_all(&plan)[2..], ["1 ai end 2", "1 caller end 0"]);
     }
@@ -505,8 +502,64 @@ mod tests {
     }
 
     #[test]
+    fn the_ai_is_the_side_that_answers_the_caller_and_each_side_is_whole() {
+        let between = |ssrc, at_us: &[i64], source: &str, destination: &str| {
+            let (source, destination) = (source.to_owned(), destination.to_owned());
+            RtpStream { source, destination, ..stream(ssrc, at_us) }
+        };
+        // A server between the two passes on what it gets: the second stream is the first again.
+        let streams = || {
+            vec![
+                between(1, &[0, 20], "10.0.0.1:4000", "10.0.0.2:5000"),
+                between(2, &[1, 21], "10.0.0.2:6000", "10.0.0.3:7000"),
+                between(3, &[5, 25], "10.0.0.2:5000", "10.0.0.1:4000"),
+                between(4, &[40, 60], "10.0.0.1:4000", "10.0.0.2:5000"),
+            ]
+        };
+        assert_eq!(roles(vec![streams()], [None, None]), ([Some(1), Some(3)], vec![2]));
+        let whole = plan(vec![streams()], &call()).unwrap();
+        assert_eq!(whole.packets, [4, 2]);
+        let named = Call { ssrcs: [vec![4, 1], vec![2]], ..call() };
+        let named = plan(vec![streams()], &named).unwrap();
+        assert_eq!((named.packets, named.unused.len()), ([4, 2], 1));
+    }
+
+    #[test]
+    fn a_call_longer_than_a_recording_may_be_is_sent_as_several() {
+        let hours = |count: i64| count * 3_600_000_000;
+        let caller = stream(1, &[0, 20_000, hours(5), hours(5) + 20_000]);
+        let ai = stream(2, &[10_000, hours(5) + 10_000, hours(8) + 10_000]);
+        let plan = plan(vec![vec![caller, ai]], &call()).unwrap();
+        let (five, eight) = (hours(5), hours(8) + 10_000);
+        assert_eq!(
+            told_all(&plan)[..5],
+            [
+                "0 caller rtp 1",
+                "10000 ai rtp 2",
+                "10000 ai end 1",
+                "20000 caller rtp 1",
+                "20000 caller end 2"
+            ]
+        );
+        let second = |text: &str, us: i64| format!("{} {text}", five + us);
+        assert_eq!(
+            told_all(&plan)[plan.begins[0]..plan.begins[0] + 6],
+            [
+                second(r#"both {"reopen":true}"#, 0),
+                second("caller rtp 1", 0),
+                second("ai rtp 2", 10_000),
+                second("caller rtp 1", 20_000),
+                second("caller end 2", 20_000),
+                format!("{eight} ai rtp 2"),
+            ]
+        );
+        assert_eq!((plan.begins.len(), plan.packets), (1, [4, 3]));
+        assert_eq!(told_all(&plan).last().unwrap(), &format!("{eight} ai end 2"));
+    }
+
+    #[test]
     fn an_ssrc_that_is_not_there_is_refused_with_those_that_are() {
-        let wrong = Call { ssrcs: [None, Some(0xabc)], ..call() };
+        let wrong = Call { ssrcs: [Vec::new(), vec![0xabc]], ..call() };
         let error = plan(vec![vec![stream(1, &[0])]], &wrong).unwrap_err().to_string();
         assert!(
             error.starts_with("no rtp stream for ai has ssrc 0x00000abc; there is: ssrc 0x00000001 from")
@@ -533,19 +586,5 @@ mod tests {
         assert_eq!(named_after(Path::new("/"), now).as_str(), "-20260102-030405.000901");
         let long = named_after(Path::new(&format!("\n{}", "\u{e9}".repeat(127))), now);
         assert_eq!(long.as_str().len(), 127, "a letter of two bytes is not cut");
-    }
-
-    #[test]
-    fn ssrcs_and_rtpmaps_are_read_as_people_write_them() {
-        assert_eq!(parse_ssrc("0x5CA11e40").unwrap(), 0x5ca1_1e40);
-        assert_eq!(parse_ssrc("4294967295").unwrap(), u32::MAX);
-        for wrong in ["", "0x", "5ca11e40", "4294967296", "-1"] {
-            assert!(parse_ssrc(wrong).is_err(), "{wrong}");
-        }
-        let map: PayloadTypeMap = "caller:127=Speex/16000".parse().unwrap();
-        assert_eq!((map.scope, map.payload_type), (Scope::Channel(Channel::Caller), 127));
-        for wrong in ["", "96", "96=opus", "128=opus/48000/2", "=opus/48000/2", "both:96=opus/48000/2"] {
-            assert!(wrong.parse::<PayloadTypeMap>().is_err(), "{wrong}");
-        }
     }
 }
