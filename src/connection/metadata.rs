@@ -18,7 +18,7 @@ use crate::time::Wall;
 /// The most JSON, in bytes of text, that one connection's metadata may amount to.
 pub const MAX_BYTES: usize = 64 * 1024;
 /// How often a payload type may get another meaning. Of more, the last one counts.
-const MEANINGS_MAX: usize = 64;
+const MEANINGS_MAX: usize = 63;
 /// The longest trace context that is believed: W3C has 55 characters in version 00.
 const TRACEPARENT_MAX_BYTES: usize = 256;
 /// What one meaning of a payload type amounts to.
@@ -148,10 +148,9 @@ impl Metadata {
 
     /// What it meant when a packet was received.
     #[must_use]
-    pub fn rtpmap_at(&self, channel: Channel, payload_type: u8, received: Wall) -> Rtpmap {
+    pub fn rtpmap_after(&self, channel: Channel, payload_type: u8, meanings: u8) -> Rtpmap {
         let said = self.payload_types[channel.index()].get(&payload_type).map_or(&[][..], Vec::as_slice);
-        let later = said.partition_point(|meaning| meaning.from <= received);
-        let meaning = said.get(later.saturating_sub(1));
+        let meaning = said.get(usize::from(meanings).saturating_sub(1)).or(said.last());
         meaning.map_or_else(|| Rtpmap::default_for(payload_type), |meaning| meaning.rtpmap)
     }
 
@@ -356,12 +355,17 @@ mod tests {
     fn a_meaning_holds_from_its_moment_and_the_first_for_what_came_before() {
         let mut metadata = Metadata::default();
         let map = |text: &str| object(&format!(r#"{{"payload_types":{{"96":"{text}"}}}}"#));
-        for (at, text) in [(100, "L16/16000"), (150, "L16/16000"), (200, "PCMU/8000")] {
+        let mut told = vec![metadata.meanings(Channel::Caller, 96)];
+        for (at, text) in [(100, "L16/16000"), (150, "L16/16000"), (150, "PCMU/8000")] {
             metadata.merge(Wall(at), Scope::Whole, &map(text)).unwrap();
+            told.push(metadata.meanings(Channel::Caller, 96));
         }
-        let codec = |metadata: &Metadata, at| metadata.rtpmap_at(Channel::Caller, 96, Wall(at)).codec;
-        let codecs = [50, 100, 199, 200, 500].map(|at| codec(&metadata, at));
-        assert_eq!(codecs, [Codec::L16, Codec::L16, Codec::L16, Codec::Pcmu, Codec::Pcmu]);
+        assert_eq!(told, [0, 1, 1, 2]);
+        let codec = |metadata: &Metadata, told| metadata.rtpmap_after(Channel::Caller, 96, told).codec;
+        assert_eq!(
+            [0, 1, 2, 3].map(|told| codec(&metadata, told)),
+            [Codec::L16, Codec::L16, Codec::Pcmu, Codec::Pcmu]
+        );
         let latest = metadata.latest();
         assert_eq!([50, 500].map(|at| codec(&latest, at)), [Codec::Pcmu; 2]);
         metadata.correct(&latest);

@@ -230,7 +230,7 @@ impl Ledger {
             let ledger = &mut self.channels[channel.index()];
             ledger.restore_lost();
             for (rx, payload) in ledger.rx.iter_mut().zip(&ledger.payloads) {
-                let rtpmap = self.metadata.rtpmap_at(channel, payload.payload_type, payload.received);
+                let rtpmap = self.metadata.rtpmap_after(channel, payload.payload_type, payload.meanings());
                 settle(rx, payload, rtpmap);
                 ledger.has_unusable |= rx.kind == RxKind::Unusable;
                 let codec = rtpmap.codec;
@@ -246,7 +246,7 @@ impl Ledger {
     /// What the payload type of a packet meant when it came.
     #[must_use]
     pub fn rtpmap_of(&self, channel: Channel, payload: &Payload) -> Rtpmap {
-        self.metadata.rtpmap_at(channel, payload.payload_type, payload.received)
+        self.metadata.rtpmap_after(channel, payload.payload_type, payload.meanings())
     }
 
     /// Brings an instant of the daemon's steady clock to the clock that the packets are placed by, as the last packet
@@ -469,6 +469,27 @@ mod tests {
         ledger.close(LONGEST);
         assert_eq!(ledger.channels[0].codecs, [Codec::Unknown]);
         assert_eq!(ledger.channels[0].rx[0].kind, RxKind::Unusable);
+    }
+
+    #[test]
+    fn a_payload_type_that_is_used_again_means_what_was_told_before_the_packet() {
+        let mut ledger = ledger();
+        // All at one reading of the clock, as frames that are read at once are.
+        enter(&mut ledger, 1, 600, None, &rtp(96, 1, &[0xff; 160]));
+        for (sequence, map) in [(2, "PCMU/8000"), (3, "PCMU/8000"), (4, "PCMA/8000"), (5, "opus/48000/2")] {
+            let meta = format!(r#"{{"payload_types":{{"96":"{map}"}}}}"#);
+            enter(&mut ledger, 3, 600, None, meta.as_bytes());
+            enter(&mut ledger, 1, 600, None, &rtp(96, sequence, &[0xf8; 160]));
+        }
+        ledger.close(LONGEST);
+        let caller = &ledger.channels[0];
+        let meant = caller.payloads.iter().map(|payload| ledger.rtpmap_of(Channel::Caller, payload).codec);
+        assert!(meant.eq([Codec::Pcmu, Codec::Pcmu, Codec::Pcmu, Codec::Pcma, Codec::Opus]));
+        assert_eq!(
+            caller.rx.iter().map(|rx| rx.clock_hz).collect::<Vec<_>>(),
+            [8000, 8000, 8000, 8000, 48_000]
+        );
+        assert_eq!(size_of::<Payload>(), 24, "an hour has 180,000 of them");
     }
 
     #[test]
