@@ -206,11 +206,16 @@ pub fn describe(
     let channels = Channels { caller, ai };
     let (outcome, reasons) = judge(ledger, tail, call, &channels);
     let is_declined = outcome == Outcome::Declined;
-    let mark = |mark: &ArrangedMark| ToldMark { mark: mark.clone(), is_name_only: is_declined };
+    // A time that lies beyond the end is that of a clock that is ahead, or of what came behind the last audio.
+    let within = |at: Samples48k| if duration.0 > 0 { at.min(duration) } else { at };
+    let mark = |mark: &ArrangedMark| ToldMark {
+        mark: ArrangedMark { offset: within(mark.offset), ..mark.clone() },
+        is_name_only: is_declined,
+    };
     let paused = call.paused.iter().map(|pause| Paused {
         channel: pause.channel,
-        from_ms: pause.from.to_ms(),
-        to_ms: pause.to.to_ms(),
+        from_ms: within(pause.from).to_ms(),
+        to_ms: within(pause.to).to_ms(),
         reason: (pause.reason == PauseReason::NotWanted).then_some("not_wanted"),
     });
     let meta = if is_declined { Map::new() } else { ledger.metadata.meta.clone() };
