@@ -268,6 +268,9 @@ pub fn judge(
     is_short |= say(ledger.is_gateway_ignored, "gateway_clock_ignored");
     say(ledger.clock_steps > 0, "gateway_clock_stepped");
     say(ledger.more_marks > 0, "marks_full");
+    let is_misunderstood = say(!ledger.metadata.not_understood.is_empty(), "meta_not_understood");
+    is_short |= is_misunderstood && ledger.metadata.has_unknown_meanings();
+    say(!ledger.refused.of_whole().is_empty(), "frames_refused");
     let before: u64 = ledger.channels.iter().map(|channel| channel.noted.before).sum();
     let received = channels.caller.packets + channels.ai.packets + before;
     let is_counted = ledger.channels.iter().all(|channel| !channel.noted.is_uncounted);

@@ -39,6 +39,9 @@ pub struct Metadata {
     pub consent: Option<Map<String, Value>>,
     /// The call's place in a distributed trace (W3C Trace Context).
     pub traceparent: Option<String>,
+    /// Which of the keys that the daemon understands have come with values that it does not.
+    #[serde(default)]
+    pub not_understood: BTreeSet<String>,
     payload_types: [BTreeMap<u8, Vec<Meaning>>; 2],
     /// What it amounts to in all.
     #[serde(skip)]
@@ -117,6 +120,9 @@ impl Metadata {
 
     fn apply(&mut self, received: Wall, scope: Scope, object: &Map<String, Value>) {
         for (key, value) in object {
+            if is_not_understood(key, value) {
+                self.not_understood.insert(key.clone());
+            }
             match Known::of(key, value) {
                 Some(Known::ConversationId(id)) => self.conversation_id = Some(id.to_owned()),
                 Some(Known::Tenant(tenant)) => self.tenant = Some(tenant.to_owned()),
@@ -146,7 +152,21 @@ impl Metadata {
         said.map_or_else(|| Rtpmap::default_for(payload_type), |meaning| meaning.rtpmap)
     }
 
-    /// What it meant when a packet was received.
+    /// Whether a payload type was told a meaning that is not understood.
+    #[must_use]
+    pub fn has_unknown_meanings(&self) -> bool {
+        self.not_understood.contains("payload_types")
+    }
+
+    /// How many meanings of a payload type have been told so far.
+    #[must_use]
+    pub fn meanings(&self, channel: Channel, payload_type: u8) -> u8 {
+        let said = self.payload_types[channel.index()].get(&payload_type).map_or(0, Vec::len);
+        u8::try_from(said).unwrap_or(u8::MAX)
+    }
+
+    /// What it meant when so many meanings had been told: the order of receipt decides, not the clock, because frames that are
+    /// read at once have one time. Before the first one it meant the same as that.
     #[must_use]
     pub fn rtpmap_after(&self, channel: Channel, payload_type: u8, meanings: u8) -> Rtpmap {
         let said = self.payload_types[channel.index()].get(&payload_type).map_or(&[][..], Vec::as_slice);
@@ -182,9 +202,7 @@ impl Metadata {
     fn map_payload_types(&mut self, from: Wall, scope: Scope, maps: &Map<String, Value>) -> usize {
         let mut added = 0;
         for (number, text) in maps {
-            let number = number.parse::<u8>().ok().filter(|number| *number < 128);
-            let map = text.as_str().and_then(|text| Rtpmap::parse(text).ok());
-            let (Some(number), Some(rtpmap)) = (number, map) else { continue };
+            let Some((number, rtpmap)) = meaning_of(number, text) else { continue };
             for channel in scope.channels() {
                 let said = self.payload_types[channel.index()].entry(number).or_default();
                 let is_full = said.len() >= MEANINGS_MAX;
@@ -249,6 +267,25 @@ impl<'a> Known<'a> {
             _ => None,
         }
     }
+}
+
+/// The keys that [`Known`] takes.
+const KNOWN: [&str; 8] =
+    ["conversation_id", "tenant", "traceparent", "consent", "payload_types", "labels", "reopen", "record"];
+
+/// Whether a key that the daemon understands has a value that it does not. `null` says nothing, which can be understood.
+fn is_not_understood(key: &str, value: &Value) -> bool {
+    match Known::of(key, value) {
+        Some(Known::PayloadTypes(maps)) => maps.iter().any(|(number, map)| meaning_of(number, map).is_none()),
+        Some(_) => false,
+        None => KNOWN.contains(&key) && !value.is_null(),
+    }
+}
+
+/// A payload type and its meaning, of an entry that has both.
+fn meaning_of(number: &str, map: &Value) -> Option<(u8, Rtpmap)> {
+    let number = number.parse().ok().filter(|number| *number < 128)?;
+    Some((number, Rtpmap::parse(map.as_str()?).ok()?))
 }
 
 /// What entries amount to, and what they replace in an object.
@@ -319,6 +356,7 @@ mod tests {
         assert_eq!(metadata.rtpmap(Channel::Ai, 96).codec, Codec::L16);
         assert_eq!(metadata.rtpmap(Channel::Ai, 97).codec, Codec::Opus, "nonsense leaves the default");
         assert_eq!(metadata.rtpmap(Channel::Caller, 96).codec, Codec::Opus);
+        assert!(metadata.not_understood.iter().eq(["payload_types"]));
     }
 
     #[test]
@@ -327,6 +365,11 @@ mod tests {
         metadata.merge(Wall(5), Scope::Whole, &object(r#"{"conversation_id":7,"tenant":""}"#)).unwrap();
         assert_eq!(metadata.conversation_id, None);
         assert_eq!(metadata.meta, object(r#"{"conversation_id":7,"tenant":""}"#));
+        assert!(metadata.not_understood.iter().eq(["conversation_id", "tenant"]));
+        let fine = r#"{"conversation_id":"c","tenant":null,"labels":{"n":1},"record":true,"x":[1]}"#;
+        let mut metadata = Metadata::default();
+        metadata.merge(Wall(5), Scope::Whole, &object(fine)).unwrap();
+        assert!(metadata.not_understood.is_empty(), "{:?}", metadata.not_understood);
     }
 
     #[test]

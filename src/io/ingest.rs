@@ -240,7 +240,11 @@ impl Ingest {
             }
             return Err(full);
         }
+        let misunderstood = state.call.metadata.not_understood.len();
         let entered = state.call.enter(now, at, frame.scope, &frame.message, frame.body);
+        if state.call.metadata.not_understood.len() > misunderstood {
+            Self::report_meta(slot, &state.call);
+        }
         let (step, kept) = entered.map_err(|_| DropReason::MetadataFull)?;
         let whole = RecordKind::Tap(frame.message.kind());
         let record = match &kept {
