@@ -123,6 +123,29 @@ fn a_call_whose_end_never_comes_is_closed_by_the_sweep_and_kept() {
 }
 
 #[test]
+fn a_hold_keeps_a_silent_call_open() {
+    let place = Place::new().with("AUDIO_RETENTION_SECS", "1").with("AUDIO_SWEEP_INTERVAL_SECS", "1");
+    let (_daemon, mut gateway) = begin(&place, Socket::Udp);
+    let packets = voice(SPEECH, 150.0, 40);
+    for id in ["held", "silent"] {
+        gateway.play(id, CALLER, &Sender::new(1).packets(&packets[..20]));
+    }
+    gateway.say(kind::HOLD, WHOLE, "held");
+    gateway.sync();
+    assert_eq!(place.manifest("silent")["outcome"], "stale");
+    // Two sweeps more.
+    std::thread::sleep(std::time::Duration::from_millis(2100));
+    assert_eq!(place.manifests().len(), 1);
+    let mut caller = Sender::new(1);
+    caller.packets(&packets[..20]);
+    gateway.play("held", CALLER, &caller.packets(&packets[20..]));
+    gateway.end("held");
+    gateway.say(kind::RELEASE, WHOLE, "held");
+    let (_, recording) = place.recording("held");
+    assert!(recording.sounds(0) == sounds_in(&packets));
+}
+
+#[test]
 fn packets_behind_the_end_belong_to_the_call_until_the_linger_is_over() {
     let place = Place::new().with("AUDIO_LINGER_MS", "1500");
     let (_daemon, mut gateway) = begin(&place, Socket::Udp);
