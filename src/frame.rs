@@ -164,6 +164,16 @@ pub enum FrameError {
     Json,
 }
 
+/// The connection and the channel that bytes are about, also where the body is not what the kind takes.
+#[must_use]
+pub fn address_of(bytes: &[u8]) -> Option<(Scope, &str)> {
+    let (header, rest) = bytes.split_first_chunk::<HEADER_BYTES>()?;
+    let [s, t, version, _, channel, id_bytes, ..] = *header;
+    let (id, _) = rest.split_at_checked(usize::from(id_bytes))?;
+    let is_frame = [s, t] == MAGIC && version == VERSION;
+    Some((Scope::from_wire(channel)?, ConnectionId::check(id).ok()?)).filter(|_| is_frame)
+}
+
 /// Parses one datagram, or one unit of the framed byte stream.
 ///
 /// # Errors

@@ -8,6 +8,7 @@
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
+use crate::connection::refused::{Reasons, may_have_been_audio};
 use crate::id::{Channel, RecordingId};
 use crate::ledger::{Ledger, PauseReason};
 use crate::recording::{ArrangedChannel, ArrangedMark, Arrangement};
@@ -15,6 +16,7 @@ use crate::rtpmap::Codec;
 use crate::spool::SealCause;
 use crate::spool::scan::Tail;
 use crate::time::Samples48k;
+use crate::timeline::RxKind;
 
 /// How a connection ended. Each ends in exactly one of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -75,6 +77,8 @@ pub struct Manifest {
     pub channels: Channels,
     pub marks: Vec<ToldMark>,
     pub paused: Vec<Paused>,
+    #[serde(skip_serializing_if = "Reasons::is_empty")]
+    pub refused: Reasons,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tenant: Option<String>,
     pub labels: Map<String, Value>,
@@ -193,6 +197,11 @@ fn is_first(part: &u16) -> bool {
     *part == 1
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for this signature")]
+fn is_none(count: &u64) -> bool {
+    *count == 0
+}
+
 /// Makes the manifest of a call. It does not name a file yet: what that is called turns out when it is published.
 #[must_use]
 pub fn describe(
@@ -234,6 +243,7 @@ pub fn describe(
         channels,
         marks: call.marks.iter().map(mark).collect(),
         paused: paused.collect(),
+        refused: ledger.refused.of_whole().clone(),
         tenant: ledger.metadata.tenant.clone(),
         labels: ledger.metadata.labels.clone(),
         consent: ledger.metadata.consent.clone(),
@@ -272,7 +282,8 @@ pub fn judge(
     is_short |= is_misunderstood && ledger.metadata.has_unknown_meanings();
     say(!ledger.refused.of_whole().is_empty(), "frames_refused");
     let before: u64 = ledger.channels.iter().map(|channel| channel.noted.before).sum();
-    let received = channels.caller.packets + channels.ai.packets + before;
+    let refused: u64 = Channel::BOTH.iter().map(|channel| ledger.refused.rtp(*channel)).sum();
+    let received = channels.caller.packets + channels.ai.packets + before + refused;
     let is_counted = ledger.channels.iter().all(|channel| !channel.noted.is_uncounted);
     let is_missing = |sent: u64| is_counted && sent > received;
     is_short |= say(ledger.declared_together.is_some_and(is_missing), "socket_lost");
@@ -280,6 +291,7 @@ pub fn judge(
         let facts = [
             (counts.lost > 0, "packets_lost", true),
             (counts.socket_lost > 0, "socket_lost", true),
+            (!counts.refused.is_empty(), "frames_refused", may_have_been_audio(&counts.refused)),
             (counts.stray > 0, "stray_packets", true),
             (counts.overlapping > 0, "overlapping_sources", true),
             (ledger.channels[channel.index()].has_unusable, "packets_not_decodable", true),
@@ -315,6 +327,7 @@ pub fn count(ledger: &Ledger, call: &Arrangement, channel: Channel, muxed: Muxed
     let arranged = &call.channels[channel.index()];
     let counts = arranged.counts;
     let packets = received.packets + received.noted.unrecorded;
+    let came = received.noted.before + packets + ledger.refused.rtp(channel);
     let declared = received.declared.filter(|_| !received.noted.is_uncounted);
     let names: Vec<&str> = received.codecs.iter().copied().map(Codec::name).collect();
     ChannelCounts {
@@ -328,7 +341,7 @@ pub fn count(ledger: &Ledger, call: &Arrangement, channel: Channel, muxed: Muxed
         recovered: arranged.recovered + muxed.recovered,
         duplicate: counts.duplicate,
         reordered: counts.reordered,
-        socket_lost: declared.map_or(0, |sent| sent.saturating_sub(received.noted.before + packets)),
+        socket_lost: declared.map_or(0, |sent| sent.saturating_sub(came)),
         stray: counts.stray,
         overlapping: counts.overlapping,
         cleared: counts.cleared,
@@ -377,6 +390,7 @@ fn as_ms(samples: Samples48k) -> f64 {
 mod tests {
     use super::*;
     use crate::id::ConnectionId;
+    use crate::ledger::Fields;
     use crate::spool::Header;
     use crate::time::{Mono, Wall};
 
@@ -401,7 +415,7 @@ mod tests {
             is_quiet: false,
         };
         let mut call = Arrangement::default();
-        call.channels[0].packets.push(piece);
+        call.channels.iter_mut().for_each(|channel| channel.packets.push(piece));
         call
     }
 

@@ -21,6 +21,7 @@ mod payloads;
 mod publishing;
 mod random;
 pub mod recover;
+mod refusals;
 pub mod render;
 mod reserve;
 pub mod resume;

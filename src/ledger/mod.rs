@@ -17,6 +17,7 @@ use crate::connection::call::{Counts, State};
 use crate::connection::claims::Claims;
 use crate::connection::metadata::{Metadata, decides};
 use crate::connection::pauses::Stamp;
+use crate::connection::refused::Refused;
 use crate::frame::{Message, parse_body};
 use crate::id::{Channel, Scope};
 use crate::packet::{HEADER_BYTES, SenderReport, parse_rtp, sender_reports};
@@ -69,6 +70,8 @@ pub struct Ledger {
     pub declared_together: Option<u64>,
     /// Frames that were received and could not be spooled.
     pub dropped: u64,
+    /// Frames that were refused.
+    pub refused: Refused,
     /// Records that could not be understood although their checksum was right.
     pub unreadable: u64,
     /// Bytes of the file that others have taken away.
@@ -151,6 +154,7 @@ impl Ledger {
             restarts: 0,
             declared_together: None,
             dropped: 0,
+            refused: Refused::default(),
             unreadable: 0,
             lost_bytes: 0,
             masks_digits: false,
@@ -349,6 +353,7 @@ impl Ledger {
             ledger.declared = counts.declared.or(ledger.declared);
         }
         self.declared_together = state.declared_together.or(self.declared_together);
+        self.refused = state.refused;
         if is_first {
             self.metadata = state.metadata.counted();
         } else {
