@@ -205,7 +205,7 @@ pub fn parse(bytes: &[u8]) -> Result<Frame<'_>, FrameError> {
     };
     let connection = ConnectionId::check(id)?;
     let message = parse_body(kind, body)?;
-    Ok(Frame { scope, gateway: Wall::from_wire(u64::from_be_bytes(stamp)), connection, message, body })
+    Ok(Frame { scope, gateway: Wall::stamp_from_wire(u64::from_be_bytes(stamp)), connection, message, body })
 }
 
 /// Reads the body of a frame of `kind` (1..=11). Also used on what the spool kept of a frame.

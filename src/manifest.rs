@@ -275,7 +275,10 @@ pub fn judge(
     let is_damaged = tail.damaged_bytes > 0 || tail.missing_blocks > 0 || ledger.unreadable > 0;
     is_short |= say(is_damaged || ledger.lost_bytes > 0, "spool_damaged");
     is_short |= say(ledger.dropped > 0, "spool_overflow");
-    is_short |= say(ledger.is_gateway_ignored, "gateway_clock_ignored");
+    is_short |= say(is_encrypted(ledger, channels), "encrypted_media");
+    let is_ignored = ledger.is_gateway_ignored || ledger.doubts.has_ignored;
+    is_short |= say(is_ignored, "gateway_clock_ignored");
+    say(ledger.doubts.has_corrected, "gateway_clock_corrected");
     say(ledger.clock_steps > 0, "gateway_clock_stepped");
     say(ledger.more_marks > 0, "marks_full");
     let is_misunderstood = say(!ledger.metadata.not_understood.is_empty(), "meta_not_understood");

@@ -50,7 +50,7 @@ impl Anchor {
     /// When what a record tells of happened.
     #[must_use]
     pub fn stamp(self, record: &Record<'_>) -> Stamp {
-        Stamp { received: self.wall_of(record.at), gateway: record.gateway }
+        Stamp::of(self.wall_of(record.at), record.gateway)
     }
 }
 

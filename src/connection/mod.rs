@@ -23,6 +23,8 @@ pub mod pauses;
 pub mod redaction;
 pub mod refused;
 mod rules;
+mod units;
+mod view;
 pub mod vigil;
 
 use std::time::Duration;

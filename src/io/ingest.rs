@@ -219,7 +219,7 @@ impl Ingest {
     /// Handles a frame about a known connection. True if the frame asks for the connection to open again.
     fn handle(&self, slot: &Arc<Slot>, frame: &Frame<'_>, now: Mono) -> Result<bool, DropReason> {
         let mut state = lock(&slot.state);
-        let at = Stamp { received: slot.anchor.wall_of(now), gateway: frame.gateway };
+        let at = Stamp::of(slot.anchor.wall_of(now), frame.gateway);
         if state.call.connection.is_live()
             && let Err(full) = state.count(frame)
         {

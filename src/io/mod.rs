@@ -7,6 +7,7 @@ pub mod clock;
 pub mod demand;
 pub mod descriptors;
 mod disk_watch;
+mod doubts;
 pub mod finish;
 pub mod gate;
 pub mod http;

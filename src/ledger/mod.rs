@@ -9,6 +9,7 @@ mod copies;
 mod mark;
 mod pause;
 mod payload;
+mod sense;
 
 use std::num::NonZeroU8;
 use std::time::Duration;
@@ -34,6 +35,7 @@ pub use mark::{Fields, MARKS_MAX, Mark};
 pub use pause::{PauseReason, PauseSpan, PauseSpans};
 pub use payload::{Payload, format_of};
 use payload::{enter_block, settle};
+pub use sense::Doubts;
 
 /// SSRCs listed in a manifest. A call has a few; a hostile sender may use a new one for each packet.
 const SSRCS_MAX: usize = 64;
@@ -84,6 +86,8 @@ pub struct Ledger {
     pub claims: Claims,
     /// Whether the gateway's times could not be believed, and the daemon's are used.
     pub is_gateway_ignored: bool,
+    /// What was wrong with the gateway's times otherwise.
+    pub doubts: Doubts,
     /// How often the gateway's clock was set in mid-call. The times are brought to what it showed at first.
     pub clock_steps: u32,
     /// Where in the file the daemon was started again: its own clock is another one there.
@@ -160,6 +164,7 @@ impl Ledger {
             masks_digits: false,
             has_paused: false,
             is_gateway_ignored: false,
+            doubts: Doubts::default(),
             clock_steps: 0,
             restarted_at: Vec::new(),
             is_begun: false,
@@ -206,11 +211,11 @@ impl Ledger {
             },
             RecordKind::Withheld => {
                 self.claims.enter_withheld(at, record.scope);
-                self.rtp(located, received, true);
+                self.rtp(located, at, true);
             }
             RecordKind::Tap(1) => {
                 self.claims.enter_packet(at, record.scope);
-                self.rtp(located, received, false);
+                self.rtp(located, at, false);
             }
             RecordKind::Tap(kind) => {
                 let when = Moment::new(at);
@@ -229,6 +234,7 @@ impl Ledger {
     /// Settles clocks and payload types once all records are in. `longest` is the longest that a recording may be.
     pub fn close(&mut self, longest: Duration) {
         self.take_out_paused();
+        self.doubt_gateway();
         self.settle_clocks(longest);
         for channel in Channel::BOTH {
             let ledger = &mut self.channels[channel.index()];
@@ -263,13 +269,14 @@ impl Ledger {
         self.anchor.wall_of(now).plus_us(ahead_us)
     }
 
-    fn rtp(&mut self, located: &Located<'_>, received: Wall, is_withheld: bool) {
+    fn rtp(&mut self, located: &Located<'_>, at: Stamp, is_withheld: bool) {
         let record = &located.record;
         let (Scope::Channel(channel), Ok(packet)) = (record.scope, parse_rtp(record.body)) else {
             self.unreadable += 1;
             return;
         };
-        let arrival = record.gateway.unwrap_or(received);
+        self.note_unit(record.gateway, at);
+        let (arrival, received) = (at.own(), at.received);
         let carried = self.metadata.rtpmap(channel, packet.payload_type);
         let before_payload = packet.payload.as_ptr().addr() - record.body.as_ptr().addr();
         let payload_at = located.body_offset + u64::try_from(before_payload).unwrap_or(0);
@@ -295,8 +302,9 @@ impl Ledger {
             rtpmap = metadata.rtpmap(channel, block.payload_type);
             let before_block = block.payload.as_ptr().addr() - packet.payload.as_ptr().addr();
             let offset = payload_at + u64::try_from(before_block).unwrap_or(0);
-            let times = (arrival, received, record.gateway.is_some());
-            let (rx, payload) = enter_block(&packet, block, rtpmap, offset, times, is_withheld);
+            let times = (arrival, received, at.gateway.is_some());
+            let meaning = (rtpmap, metadata.meanings(channel, block.payload_type));
+            let (rx, payload) = enter_block(&packet, block, meaning, offset, times, is_withheld);
             if is_copy {
                 ledger.copies.enter(ledger.rx.len(), rx, payload);
                 continue;
@@ -313,7 +321,7 @@ impl Ledger {
             && let Some(payload) = blocks.last().map(|block| block.payload)
             && let Some(event) = Event::new(packet.ssrc, packet.timestamp, payload, is_withheld)
         {
-            self.key_press(channel, Moment { at: arrival, received, gateway: record.gateway }, event);
+            self.key_press(channel, Moment::new(at), event);
         }
     }
 
