@@ -147,6 +147,10 @@ pub struct ChannelCounts {
     pub stray: u64,
     pub overlapping: u64,
     pub cleared: u64,
+    #[serde(skip_serializing_if = "Reasons::is_empty")]
+    pub refused: Reasons,
+    #[serde(skip_serializing_if = "is_none")]
+    pub encrypted: u64,
     pub silence_ms: u64,
     pub slips: u64,
     pub drift_ppm: f64,
@@ -348,6 +352,8 @@ pub fn count(ledger: &Ledger, call: &Arrangement, channel: Channel, muxed: Muxed
         stray: counts.stray,
         overlapping: counts.overlapping,
         cleared: counts.cleared,
+        refused: ledger.refused.of(channel).clone(),
+        encrypted: received.encrypted,
         silence_ms: arranged.silence.to_ms(),
         slips: muxed.slips,
         drift_ppm: to_tenths(arranged.drift_ppm),

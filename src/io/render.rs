@@ -236,7 +236,7 @@ fn why_kept(ledger: &Ledger, tail: &Tail) -> Option<Keep> {
     if tail.damaged_bytes > 0 {
         return Some(Keep::Damaged);
     }
-    let is_unusable = ledger.channels.iter().any(|channel| channel.has_unusable);
+    let is_unusable = ledger.channels.iter().any(|channel| channel.has_unusable || channel.encrypted > 0);
     is_unusable.then_some(Keep::Undecodable)
 }
 

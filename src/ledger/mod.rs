@@ -4,6 +4,7 @@
 //! can tell: which clock the arrivals are by, what each payload type meant when a packet came, and which packets lie in a pause
 //! that was told of later. Memory: 56 bytes a packet.
 
+mod cipher;
 mod clock;
 mod copies;
 mod mark;
@@ -29,6 +30,7 @@ use crate::spool::scan::Located;
 use crate::spool::{BODY_OFFSET, Header, RecordKind, SealCause};
 use crate::time::{Mono, Wall};
 use crate::timeline::{Report, Rx, RxKind};
+use cipher::Ciphers;
 use copies::Copies;
 use mark::Event;
 pub use mark::{Fields, MARKS_MAX, Mark};
@@ -120,6 +122,8 @@ pub struct ChannelLedger {
     /// Whether audio came that this program cannot record: then its spool is worth keeping. Complete after
     /// [`Ledger::close`].
     pub has_unusable: bool,
+    /// Packets that are no audio because they are encrypted. Complete after [`Ledger::close`].
+    pub encrypted: u64,
     /// What the senders said of their clocks, in the order of receipt. Complete after [`Ledger::close`].
     pub reports: Vec<Report>,
     heard: Vec<(Moment, SenderReport)>,
@@ -128,6 +132,7 @@ pub struct ChannelLedger {
     /// One more than the level of a comfort noise packet that no audio has followed yet.
     noise: Option<NonZeroU8>,
     copies: Copies,
+    ciphers: Ciphers,
 }
 
 /// When something happened, by both clocks until it is settled which one holds.
@@ -238,11 +243,14 @@ impl Ledger {
         self.settle_clocks(longest);
         for channel in Channel::BOTH {
             let ledger = &mut self.channels[channel.index()];
+            ledger.find_encrypted();
             ledger.restore_lost();
             for (rx, payload) in ledger.rx.iter_mut().zip(&ledger.payloads) {
                 let rtpmap = self.metadata.rtpmap_after(channel, payload.payload_type, payload.meanings());
                 settle(rx, payload, rtpmap);
-                ledger.has_unusable |= rx.kind == RxKind::Unusable;
+                let is_encrypted = rx.kind == RxKind::Unusable && payload.is_encrypted();
+                ledger.encrypted += u64::from(is_encrypted);
+                ledger.has_unusable |= rx.kind == RxKind::Unusable && !is_encrypted;
                 let codec = rtpmap.codec;
                 if !codec.is_beside_audio() && !ledger.codecs.contains(&codec) {
                     ledger.codecs.push(codec);
@@ -313,6 +321,9 @@ impl Ledger {
                 ledger.noise = block.payload.first().and_then(|level| NonZeroU8::new((level & 0x7f) + 1));
             }
             let noise = if rtpmap.codec.is_beside_audio() { None } else { ledger.noise.take() };
+            if !is_withheld {
+                ledger.ciphers.see(&packet, block, rtpmap, ledger.rx.len());
+            }
             ledger.copies.note(ledger.rx.len(), &rx);
             ledger.rx.push(rx);
             ledger.payloads.push(Payload { noise, ..payload });
