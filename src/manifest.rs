@@ -296,6 +296,7 @@ pub fn judge(
     is_short |= say(ledger.declared_together.is_some_and(is_missing), "socket_lost");
     for (channel, counts) in Channel::BOTH.into_iter().zip([&channels.caller, &channels.ai]) {
         let facts = [
+            (is_absent(ledger, call, channel), "absent", true),
             (counts.lost > 0, "packets_lost", true),
             (counts.socket_lost > 0, "socket_lost", true),
             (!counts.refused.is_empty(), "frames_refused", may_have_been_audio(&counts.refused)),
@@ -325,6 +326,24 @@ pub fn judge(
         Outcome::Ok
     };
     (outcome, reasons)
+}
+
+/// Whether media came encrypted: it looks so, or a channel has nothing but the agreement on keys.
+fn is_encrypted(ledger: &Ledger, channels: &Channels) -> bool {
+    [&channels.caller, &channels.ai].into_iter().zip(Channel::BOTH).any(|(counts, channel)| {
+        let has_keys_alone = counts.packets == 0 && ledger.refused.of(channel).contains_key("key_exchange");
+        counts.encrypted > 0 || has_keys_alone
+    })
+}
+
+/// Whether a channel never sent audio, in this part or before it, while the other one did.
+fn is_absent(ledger: &Ledger, call: &Arrangement, channel: Channel) -> bool {
+    let own = &ledger.channels[channel.index()];
+    let has_sent = own.rx.iter().any(|rx| rx.kind != RxKind::Beside)
+        || own.noted.before + own.noted.unrecorded > 0
+        || own.noted.is_uncounted
+        || !call.channels[channel.index()].packets.is_empty();
+    !has_sent && !call.channels[channel.other().index()].packets.is_empty()
 }
 
 /// Counts one channel.
@@ -458,6 +477,53 @@ mod tests {
         let (outcome, reasons) = outcome(&ledger, &call);
         assert_eq!(outcome, Outcome::Degraded);
         assert_eq!(reasons, ["caller_socket_lost", "ai_packets_lost"]);
+    }
+
+    #[test]
+    fn a_side_that_never_sent_audio_is_named() {
+        let (mut call, mut ledger) = (call_with_audio(), ledger(Some(SealCause::Released)));
+        call.channels[1].packets.clear();
+        assert_eq!(outcome(&ledger, &call), (Outcome::Degraded, vec!["ai_absent".to_owned()]));
+        ledger.channels[1].noted.before = 5;
+        assert_eq!(outcome(&ledger, &call).0, Outcome::Ok, "it has, in the part before");
+        assert_eq!(outcome(&ledger, &Arrangement::default()), (Outcome::Absent, Vec::new()));
+    }
+
+    #[test]
+    fn refused_frames_are_told_by_channel_and_count_as_received() {
+        let (call, mut ledger) = (call_with_audio(), ledger(Some(SealCause::Released)));
+        ledger.channels[0].declared = Some(3);
+        ledger.refused.add(crate::id::Scope::Channel(Channel::Caller), "bad_rtp");
+        ledger.refused.add(crate::id::Scope::Channel(Channel::Ai), "bad_rtcp");
+        ledger.refused.add(crate::id::Scope::Whole, "bad_json");
+        let manifest = describe(&ledger, &WHOLE, &call, &Default::default(), Samples48k(960));
+        let expected = ["frames_refused", "caller_socket_lost", "caller_frames_refused", "ai_frames_refused"];
+        assert_eq!(manifest.reasons, expected);
+        assert_eq!(manifest.channels.caller.socket_lost, 2);
+        let json = serde_json::to_value(&manifest).unwrap();
+        assert_eq!(json["channels"]["caller"]["refused"], serde_json::json!({ "bad_rtp": 1 }));
+        assert_eq!(json["refused"], serde_json::json!({ "bad_json": 1 }));
+    }
+
+    #[test]
+    fn moments_beyond_the_end_are_told_at_the_end() {
+        let mut call = call_with_audio();
+        let fields = serde_json::json!({ "name": "late" }).as_object().unwrap().clone();
+        let mark = |offset| ArrangedMark { offset, channel: None, fields: Fields::of(&fields) };
+        call.marks = vec![mark(Samples48k(480)), mark(Samples48k(480_000_000))];
+        let pause = crate::recording::ArrangedPause {
+            channel: Channel::Ai,
+            from: Samples48k(480),
+            to: Samples48k(480_000_000),
+            reason: PauseReason::Paused,
+        };
+        call.paused = vec![pause];
+        let ledger = ledger(Some(SealCause::Released));
+        let manifest = describe(&ledger, &WHOLE, &call, &Default::default(), Samples48k(960));
+        let json = serde_json::to_value(&manifest).unwrap();
+        let offsets = json["marks"].as_array().unwrap().iter().map(|mark| &mark["offset_ms"]);
+        assert!(offsets.eq([&Value::from(10), &Value::from(20)]), "{json}");
+        assert_eq!((&json["paused"][0]["from_ms"], &json["paused"][0]["to_ms"]), (&10.into(), &20.into()));
     }
 
     #[test]

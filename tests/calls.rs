@@ -42,6 +42,10 @@ fn a_call_with_one_silent_side_is_a_recording() {
         gateway.end(name);
         let (manifest, recording) = place.recording(name);
         assert_eq!((&manifest["outcome"], &manifest["duration_ms"]), (&"ok".into(), &3000.into()));
+        assert_eq!(
+            (&manifest["outcome_told"], &manifest["absent"]),
+            (&"degraded".into(), &json!([format!("{other}_absent")]))
+        );
         assert_eq!(manifest["channels"][name]["packets"], 50);
         assert_eq!(manifest["channels"][other]["packets"], 0);
         assert!(recording.sounds(usize::from(channel)) == sounds_in(&packets));
