@@ -2,7 +2,8 @@
 //!
 //! Beyond the contract it has, for each channel, `transcoded` (whether the channel was encoded), `error_ms` (how far
 //! nineteen of twenty packets may be off), `holes` (where there is no audio), `stray`,
-//! `overlapping` and `cleared` (packets left out, and why), and `part` where a long call goes on in another file.
+//! `overlapping` and `cleared` (packets left out, and why), `refused` and `encrypted` (what could be none), `more_holes`
+//! (those that are not told one by one), and `part` where a long call goes on in another file.
 //! The same spool gives the same manifest: nothing in it is about when or where it was made.
 
 use serde::{Serialize, Serializer};
@@ -159,6 +160,17 @@ pub struct ChannelCounts {
     pub first_packet_at: Option<String>,
     pub last_packet_at: Option<String>,
     pub holes: Vec<Hole>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub more_holes: Option<MoreHoles>,
+}
+
+/// The holes beyond those that are told one by one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[expect(missing_docs, reason = "the names are the manifest's")]
+pub struct MoreHoles {
+    pub count: u64,
+    pub lost_ms: u64,
+    pub silence_ms: u64,
 }
 
 /// A stretch of a channel without audio: a loss of any length, or silence of a second and more.
@@ -381,6 +393,11 @@ pub fn count(ledger: &Ledger, call: &Arrangement, channel: Channel, muxed: Muxed
         first_packet_at: received.first_last.map(|(first, _)| first.to_rfc3339()),
         last_packet_at: received.first_last.map(|(_, last)| last.to_rfc3339()),
         holes: arranged.holes.iter().map(hole).collect(),
+        more_holes: (arranged.more_holes.count > 0).then_some(MoreHoles {
+            count: arranged.more_holes.count,
+            lost_ms: arranged.more_holes.lost.to_ms(),
+            silence_ms: arranged.more_holes.silence.to_ms(),
+        }),
         ..ChannelCounts::default()
     }
 }
