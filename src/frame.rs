@@ -164,6 +164,16 @@ pub enum FrameError {
     Json,
 }
 
+/// The connection and the channel that bytes are about, also where the body is not what the kind takes.
+#[must_use]
+pub fn address_of(bytes: &[u8]) -> Option<(Scope, &str)> {
+    let (header, rest) = bytes.split_first_chunk::<HEADER_BYTES>()?;
+    let [s, t, version, _, channel, id_bytes, ..] = *header;
+    let (id, _) = rest.split_at_checked(usize::from(id_bytes))?;
+    let is_frame = [s, t] == MAGIC && version == VERSION;
+    Some((Scope::from_wire(channel)?, ConnectionId::check(id).ok()?)).filter(|_| is_frame)
+}
+
 /// Parses one datagram, or one unit of the framed byte stream.
 ///
 /// # Errors
@@ -195,7 +205,7 @@ pub fn parse(bytes: &[u8]) -> Result<Frame<'_>, FrameError> {
     };
     let connection = ConnectionId::check(id)?;
     let message = parse_body(kind, body)?;
-    Ok(Frame { scope, gateway: Wall::from_wire(u64::from_be_bytes(stamp)), connection, message, body })
+    Ok(Frame { scope, gateway: Wall::stamp_from_wire(u64::from_be_bytes(stamp)), connection, message, body })
 }
 
 /// Reads the body of a frame of `kind` (1..=11). Also used on what the spool kept of a frame.

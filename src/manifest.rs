@@ -2,12 +2,14 @@
 //!
 //! Beyond the contract it has, for each channel, `transcoded` (whether the channel was encoded), `error_ms` (how far
 //! nineteen of twenty packets may be off), `holes` (where there is no audio), `stray`,
-//! `overlapping` and `cleared` (packets left out, and why), and `part` where a long call goes on in another file.
+//! `overlapping` and `cleared` (packets left out, and why), `refused` and `encrypted` (what could be none), `more_holes`
+//! (those that are not told one by one), and `part` where a long call goes on in another file.
 //! The same spool gives the same manifest: nothing in it is about when or where it was made.
 
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
+use crate::connection::refused::{Reasons, may_have_been_audio};
 use crate::id::{Channel, RecordingId};
 use crate::ledger::{Ledger, PauseReason};
 use crate::recording::{ArrangedChannel, ArrangedMark, Arrangement};
@@ -15,6 +17,7 @@ use crate::rtpmap::Codec;
 use crate::spool::SealCause;
 use crate::spool::scan::Tail;
 use crate::time::Samples48k;
+use crate::timeline::RxKind;
 
 /// How a connection ended. Each ends in exactly one of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -75,6 +78,8 @@ pub struct Manifest {
     pub channels: Channels,
     pub marks: Vec<ToldMark>,
     pub paused: Vec<Paused>,
+    #[serde(skip_serializing_if = "Reasons::is_empty")]
+    pub refused: Reasons,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tenant: Option<String>,
     pub labels: Map<String, Value>,
@@ -143,6 +148,10 @@ pub struct ChannelCounts {
     pub stray: u64,
     pub overlapping: u64,
     pub cleared: u64,
+    #[serde(skip_serializing_if = "Reasons::is_empty")]
+    pub refused: Reasons,
+    #[serde(skip_serializing_if = "is_none")]
+    pub encrypted: u64,
     pub silence_ms: u64,
     pub slips: u64,
     pub drift_ppm: f64,
@@ -151,6 +160,17 @@ pub struct ChannelCounts {
     pub first_packet_at: Option<String>,
     pub last_packet_at: Option<String>,
     pub holes: Vec<Hole>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub more_holes: Option<MoreHoles>,
+}
+
+/// The holes beyond those that are told one by one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[expect(missing_docs, reason = "the names are the manifest's")]
+pub struct MoreHoles {
+    pub count: u64,
+    pub lost_ms: u64,
+    pub silence_ms: u64,
 }
 
 /// A stretch of a channel without audio: a loss of any length, or silence of a second and more.
@@ -193,6 +213,11 @@ fn is_first(part: &u16) -> bool {
     *part == 1
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for this signature")]
+fn is_none(count: &u64) -> bool {
+    *count == 0
+}
+
 /// Makes the manifest of a call. It does not name a file yet: what that is called turns out when it is published.
 #[must_use]
 pub fn describe(
@@ -206,11 +231,16 @@ pub fn describe(
     let channels = Channels { caller, ai };
     let (outcome, reasons) = judge(ledger, tail, call, &channels);
     let is_declined = outcome == Outcome::Declined;
-    let mark = |mark: &ArrangedMark| ToldMark { mark: mark.clone(), is_name_only: is_declined };
+    // A time that lies beyond the end is that of a clock that is ahead, or of what came behind the last audio.
+    let within = |at: Samples48k| if duration.0 > 0 { at.min(duration) } else { at };
+    let mark = |mark: &ArrangedMark| ToldMark {
+        mark: ArrangedMark { offset: within(mark.offset), ..mark.clone() },
+        is_name_only: is_declined,
+    };
     let paused = call.paused.iter().map(|pause| Paused {
         channel: pause.channel,
-        from_ms: pause.from.to_ms(),
-        to_ms: pause.to.to_ms(),
+        from_ms: within(pause.from).to_ms(),
+        to_ms: within(pause.to).to_ms(),
         reason: (pause.reason == PauseReason::NotWanted).then_some("not_wanted"),
     });
     let meta = if is_declined { Map::new() } else { ledger.metadata.meta.clone() };
@@ -229,6 +259,7 @@ pub fn describe(
         channels,
         marks: call.marks.iter().map(mark).collect(),
         paused: paused.collect(),
+        refused: ledger.refused.of_whole().clone(),
         tenant: ledger.metadata.tenant.clone(),
         labels: ledger.metadata.labels.clone(),
         consent: ledger.metadata.consent.clone(),
@@ -260,20 +291,29 @@ pub fn judge(
     let is_damaged = tail.damaged_bytes > 0 || tail.missing_blocks > 0 || ledger.unreadable > 0;
     is_short |= say(is_damaged || ledger.lost_bytes > 0, "spool_damaged");
     is_short |= say(ledger.dropped > 0, "spool_overflow");
-    is_short |= say(ledger.is_gateway_ignored, "gateway_clock_ignored");
+    is_short |= say(is_encrypted(ledger, channels), "encrypted_media");
+    let is_ignored = ledger.is_gateway_ignored || ledger.doubts.has_ignored;
+    is_short |= say(is_ignored, "gateway_clock_ignored");
+    say(ledger.doubts.has_corrected, "gateway_clock_corrected");
     say(ledger.clock_steps > 0, "gateway_clock_stepped");
     say(ledger.more_marks > 0, "marks_full");
     let is_uncertain = call.channels.iter().any(|channel| channel.is_uncertain);
     is_short |= say(is_uncertain, "placement_uncertain");
+    let is_misunderstood = say(!ledger.metadata.not_understood.is_empty(), "meta_not_understood");
+    is_short |= is_misunderstood && ledger.metadata.has_unknown_meanings();
+    say(!ledger.refused.of_whole().is_empty(), "frames_refused");
     let before: u64 = ledger.channels.iter().map(|channel| channel.noted.before).sum();
-    let received = channels.caller.packets + channels.ai.packets + before;
+    let refused: u64 = Channel::BOTH.iter().map(|channel| ledger.refused.rtp(*channel)).sum();
+    let received = channels.caller.packets + channels.ai.packets + before + refused;
     let is_counted = ledger.channels.iter().all(|channel| !channel.noted.is_uncounted);
     let is_missing = |sent: u64| is_counted && sent > received;
     is_short |= say(ledger.declared_together.is_some_and(is_missing), "socket_lost");
     for (channel, counts) in Channel::BOTH.into_iter().zip([&channels.caller, &channels.ai]) {
         let facts = [
+            (is_absent(ledger, call, channel), "absent", true),
             (counts.lost > 0, "packets_lost", true),
             (counts.socket_lost > 0, "socket_lost", true),
+            (!counts.refused.is_empty(), "frames_refused", may_have_been_audio(&counts.refused)),
             (counts.stray > 0, "stray_packets", true),
             (counts.overlapping > 0, "overlapping_sources", true),
             (ledger.channels[channel.index()].has_unusable, "packets_not_decodable", true),
@@ -302,6 +342,24 @@ pub fn judge(
     (outcome, reasons)
 }
 
+/// Whether media came encrypted: it looks so, or a channel has nothing but the agreement on keys.
+fn is_encrypted(ledger: &Ledger, channels: &Channels) -> bool {
+    [&channels.caller, &channels.ai].into_iter().zip(Channel::BOTH).any(|(counts, channel)| {
+        let has_keys_alone = counts.packets == 0 && ledger.refused.of(channel).contains_key("key_exchange");
+        counts.encrypted > 0 || has_keys_alone
+    })
+}
+
+/// Whether a channel never sent audio, in this part or before it, while the other one did.
+fn is_absent(ledger: &Ledger, call: &Arrangement, channel: Channel) -> bool {
+    let own = &ledger.channels[channel.index()];
+    let has_sent = own.rx.iter().any(|rx| rx.kind != RxKind::Beside)
+        || own.noted.before + own.noted.unrecorded > 0
+        || own.noted.is_uncounted
+        || !call.channels[channel.index()].packets.is_empty();
+    !has_sent && !call.channels[channel.other().index()].packets.is_empty()
+}
+
 /// Counts one channel.
 #[must_use]
 pub fn count(ledger: &Ledger, call: &Arrangement, channel: Channel, muxed: Muxed) -> ChannelCounts {
@@ -309,6 +367,7 @@ pub fn count(ledger: &Ledger, call: &Arrangement, channel: Channel, muxed: Muxed
     let arranged = &call.channels[channel.index()];
     let counts = arranged.counts;
     let packets = received.packets + received.noted.unrecorded;
+    let came = received.noted.before + packets + ledger.refused.rtp(channel);
     let declared = received.declared.filter(|_| !received.noted.is_uncounted);
     let names: Vec<&str> = received.codecs.iter().copied().map(Codec::name).collect();
     ChannelCounts {
@@ -322,10 +381,12 @@ pub fn count(ledger: &Ledger, call: &Arrangement, channel: Channel, muxed: Muxed
         recovered: arranged.recovered + muxed.recovered,
         duplicate: counts.duplicate,
         reordered: counts.reordered,
-        socket_lost: declared.map_or(0, |sent| sent.saturating_sub(received.noted.before + packets)),
+        socket_lost: declared.map_or(0, |sent| sent.saturating_sub(came)),
         stray: counts.stray,
         overlapping: counts.overlapping,
         cleared: counts.cleared,
+        refused: ledger.refused.of(channel).clone(),
+        encrypted: received.encrypted,
         silence_ms: arranged.silence.to_ms(),
         slips: muxed.slips,
         drift_ppm: to_tenths(arranged.drift_ppm),
@@ -334,6 +395,11 @@ pub fn count(ledger: &Ledger, call: &Arrangement, channel: Channel, muxed: Muxed
         first_packet_at: received.first_last.map(|(first, _)| first.to_rfc3339()),
         last_packet_at: received.first_last.map(|(_, last)| last.to_rfc3339()),
         holes: arranged.holes.iter().map(hole).collect(),
+        more_holes: (arranged.more_holes.count > 0).then_some(MoreHoles {
+            count: arranged.more_holes.count,
+            lost_ms: arranged.more_holes.lost.to_ms(),
+            silence_ms: arranged.more_holes.silence.to_ms(),
+        }),
         ..ChannelCounts::default()
     }
 }
@@ -371,6 +437,7 @@ fn as_ms(samples: Samples48k) -> f64 {
 mod tests {
     use super::*;
     use crate::id::ConnectionId;
+    use crate::ledger::Fields;
     use crate::spool::Header;
     use crate::time::{Mono, Wall};
 
@@ -395,7 +462,7 @@ mod tests {
             is_quiet: false,
         };
         let mut call = Arrangement::default();
-        call.channels[0].packets.push(piece);
+        call.channels.iter_mut().for_each(|channel| channel.packets.push(piece));
         call
     }
 
@@ -429,6 +496,53 @@ mod tests {
         let (outcome, reasons) = outcome(&ledger, &call);
         assert_eq!(outcome, Outcome::Degraded);
         assert_eq!(reasons, ["caller_socket_lost", "ai_packets_lost"]);
+    }
+
+    #[test]
+    fn a_side_that_never_sent_audio_is_named() {
+        let (mut call, mut ledger) = (call_with_audio(), ledger(Some(SealCause::Released)));
+        call.channels[1].packets.clear();
+        assert_eq!(outcome(&ledger, &call), (Outcome::Degraded, vec!["ai_absent".to_owned()]));
+        ledger.channels[1].noted.before = 5;
+        assert_eq!(outcome(&ledger, &call).0, Outcome::Ok, "it has, in the part before");
+        assert_eq!(outcome(&ledger, &Arrangement::default()), (Outcome::Absent, Vec::new()));
+    }
+
+    #[test]
+    fn refused_frames_are_told_by_channel_and_count_as_received() {
+        let (call, mut ledger) = (call_with_audio(), ledger(Some(SealCause::Released)));
+        ledger.channels[0].declared = Some(3);
+        ledger.refused.add(crate::id::Scope::Channel(Channel::Caller), "bad_rtp");
+        ledger.refused.add(crate::id::Scope::Channel(Channel::Ai), "bad_rtcp");
+        ledger.refused.add(crate::id::Scope::Whole, "bad_json");
+        let manifest = describe(&ledger, &WHOLE, &call, &Default::default(), Samples48k(960));
+        let expected = ["frames_refused", "caller_socket_lost", "caller_frames_refused", "ai_frames_refused"];
+        assert_eq!(manifest.reasons, expected);
+        assert_eq!(manifest.channels.caller.socket_lost, 2);
+        let json = serde_json::to_value(&manifest).unwrap();
+        assert_eq!(json["channels"]["caller"]["refused"], serde_json::json!({ "bad_rtp": 1 }));
+        assert_eq!(json["refused"], serde_json::json!({ "bad_json": 1 }));
+    }
+
+    #[test]
+    fn moments_beyond_the_end_are_told_at_the_end() {
+        let mut call = call_with_audio();
+        let fields = serde_json::json!({ "name": "late" }).as_object().unwrap().clone();
+        let mark = |offset| ArrangedMark { offset, channel: None, fields: Fields::of(&fields) };
+        call.marks = vec![mark(Samples48k(480)), mark(Samples48k(480_000_000))];
+        let pause = crate::recording::ArrangedPause {
+            channel: Channel::Ai,
+            from: Samples48k(480),
+            to: Samples48k(480_000_000),
+            reason: PauseReason::Paused,
+        };
+        call.paused = vec![pause];
+        let ledger = ledger(Some(SealCause::Released));
+        let manifest = describe(&ledger, &WHOLE, &call, &Default::default(), Samples48k(960));
+        let json = serde_json::to_value(&manifest).unwrap();
+        let offsets = json["marks"].as_array().unwrap().iter().map(|mark| &mark["offset_ms"]);
+        assert!(offsets.eq([&Value::from(10), &Value::from(20)]), "{json}");
+        assert_eq!((&json["paused"][0]["from_ms"], &json["paused"][0]["to_ms"]), (&10.into(), &20.into()));
     }
 
     #[test]

@@ -34,6 +34,9 @@ pub enum PacketError {
     /// RTCP sent as RTP: the second byte is 192..=223 (RFC 5761 section 4).
     #[error("body is rtcp in a frame of kind rtp")]
     RtcpAsRtp,
+    /// A packet of DTLS or ZRTP, which agree on keys on the port that audio comes on.
+    #[error("body is a key exchange, dtls or zrtp, in a frame of kind rtp")]
+    KeyExchange,
     /// Not a compound RTCP packet.
     #[error("body is not a compound rtcp packet")]
     Rtcp,
@@ -45,9 +48,11 @@ pub const HEADER_BYTES: usize = 12;
 /// Parses one RTP packet.
 ///
 /// # Errors
-/// [`PacketError::Rtp`], or [`PacketError::RtcpAsRtp`] where the gateway mixed up the two kinds.
+/// [`PacketError::Rtp`], or [`PacketError::RtcpAsRtp`] where the gateway mixed up the two kinds, or
+/// [`PacketError::KeyExchange`].
 pub fn parse_rtp(bytes: &[u8]) -> Result<Rtp<'_>, PacketError> {
-    let packet = RtpPacket::parse(bytes).map_err(|_| PacketError::Rtp)?;
+    let wrong = |_| if is_key_exchange(bytes) { PacketError::KeyExchange } else { PacketError::Rtp };
+    let packet = RtpPacket::parse(bytes).map_err(wrong)?;
     if bytes.get(1).is_some_and(|second| (192..=223).contains(second)) {
         return Err(PacketError::RtcpAsRtp);
     }
@@ -60,6 +65,13 @@ pub fn parse_rtp(bytes: &[u8]) -> Result<Rtp<'_>, PacketError> {
         payload_type: packet.payload_type(),
         payload: bytes.get(start..end).ok_or(PacketError::Rtp)?,
     })
+}
+
+/// Whether bytes are a record of DTLS by its first byte (RFC 5764 section 5.1.2) and its version, or a packet of ZRTP by its
+/// cookie (RFC 6189 section 5). Neither can be an RTP packet.
+#[must_use]
+pub fn is_key_exchange(bytes: &[u8]) -> bool {
+    matches!(bytes, [20..=63, 0xfe, 0xfd | 0xff, ..] | [0x10..=0x1f, _, _, _, b'Z', b'R', b'T', b'P', ..])
 }
 
 /// Returns the fixed header of an RTP packet that [`parse_rtp`] accepted, as a packet without payload: what is
@@ -198,6 +210,16 @@ mod tests {
         assert_eq!(parse_rtp(&rtp(0x8f, 111, b"x")), Err(PacketError::Rtp));
         assert_eq!(parse_rtp(&rtp(0xa0, 111, &[200])), Err(PacketError::Rtp));
         assert_eq!(parse_rtp(&rtp(0x80, 200, b"")), Err(PacketError::RtcpAsRtp));
+    }
+
+    #[test]
+    fn key_exchanges_are_told_from_other_things_that_are_no_rtp() {
+        let dtls = [&[22, 0xfe, 0xff, 0, 0][..], &[0; 40]].concat();
+        let zrtp = [&[0x10, 0, 0, 1][..], b"ZRTP", &[0; 40]].concat();
+        let stun = [&[0, 1, 0, 0][..], &[0x21, 0x12, 0xa4, 0x42], &[0; 12]].concat();
+        assert_eq!(parse_rtp(&dtls), Err(PacketError::KeyExchange));
+        assert_eq!(parse_rtp(&zrtp), Err(PacketError::KeyExchange));
+        assert_eq!(parse_rtp(&stun), Err(PacketError::Rtp));
     }
 
     #[test]

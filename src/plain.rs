@@ -2,11 +2,11 @@
 //!
 //! A client asks for a call ([`Opening`]) and is told ports, as SDP, too. Each channel has one for RTP and the next one for
 //! RTCP; RTCP is taken on both (RFC 5761). What comes there is turned into frames of the tap protocol, and goes on like
-//! any other. A stream has ended when its sender says BYE.
+//! any other. A stream has ended when its source says BYE and nothing follows within the linger.
 //!
-//! Whom to believe: the first address that sends RTP to a port has it, until it has been silent for
-//! [`GIVES_WAY_AFTER`]. This keeps packets of a call before, or of somebody who guesses ports, out of a recording; it
-//! is no authentication.
+//! Whom to believe: the first address that sends RTP to a port has it, until it takes its leave or has been silent for
+//! [`GIVES_WAY_AFTER`]. Another address that goes on with the same SSRC and numbers, as after a change of route, has it at
+//! once. This keeps packets of a call before, or of somebody who guesses ports, out of a recording; it is no authentication.
 #![cfg_attr(
     not(test),
     deny(clippy::indexing_slicing, clippy::as_conversions, clippy::arithmetic_side_effects)
@@ -19,11 +19,18 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use crate::id::{Channel, ConnectionId, Scope};
+use crate::packet::Rtp;
 use crate::rtpmap::{Codec, Rtpmap};
 use crate::time::Mono;
 
-/// A sender that has been silent for so long may come back from another address, as behind a NAT.
-pub const GIVES_WAY_AFTER: Duration = Duration::from_secs(5);
+/// A sender that has been silent for so long may come back from another address, as behind a NAT: longer than silence
+/// suppression leaves between two packets.
+pub const GIVES_WAY_AFTER: Duration = Duration::from_secs(2);
+/// How long packets that were sent before a BYE may still come behind it: the two have different sockets.
+const STRAGGLES_FOR: Duration = Duration::from_millis(200);
+/// Numbers that go on from others are no farther behind or ahead (RFC 3550 appendix A.1).
+const MISORDER: i16 = 100;
+const DROPOUT: i16 = 3000;
 /// The key of a connection's metadata under which its ports stood in spool files of version 1. They are the daemon's to say.
 pub const PORTS_KEY: &str = "rtp_ports";
 /// Longer rtpmaps are none that anybody has registered.
@@ -176,23 +183,45 @@ pub fn is_rtcp(bytes: &[u8]) -> bool {
     matches!(bytes, [first, 192..=223, ..] if first >> 6 == 2)
 }
 
-/// Whom a port believes.
+/// Whom a port believes, and whether that one has taken its leave.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Source {
     latched: Option<(SocketAddr, Mono)>,
-    ssrc: Option<u32>,
+    /// The SSRC that was heard last, and its number.
+    heard: Option<(u32, u16)>,
+    left: Option<Left>,
+}
+
+/// A BYE of the source that was heard last.
+#[derive(Clone, Copy, Debug)]
+struct Left {
+    at: Mono,
+    /// When the last packet came, or the BYE.
+    last: Mono,
 }
 
 impl Source {
-    /// Whether an RTP packet from an address is believed, which it then has the port by.
-    pub fn admit(&mut self, from: SocketAddr, ssrc: u32, now: Mono) -> bool {
-        let is_another =
-            |(latched, last): (SocketAddr, Mono)| latched != from && now.since(last) < GIVES_WAY_AFTER;
-        if self.latched.is_some_and(is_another) {
+    /// Whether an RTP packet from an address is believed, which it then has the port by. From another address than before it
+    /// is if it goes on from what was heard, if that has taken its leave, or if it has been silent for [`GIVES_WAY_AFTER`].
+    pub fn admit(&mut self, from: SocketAddr, packet: &Rtp<'_>, now: Mono) -> bool {
+        let step = self.heard.map(|(ssrc, sequence)| (ssrc == packet.ssrc, step(sequence, packet.sequence)));
+        let goes_on = step.is_some_and(|(is_same, step)| is_same && (-MISORDER..=DROPOUT).contains(&step));
+        let gives_way = |last| goes_on || self.left.is_some() || now.since(last) >= GIVES_WAY_AFTER;
+        if self.latched.is_some_and(|(latched, last)| latched != from && !gives_way(last)) {
             return false;
         }
         self.latched = Some((from, now));
-        self.ssrc = Some(ssrc);
+        let is_news = step.is_none_or(|(is_same, step)| !is_same || step > 0 || !goes_on);
+        if let Some(left) = &mut self.left {
+            left.last = now;
+            let is_same = step.is_some_and(|(is_same, _)| is_same);
+            if is_news && !(is_same && now.since(left.at) < STRAGGLES_FOR) {
+                self.left = None;
+            }
+        }
+        if is_news {
+            self.heard = Some((packet.ssrc, packet.sequence));
+        }
         true
     }
 
@@ -202,11 +231,29 @@ impl Source {
         self.latched.is_none_or(|(latched, _)| latched.ip() == from.ip())
     }
 
-    /// Whether these sources are among them the one that was heard last: its BYE ends the stream.
-    #[must_use]
-    pub fn ends_with(&self, mut byes: impl Iterator<Item = u32>) -> bool {
-        byes.any(|bye| Some(bye) == self.ssrc)
+    /// Takes note of sources that take their leave. Only that of the one heard last matters: another one may follow it, or it
+    /// may go on itself, as a sender does that changes its track.
+    pub fn take_leave(&mut self, mut byes: impl Iterator<Item = u32>, now: Mono) {
+        if byes.any(|bye| self.heard.is_some_and(|(ssrc, _)| ssrc == bye)) {
+            self.left.get_or_insert(Left { at: now, last: now });
+        }
     }
+
+    /// When the stream is over if nothing follows: so long after a BYE, and what straggled behind it.
+    #[must_use]
+    pub fn ends_at(&self, linger: Duration) -> Option<Mono> {
+        self.left.map(|left| left.last.after(linger))
+    }
+
+    /// Notes that the end was told.
+    pub fn note_end(&mut self) {
+        self.left = None;
+    }
+}
+
+/// The signed step from one sequence number to another.
+fn step(from: u16, to: u16) -> i16 {
+    to.wrapping_sub(from).cast_signed()
 }
 
 #[cfg(test)]
@@ -267,6 +314,16 @@ mod tests {
         assert!(opening.sdp(&id, 7, "::1".parse().unwrap(), [1, 2]).contains("c=IN IP6 ::1\r\n"));
     }
 
+    const LINGER: Duration = Duration::from_millis(500);
+
+    fn at(ms: u64) -> Mono {
+        Mono(ms * 1000)
+    }
+
+    fn rtp(ssrc: u32, sequence: u16) -> Rtp<'static> {
+        Rtp { ssrc, sequence, timestamp: 0, payload_type: 0, payload: &[] }
+    }
+
     #[test]
     fn a_codec_that_is_not_known_is_called_what_the_client_calls_it() {
         let types =
@@ -287,15 +344,59 @@ mod tests {
     #[test]
     fn a_port_belongs_to_who_sends_first_until_that_is_silent() {
         let [one, two] = ["10.0.0.1:1000", "10.0.0.1:2000"].map(|text| text.parse().unwrap());
-        let at = |ms: u64| Mono(ms * 1000);
         let mut source = Source::default();
         assert!(source.believes(two), "before anything is known");
-        assert!(source.admit(one, 1, at(0)));
-        assert!(!source.admit(two, 2, at(4_999)));
-        assert!(source.admit(one, 3, at(5_000)), "a stream may change its SSRC");
-        assert!(source.ends_with([1, 3].into_iter()) && !source.ends_with([1].into_iter()));
+        assert!(source.admit(one, &rtp(1, 7), at(0)));
+        assert!(!source.admit(two, &rtp(2, 8), at(1_999)));
+        assert!(source.admit(one, &rtp(3, 900), at(2_000)), "a stream may change its SSRC");
         assert!(source.believes(two) && !source.believes("10.0.0.2:1000".parse().unwrap()));
-        assert!(source.admit(two, 2, at(10_000)) && !source.admit(one, 3, at(10_001)));
+        assert!(source.admit(two, &rtp(2, 8), at(4_000)) && !source.admit(one, &rtp(3, 901), at(4_001)));
+    }
+
+    #[test]
+    fn a_stream_that_goes_on_from_another_address_is_taken_at_once() {
+        let [one, two] = ["10.0.0.1:1000", "10.9.9.9:2000"].map(|text| text.parse().unwrap());
+        let mut source = Source::default();
+        assert!(source.admit(one, &rtp(1, 65_530), at(0)));
+        assert!(!source.admit(two, &rtp(1, 30_000), at(20)), "the numbers of something else");
+        assert!(source.admit(two, &rtp(1, 3), at(40)));
+        assert!(source.admit(one, &rtp(1, 65_535), at(41)), "what was still on the way");
+        assert!(source.admit(two, &rtp(1, 4), at(60)));
+    }
+
+    #[test]
+    fn a_bye_ends_a_stream_that_nothing_follows() {
+        let one = "10.0.0.1:1000".parse().unwrap();
+        let mut source = Source::default();
+        source.take_leave([1].into_iter(), at(0));
+        assert_eq!(source.ends_at(LINGER), None, "of a source that was not heard");
+        source.admit(one, &rtp(1, 5), at(0));
+        source.take_leave([2, 3].into_iter(), at(10));
+        assert_eq!(source.ends_at(LINGER), None, "of others");
+        source.take_leave([2, 1].into_iter(), at(20));
+        assert_eq!(source.ends_at(LINGER), Some(at(520)));
+        // What was sent before it and comes behind it, at whatever pace, is waited for and keeps nothing open.
+        source.admit(one, &rtp(1, 7), at(40));
+        source.admit(one, &rtp(1, 6), at(400));
+        source.take_leave([1].into_iter(), at(410));
+        assert_eq!(source.ends_at(LINGER), Some(at(900)));
+    }
+
+    #[test]
+    fn a_stream_goes_on_behind_a_bye_with_another_source_or_the_same() {
+        let [one, two] = ["10.0.0.1:1000", "10.0.0.1:2000"].map(|text| text.parse().unwrap());
+        let mut source = Source::default();
+        source.admit(one, &rtp(1, 5), at(0));
+        source.take_leave([1].into_iter(), at(10));
+        assert!(source.admit(two, &rtp(9, 500), at(20)), "from another address, too");
+        assert_eq!(source.ends_at(LINGER), None);
+        source.take_leave([1].into_iter(), at(30));
+        assert_eq!(source.ends_at(LINGER), None, "that one had left before");
+        source.take_leave([9].into_iter(), at(40));
+        for n in 1..20 {
+            assert!(source.admit(two, &rtp(9, 500 + n), at(40 + u64::from(n) * 20)));
+        }
+        assert_eq!(source.ends_at(LINGER), None);
     }
 
     #[test]

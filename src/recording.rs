@@ -81,6 +81,8 @@ pub struct ArrangedChannel {
     pub recovered: u64,
     /// The stretches without audio, in order, the first [`HOLES_MAX`].
     pub holes: Vec<Hole>,
+    /// Those behind them, together.
+    pub more_holes: MoreHoles,
     /// What became of the others.
     pub counts: Counts,
     /// How fast the sender's clock runs, in parts per million.
@@ -102,6 +104,17 @@ pub struct Hole {
     pub from: Samples48k,
     /// Where it ends.
     pub to: Samples48k,
+}
+
+/// Stretches without audio that are told together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MoreHoles {
+    /// How many.
+    pub count: u64,
+    /// How long those are that were lost.
+    pub lost: Samples48k,
+    /// How long the others are.
+    pub silence: Samples48k,
 }
 
 /// A named moment with its place in the recording.
@@ -221,8 +234,15 @@ fn with_holes(mut channel: ArrangedChannel, end: Samples48k) -> ArrangedChannel 
         let is_loss = gap == Gap::Loss;
         if length > 0 {
             channel.silence.0 += if is_loss { 0 } else { length };
-            if (is_loss || length >= HOLE_MIN_SAMPLES) && channel.holes.len() < HOLES_MAX {
+            let more = &mut channel.more_holes;
+            if !is_loss && length < HOLE_MIN_SAMPLES {
+                // The breath between two words.
+            } else if channel.holes.len() < HOLES_MAX {
                 channel.holes.push(Hole { is_loss, from: Samples48k(reached), to: Samples48k(at) });
+            } else {
+                more.count += 1;
+                let together = if is_loss { &mut more.lost } else { &mut more.silence };
+                together.0 += length;
             }
         }
         reached = reached.max(at + i64::from(samples));

@@ -50,7 +50,7 @@ impl Anchor {
     /// When what a record tells of happened.
     #[must_use]
     pub fn stamp(self, record: &Record<'_>) -> Stamp {
-        Stamp { received: self.wall_of(record.at), gateway: record.gateway }
+        Stamp::of(self.wall_of(record.at), record.gateway)
     }
 }
 
@@ -311,8 +311,8 @@ mod tests {
     }
 
     fn add_to_each_object(json: &mut serde_json::Value) {
-        // What a sender has said is its own, and a time and a map of payload types are no objects with names of ours.
-        const FREE: [&str; 4] = ["labels", "meta", "consent", "payload_types"];
+        // What a sender has said is its own, and maps of payload types and of reasons are no objects with names of ours.
+        const FREE: [&str; 5] = ["labels", "meta", "consent", "payload_types", "refused"];
         match json {
             serde_json::Value::Object(fields) => {
                 let known = fields.iter_mut().filter(|(name, _)| !FREE.contains(&name.as_str()));

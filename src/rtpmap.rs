@@ -118,7 +118,8 @@ impl Rtpmap {
             9 => map(Codec::G722, 8000, 1),
             10 => map(Codec::L16, 44_100, 2),
             11 => map(Codec::L16, 44_100, 1),
-            13 => map(Codec::ComfortNoise, 8000, 1),
+            // 19 is what comfort noise was before RFC 3389, and what some gateways still send.
+            13 | 19 => map(Codec::ComfortNoise, 8000, 1),
             101 => map(Codec::TelephoneEvent, 8000, 1),
             96..=127 => map(Codec::Opus, 48_000, 2),
             _ => map(Codec::Unknown, 8000, 1),
@@ -154,6 +155,7 @@ mod tests {
         assert_eq!(Rtpmap::parse("OPUS/48000/2").unwrap(), Rtpmap::default_for(111));
         assert_eq!(Rtpmap::parse("pcmu/8000").unwrap(), Rtpmap::default_for(0));
         assert_eq!(Rtpmap::parse("speex/16000").unwrap().codec, Codec::Unknown);
+        assert_eq!(Rtpmap::default_for(19), Rtpmap::default_for(13));
         for wrong in
             ["", "opus", "opus/0", "opus/x", "opus/48000/0", "opus/48000/2/1", "/8000", "a/999999999"]
         {

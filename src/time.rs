@@ -41,6 +41,12 @@ impl Wall {
         (wall.0 != 0 && wall <= Self::MAX).then_some(wall)
     }
 
+    /// Reads a gateway's timestamp off the wire, which may count in another unit than it should.
+    #[must_use]
+    pub fn stamp_from_wire(told: u64) -> Option<Self> {
+        i64::try_from(told).ok().filter(|told| *told != 0).map(Self)
+    }
+
     /// The instant as RFC 3339 in UTC with six decimals, as manifests and tags carry it.
     #[must_use]
     pub fn to_rfc3339(self) -> String {
@@ -120,6 +126,9 @@ mod tests {
         assert_eq!(Wall::from_wire(u64::MAX), None);
         assert_eq!(Wall::from_wire(253_402_300_800_000_000), None);
         assert_eq!(Wall::from_wire(5), Some(Wall(5)));
+        let nanos = 1_767_323_045_678_901_000;
+        assert_eq!(Wall::stamp_from_wire(nanos).map(|wall| wall.0), i64::try_from(nanos).ok());
+        assert_eq!([0, u64::MAX].map(Wall::stamp_from_wire), [None; 2]);
     }
 
     #[test]

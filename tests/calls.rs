@@ -42,6 +42,10 @@ fn a_call_with_one_silent_side_is_a_recording() {
         gateway.end(name);
         let (manifest, recording) = place.recording(name);
         assert_eq!((&manifest["outcome"], &manifest["duration_ms"]), (&"ok".into(), &3000.into()));
+        assert_eq!(
+            (&manifest["outcome_told"], &manifest["absent"]),
+            (&"degraded".into(), &json!([format!("{other}_absent")]))
+        );
         assert_eq!(manifest["channels"][name]["packets"], 50);
         assert_eq!(manifest["channels"][other]["packets"], 0);
         assert!(recording.sounds(usize::from(channel)) == sounds_in(&packets));
@@ -120,6 +124,29 @@ fn a_call_whose_end_never_comes_is_closed_by_the_sweep_and_kept() {
     assert_eq!(manifest["outcome"], "stale");
     assert!(recording.sounds(0) == sounds_in(&packets));
     assert!(daemon.stop().contains("sweep"));
+}
+
+#[test]
+fn a_hold_keeps_a_silent_call_open() {
+    let place = Place::new().with("AUDIO_RETENTION_SECS", "1").with("AUDIO_SWEEP_INTERVAL_SECS", "1");
+    let (_daemon, mut gateway) = begin(&place, Socket::Udp);
+    let packets = voice(SPEECH, 150.0, 40);
+    for id in ["held", "silent"] {
+        gateway.play(id, CALLER, &Sender::new(1).packets(&packets[..20]));
+    }
+    gateway.say(kind::HOLD, WHOLE, "held");
+    gateway.sync();
+    assert_eq!(place.manifest("silent")["outcome"], "stale");
+    // Two sweeps more.
+    std::thread::sleep(std::time::Duration::from_millis(2100));
+    assert_eq!(place.manifests().len(), 1);
+    let mut caller = Sender::new(1);
+    caller.packets(&packets[..20]);
+    gateway.play("held", CALLER, &caller.packets(&packets[20..]));
+    gateway.end("held");
+    gateway.say(kind::RELEASE, WHOLE, "held");
+    let (_, recording) = place.recording("held");
+    assert!(recording.sounds(0) == sounds_in(&packets));
 }
 
 #[test]
@@ -538,6 +565,63 @@ fn marks_labels_and_what_the_socket_lost_are_in_the_manifest() {
     );
     assert_eq!(manifest["channels"]["ai"]["socket_lost"], 0);
     assert!(!daemon.stop().contains("frames dropped"), "each kind of frame was taken");
+}
+
+#[test]
+fn frames_that_are_refused_are_told_with_their_reasons_also_after_a_kill() {
+    let place = Place::new().with("AUDIO_RESUME_SECS", "30");
+    let (daemon, mut gateway) = begin(&place, Socket::UnixStream);
+    let sent = Sender::new(1).packets(&voice(SPEECH, 150.0, 60));
+    let broken = |gateway: &mut Gateway, packet: &[u8]| {
+        // The padding bit is set, and what follows is no padding.
+        let mut broken = packet.to_vec();
+        broken[0] |= 0x20;
+        *broken.last_mut().unwrap() = 255;
+        gateway.send(&frame(kind::RTP, CALLER, 0, b"refused", &broken));
+    };
+    gateway.play("refused", CALLER, &sent[..20]);
+    for packet in &sent[20..24] {
+        broken(&mut gateway, &packet.rtp);
+    }
+    gateway.send(&frame(kind::META, WHOLE, 0, b"refused", b"[1]"));
+    let dtls = [&[22, 0xfe, 0xfd][..], &[0; 60]].concat();
+    gateway.send(&frame(kind::RTP, AI, 0, b"refused", &dtls));
+    gateway.play("refused", CALLER, &sent[24..40]);
+    gateway.sync();
+    wait_for("all of it in the spool", || place.spool_holds(&sent[39].rtp).then_some(()));
+    assert!(place.spool_holds(br#""bad_rtp":4"#));
+    daemon.kill();
+    let daemon = Daemon::start(&place);
+    let mut gateway = Gateway::connect(&place, &daemon, Socket::UnixStream);
+    gateway.play("refused", CALLER, &sent[40..]);
+    gateway.send(&frame(kind::END, CALLER, 0, b"refused", &60u64.to_be_bytes()));
+    gateway.say(kind::END, AI, "refused");
+    let (manifest, _) = place.recording("refused");
+    let channels = &manifest["channels"];
+    // Of six, the fourth was the last to be noted before the kill: then there were twice as many as before.
+    assert_eq!(channels["caller"]["refused"], json!({ "bad_rtp": 4 }), "{manifest}");
+    assert_eq!((&channels["caller"]["packets"], &channels["caller"]["socket_lost"]), (&56.into(), &0.into()));
+    let reasons = manifest["reasons"].as_array().unwrap();
+    assert!(reasons.contains(&"caller_frames_refused".into()), "{manifest}");
+    daemon.stop();
+}
+
+#[test]
+fn metadata_of_the_wrong_form_is_said() {
+    let place = Place::new();
+    let (daemon, mut gateway) = begin(&place, Socket::Udp);
+    gateway.meta("wrong", &json!({ "conversation_id": 12345, "payload_types": { "105": "PCMU" } }));
+    gateway.meta("wrong", &json!({ "conversation_id": 12345 }));
+    for channel in [CALLER, AI] {
+        gateway.play("wrong", channel, &Sender::new(1).packets(&voice(SPEECH, 150.0, 10)));
+    }
+    gateway.end("wrong");
+    let (manifest, _) = place.recording("wrong");
+    assert_eq!(manifest["outcome"], "degraded");
+    assert_eq!(manifest["reasons"], json!(["meta_not_understood"]));
+    assert_eq!(manifest["meta"], json!({ "conversation_id": 12345 }));
+    let log = daemon.stop();
+    assert_eq!(log.matches("metadata of the wrong form").count(), 1, "{log}");
 }
 
 #[test]

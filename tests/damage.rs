@@ -16,7 +16,7 @@ use sidetape::time::{Mono, Wall};
 
 use rig::daemon::Daemon;
 use rig::media::{START_US, Sender, marked_packet};
-use rig::place::Place;
+use rig::place::{Place, without_absent};
 use rig::recording::{Recording, sounds_in};
 
 /// A spool file in the making.
@@ -124,7 +124,7 @@ fn completes(spool: &Spool, settings: &[(&str, &str)], crash: impl Fn(&Place, &B
 fn outcome(place: &Place, id: &str) -> (Value, Option<Recording>) {
     let manifest = fs::read(place.storage().join(format!("conversation_{id}_merged.json")));
     let manifest = manifest.unwrap_or_else(|error| panic!("manifest of {id}: {error}"));
-    let manifest: Value = serde_json::from_slice(&manifest).unwrap();
+    let manifest = without_absent(serde_json::from_slice(&manifest).unwrap());
     let recording = manifest["file"].is_object().then(|| {
         let path = place.path_of(&manifest);
         let recording = Recording::read(&path);

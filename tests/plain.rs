@@ -309,6 +309,71 @@ fn a_port_is_for_the_first_who_sends_and_for_nothing_but_rtp() {
     assert_eq!((counts["other_source"], counts["bad_rtp"]), (30, 30), "{counts:?}");
 }
 
+/// Sends packets 20 ms apart, and says when it is time for the others.
+fn pace(socket: &UdpSocket, port: u16, packets: &[Vec<u8>]) {
+    for packet in packets {
+        socket.send_to(packet, ("127.0.0.1", port)).unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn rtp_of(sender: &mut Sender, payloads: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    sender.packets(payloads).into_iter().map(|sent| sent.rtp).collect()
+}
+
+#[test]
+fn a_bye_ends_its_source_and_the_channel_only_if_nothing_follows() {
+    let (place, _) = place_with_ports(1);
+    let daemon = Daemon::start(&place);
+    let ports = open(&daemon, &json!({ "connection_id": "c" }));
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let bye = |ssrc: u32, port: u16| {
+        let bye = [&[0x81, 203, 0, 1][..], &ssrc.to_be_bytes()].concat();
+        socket.send_to(&bye, ("127.0.0.1", port + 1)).unwrap();
+    };
+    let payloads = voice(SPEECH, 150.0, 90);
+    let mut first = Sender::new(1);
+    pace(&socket, ports[0], &rtp_of(&mut first, &payloads[..10]));
+    // The other channel has ended, so that the call hangs on this one.
+    pace(&socket, ports[1], &rtp_of(&mut Sender::new(3), &payloads[..1]));
+    bye(3, ports[1]);
+    bye(1, ports[0]);
+    let same = rtp_of(&mut first, &payloads[10..50]);
+    pace(&socket, ports[0], &same);
+    bye(1, ports[0]);
+    pace(&socket, ports[0], &rtp_of(&mut Sender::new(2), &payloads[50..]));
+    bye(1, ports[0]);
+    assert!(place.manifests().is_empty());
+    bye(2, ports[0]);
+    let (manifest, recording) = place.recording("c");
+    assert_eq!(manifest["outcome"], "ok", "{manifest}");
+    assert_eq!(manifest["channels"]["caller"]["ssrcs"], json!([1, 2]));
+    assert!(recording.sounds(0) == sounds_in(&payloads));
+    assert!(!daemon.stop().contains("frames dropped"));
+}
+
+#[test]
+fn a_stream_that_goes_on_from_another_address_is_whole_and_what_is_refused_is_told() {
+    let (place, _) = place_with_ports(1);
+    let daemon = Daemon::start(&place);
+    let ports = open(&daemon, &json!({ "connection_id": "c" }));
+    let [one, two, three] = [(); 3].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
+    let payloads = voice(SPEECH, 150.0, 60);
+    let mut caller = Sender::new(1);
+    pace(&one, ports[0], &rtp_of(&mut caller, &payloads[..20]));
+    pace(&two, ports[0], &rtp_of(&mut caller, &payloads[20..40]));
+    pace(&three, ports[0], &rtp_of(&mut Sender::new(7), &payloads[..5]));
+    pace(&two, ports[0], &rtp_of(&mut caller, &payloads[40..]));
+    pace(&one, ports[1], &rtp_of(&mut Sender::new(3), &payloads));
+    assert_eq!(post(&daemon, "/v1/connections/c/end", &[], &json!({})).status, 200);
+    let (manifest, recording) = place.recording("c");
+    assert!(recording.sounds(0) == sounds_in(&payloads));
+    assert_eq!(manifest["reasons"], json!(["caller_frames_refused"]), "{manifest}");
+    assert_eq!(manifest["channels"]["caller"]["refused"], json!({ "other_source": 5 }));
+    assert_eq!(manifest["channels"]["ai"].get("refused"), None);
+    daemon.stop();
+}
+
 #[test]
 fn ports_are_given_back_and_used_again_one_after_the_other() {
     let (place, low) = place_with_ports(2);

@@ -11,6 +11,7 @@ use super::claims::Claims;
 use super::metadata::{Metadata, MetadataFull, decides};
 use super::pauses::Stamp;
 use super::redaction::{Redacted, Redaction};
+use super::refused::Refused;
 use super::{Connection, Keep, Refusal, Rules, Step};
 use crate::frame::Message;
 use crate::id::{Channel, Scope};
@@ -34,6 +35,8 @@ pub struct Call {
     counts: [Counts; 2],
     /// How many RTP frames the gateway has sent on both channels, as it says.
     declared_together: Option<u64>,
+    /// Frames of this part that were refused.
+    refused: Refused,
     /// The ports for plain RTP that it was given, of caller and AI. No frame can set them.
     pub ports: Option<[u16; 2]>,
 }
@@ -74,6 +77,7 @@ pub struct Counts {
 ///    {"before":100,"received":20,"unrecorded":0,"declared":null},
 ///    {"before":0,"received":0,"unrecorded":0,"declared":7}],
 ///  "declared_together":null,
+///  "refused":{"caller":{"bad_rtp":2},"ai":{},"whole":{}},
 ///  "ports":[20000,20002]}
 /// ```
 ///
@@ -92,6 +96,9 @@ pub struct State {
     pub counts: [Counts; 2],
     /// RTP frames that the gateway says it has sent on both channels.
     pub declared_together: Option<u64>,
+    /// Frames that were refused.
+    #[serde(default)]
+    pub refused: Refused,
     /// Ports for plain RTP.
     pub ports: Option<[u16; 2]>,
 }
@@ -123,20 +130,22 @@ impl Call {
     fn of(connection: Connection) -> Self {
         let (redactions, counts) = Default::default();
         let metadata = Metadata::default();
-        Self { connection, metadata, redactions, counts, declared_together: None, ports: None }
+        let refused = Refused::default();
+        Self { connection, metadata, redactions, counts, declared_together: None, refused, ports: None }
     }
 
     /// What takes over when this one's recording is full.
     #[must_use]
     pub fn next_part(&self, now: Mono) -> Self {
-        let counts = self.counts.map(|counts| Counts {
-            before: counts.before.saturating_add(counts.received),
-            received: 0,
-            unrecorded: 0,
-            ..counts
+        let counts = Channel::BOTH.map(|channel| {
+            let counts = self.counts(channel);
+            // Those that were refused came, too.
+            let came = counts.received.saturating_add(self.refused.rtp(channel));
+            Counts { before: counts.before.saturating_add(came), received: 0, unrecorded: 0, ..counts }
         });
+        let refused = Refused::default();
         let (connection, metadata) = (self.connection.next_part(now), self.metadata.latest().counted());
-        Self { connection, metadata, counts, ..self.clone() }
+        Self { connection, metadata, counts, refused, ..self.clone() }
     }
 
     /// What takes over when this one is finished and is opened again: another recording, whose metadata and counts begin anew,
@@ -159,6 +168,17 @@ impl Call {
         self.counts[channel.index()]
     }
 
+    /// Counts a frame that was refused. True if that is worth a note in the spool: each time that there are twice as many.
+    pub fn refuse(&mut self, scope: Scope, reason: &'static str) -> bool {
+        self.refused.add(scope, reason)
+    }
+
+    /// Frames of this part that were refused.
+    #[must_use]
+    pub fn refused(&self) -> &Refused {
+        &self.refused
+    }
+
     /// RTP frames of this part.
     #[must_use]
     pub fn received(&self) -> u64 {
@@ -174,6 +194,7 @@ impl Call {
             redactions: self.redactions,
             counts: self.counts,
             declared_together: self.declared_together,
+            refused: self.refused.clone(),
             ports: self.ports,
         };
         serde_json::to_vec(&state).expect("a state has only keys of text and numbers")
@@ -250,10 +271,10 @@ impl Call {
 
     /// Takes what a spool file says of the whole state.
     pub fn replay_state(&mut self, state: State) {
-        let State { claims, metadata, redactions, counts, declared_together, ports } = state;
+        let State { claims, metadata, redactions, counts, declared_together, refused, ports } = state;
         self.connection.claims_mut().restore(claims);
         (self.redactions, self.counts, self.declared_together) = (redactions, counts, declared_together);
-        (self.metadata, self.ports) = (metadata.counted(), ports);
+        (self.metadata, self.refused, self.ports) = (metadata.counted(), refused, ports);
     }
 
     /// What may be kept of a packet that lies in a time that is taken out, although it was kept; or of one that comes behind

@@ -6,7 +6,7 @@
 //! replaces, not by the size of all. What a payload type means holds from the moment at which it was
 //! said; what came before the first such moment is taken to mean the same.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -18,7 +18,7 @@ use crate::time::Wall;
 /// The most JSON, in bytes of text, that one connection's metadata may amount to.
 pub const MAX_BYTES: usize = 64 * 1024;
 /// How often a payload type may get another meaning. Of more, the last one counts.
-const MEANINGS_MAX: usize = 64;
+const MEANINGS_MAX: usize = 63;
 /// The longest trace context that is believed: W3C has 55 characters in version 00.
 const TRACEPARENT_MAX_BYTES: usize = 256;
 /// What one meaning of a payload type amounts to.
@@ -39,6 +39,9 @@ pub struct Metadata {
     pub consent: Option<Map<String, Value>>,
     /// The call's place in a distributed trace (W3C Trace Context).
     pub traceparent: Option<String>,
+    /// Which of the keys that the daemon understands have come with values that it does not.
+    #[serde(default)]
+    pub not_understood: BTreeSet<String>,
     payload_types: [BTreeMap<u8, Vec<Meaning>>; 2],
     /// What it amounts to in all.
     #[serde(skip)]
@@ -117,6 +120,9 @@ impl Metadata {
 
     fn apply(&mut self, received: Wall, scope: Scope, object: &Map<String, Value>) {
         for (key, value) in object {
+            if is_not_understood(key, value) {
+                self.not_understood.insert(key.clone());
+            }
             match Known::of(key, value) {
                 Some(Known::ConversationId(id)) => self.conversation_id = Some(id.to_owned()),
                 Some(Known::Tenant(tenant)) => self.tenant = Some(tenant.to_owned()),
@@ -146,12 +152,25 @@ impl Metadata {
         said.map_or_else(|| Rtpmap::default_for(payload_type), |meaning| meaning.rtpmap)
     }
 
-    /// What it meant when a packet was received.
+    /// Whether a payload type was told a meaning that is not understood.
     #[must_use]
-    pub fn rtpmap_at(&self, channel: Channel, payload_type: u8, received: Wall) -> Rtpmap {
+    pub fn has_unknown_meanings(&self) -> bool {
+        self.not_understood.contains("payload_types")
+    }
+
+    /// How many meanings of a payload type have been told so far.
+    #[must_use]
+    pub fn meanings(&self, channel: Channel, payload_type: u8) -> u8 {
+        let said = self.payload_types[channel.index()].get(&payload_type).map_or(0, Vec::len);
+        u8::try_from(said).unwrap_or(u8::MAX)
+    }
+
+    /// What it meant when so many meanings had been told: the order of receipt decides, not the clock, because frames that are
+    /// read at once have one time. Before the first one it meant the same as that.
+    #[must_use]
+    pub fn rtpmap_after(&self, channel: Channel, payload_type: u8, meanings: u8) -> Rtpmap {
         let said = self.payload_types[channel.index()].get(&payload_type).map_or(&[][..], Vec::as_slice);
-        let later = said.partition_point(|meaning| meaning.from <= received);
-        let meaning = said.get(later.saturating_sub(1));
+        let meaning = said.get(usize::from(meanings).saturating_sub(1)).or(said.last());
         meaning.map_or_else(|| Rtpmap::default_for(payload_type), |meaning| meaning.rtpmap)
     }
 
@@ -183,9 +202,7 @@ impl Metadata {
     fn map_payload_types(&mut self, from: Wall, scope: Scope, maps: &Map<String, Value>) -> usize {
         let mut added = 0;
         for (number, text) in maps {
-            let number = number.parse::<u8>().ok().filter(|number| *number < 128);
-            let map = text.as_str().and_then(|text| Rtpmap::parse(text).ok());
-            let (Some(number), Some(rtpmap)) = (number, map) else { continue };
+            let Some((number, rtpmap)) = meaning_of(number, text) else { continue };
             for channel in scope.channels() {
                 let said = self.payload_types[channel.index()].entry(number).or_default();
                 let is_full = said.len() >= MEANINGS_MAX;
@@ -250,6 +267,25 @@ impl<'a> Known<'a> {
             _ => None,
         }
     }
+}
+
+/// The keys that [`Known`] takes.
+const KNOWN: [&str; 8] =
+    ["conversation_id", "tenant", "traceparent", "consent", "payload_types", "labels", "reopen", "record"];
+
+/// Whether a key that the daemon understands has a value that it does not. `null` says nothing, which can be understood.
+fn is_not_understood(key: &str, value: &Value) -> bool {
+    match Known::of(key, value) {
+        Some(Known::PayloadTypes(maps)) => maps.iter().any(|(number, map)| meaning_of(number, map).is_none()),
+        Some(_) => false,
+        None => KNOWN.contains(&key) && !value.is_null(),
+    }
+}
+
+/// A payload type and its meaning, of an entry that has both.
+fn meaning_of(number: &str, map: &Value) -> Option<(u8, Rtpmap)> {
+    let number = number.parse().ok().filter(|number| *number < 128)?;
+    Some((number, Rtpmap::parse(map.as_str()?).ok()?))
 }
 
 /// What entries amount to, and what they replace in an object.
@@ -320,6 +356,7 @@ mod tests {
         assert_eq!(metadata.rtpmap(Channel::Ai, 96).codec, Codec::L16);
         assert_eq!(metadata.rtpmap(Channel::Ai, 97).codec, Codec::Opus, "nonsense leaves the default");
         assert_eq!(metadata.rtpmap(Channel::Caller, 96).codec, Codec::Opus);
+        assert!(metadata.not_understood.iter().eq(["payload_types"]));
     }
 
     #[test]
@@ -328,6 +365,11 @@ mod tests {
         metadata.merge(Wall(5), Scope::Whole, &object(r#"{"conversation_id":7,"tenant":""}"#)).unwrap();
         assert_eq!(metadata.conversation_id, None);
         assert_eq!(metadata.meta, object(r#"{"conversation_id":7,"tenant":""}"#));
+        assert!(metadata.not_understood.iter().eq(["conversation_id", "tenant"]));
+        let fine = r#"{"conversation_id":"c","tenant":null,"labels":{"n":1},"record":true,"x":[1]}"#;
+        let mut metadata = Metadata::default();
+        metadata.merge(Wall(5), Scope::Whole, &object(fine)).unwrap();
+        assert!(metadata.not_understood.is_empty(), "{:?}", metadata.not_understood);
     }
 
     #[test]
@@ -356,16 +398,21 @@ mod tests {
     fn a_meaning_holds_from_its_moment_and_the_first_for_what_came_before() {
         let mut metadata = Metadata::default();
         let map = |text: &str| object(&format!(r#"{{"payload_types":{{"96":"{text}"}}}}"#));
-        for (at, text) in [(100, "L16/16000"), (150, "L16/16000"), (200, "PCMU/8000")] {
+        let mut told = vec![metadata.meanings(Channel::Caller, 96)];
+        for (at, text) in [(100, "L16/16000"), (150, "L16/16000"), (150, "PCMU/8000")] {
             metadata.merge(Wall(at), Scope::Whole, &map(text)).unwrap();
+            told.push(metadata.meanings(Channel::Caller, 96));
         }
-        let codec = |metadata: &Metadata, at| metadata.rtpmap_at(Channel::Caller, 96, Wall(at)).codec;
-        let codecs = [50, 100, 199, 200, 500].map(|at| codec(&metadata, at));
-        assert_eq!(codecs, [Codec::L16, Codec::L16, Codec::L16, Codec::Pcmu, Codec::Pcmu]);
+        assert_eq!(told, [0, 1, 1, 2]);
+        let codec = |metadata: &Metadata, told| metadata.rtpmap_after(Channel::Caller, 96, told).codec;
+        assert_eq!(
+            [0, 1, 2, 3].map(|told| codec(&metadata, told)),
+            [Codec::L16, Codec::L16, Codec::Pcmu, Codec::Pcmu]
+        );
         let latest = metadata.latest();
-        assert_eq!([50, 500].map(|at| codec(&latest, at)), [Codec::Pcmu; 2]);
+        assert_eq!([0, 1, 2].map(|told| codec(&latest, told)), [Codec::Pcmu; 3]);
         metadata.correct(&latest);
-        assert_eq!(codec(&metadata, 50), Codec::L16, "the history is kept");
+        assert_eq!(codec(&metadata, 1), Codec::L16, "the history is kept");
     }
 
     #[test]

@@ -21,18 +21,22 @@ pub mod claims;
 pub mod metadata;
 pub mod pauses;
 pub mod redaction;
+pub mod refused;
 mod rules;
+mod units;
+mod view;
 pub mod vigil;
 
 use std::time::Duration;
 
-use crate::frame::{Message, PauseMode};
+use crate::frame::Message;
 use crate::id::{Channel, Scope};
 use crate::time::Mono;
 use claims::Claims;
 use pauses::Stamp;
 pub use rules::Rules;
-use vigil::{Noticed, Silence, Vigil};
+pub use view::View;
+use vigil::{Noticed, Vigil};
 
 /// How long the frames of a finished connection are recognised as late, and do not open it anew.
 pub const TOMBSTONE: Duration = Duration::from_secs(60);
@@ -117,25 +121,6 @@ enum State {
     Resuming { until: Mono },
     Lingering { until: Mono },
     Sealed { until: Mono },
-}
-
-/// What can be seen of a connection from outside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct View {
-    /// The word for its state: `open`, `lingering`, `resuming` or `ended`.
-    pub state: &'static str,
-    /// Which channels' references stand: caller, ai.
-    pub references: [bool; 2],
-    /// Holds that have not been given back.
-    pub holds: u32,
-    /// The pauses of caller and ai.
-    pub pauses: [Option<PauseMode>; 2],
-    /// Whether audio is kept where there is no pause.
-    pub is_recorded: bool,
-    /// How caller and ai are not heard while the other one talks.
-    pub missing: [Option<Silence>; 2],
-    /// When its last frame came, or when it was taken up after a restart.
-    pub last_frame: Mono,
 }
 
 /// One connection's references, holds, pauses and deadlines.
@@ -367,14 +352,18 @@ impl Connection {
                 let end = if self.is_referenced() { End::NotResumed } else { End::Released };
                 self.seal(now, end)
             }
-            State::Open if now >= self.poll_timeout() => self.seal(now, End::PartFull),
+            State::Open if now >= self.poll_timeout() => {
+                // A HOLD that is never given back makes no parts for ever.
+                let is_silent = self.claims.holds > 0 && now.since(self.last_frame) >= self.rules.retention;
+                self.seal(now, if is_silent { End::Stale } else { End::PartFull })
+            }
             _ => Timeout::Wait(Some(self.poll_timeout())),
         }
     }
 
     /// Closes the connection if it is stale. The sweep asks each one.
     pub fn handle_sweep(&mut self, now: Mono) -> Timeout {
-        let is_stale = self.is_live() && now.since(self.last_frame) >= self.rules.retention;
+        let is_stale = self.is_live() && now.since(self.last_frame) >= self.rules.patience(self.claims.holds);
         if is_stale { self.seal(now, End::Stale) } else { Timeout::Wait(None) }
     }
 
@@ -404,7 +393,9 @@ impl Connection {
 
 #[cfg(test)]
 mod tests {
+    use super::vigil::Silence;
     use super::*;
+    use crate::frame::PauseMode;
 
     const CALLER: Scope = Scope::Channel(Channel::Caller);
     const AI: Scope = Scope::Channel(Channel::Ai);
@@ -507,6 +498,16 @@ mod tests {
         }
         let late = at(199 * 60_000 + 1_800_000);
         assert!(matches!(call.handle_sweep(late), Timeout::Seal(End::Stale, _)));
+    }
+
+    #[test]
+    fn a_hold_keeps_a_silent_call_open_for_as_long_as_a_recording_may_be() {
+        let mut call = open();
+        let hour = 3_600_000;
+        call.frame(at(1), Scope::Whole, &Message::Hold);
+        assert_eq!(call.handle_sweep(at(3 * hour)), Timeout::Wait(None));
+        let full = call.poll_timeout();
+        assert!(matches!(call.handle_timeout(full), Timeout::Seal(End::Stale, _)), "and no part behind it");
     }
 
     #[test]

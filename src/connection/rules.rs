@@ -26,4 +26,11 @@ impl Rules {
         let (linger, retention, resume, max_duration) = Default::default();
         Self { linger, retention, resume, max_duration, is_recorded: true, masks_digits }
     }
+
+    /// How long a connection of so many holds may be without a frame. A hold says that somebody will go on, however silent it
+    /// is, for as long as a recording may be.
+    #[must_use]
+    pub fn patience(&self, holds: u32) -> Duration {
+        if holds > 0 { self.retention.max(self.max_duration) } else { self.retention }
+    }
 }

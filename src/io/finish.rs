@@ -24,6 +24,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
 use super::backup::{Backup, Choice, Health};
+use super::doubts::warn_of;
 use super::log::chain;
 use super::publishing::{Published, forget_numbers};
 use super::render::{Keep, Options, RenderError, Rendered, describe_failure, describe_gone, render};
@@ -407,6 +408,7 @@ impl Finisher {
             elapsed_ms = elapsed_ms(since),
             "recording finalised"
         );
+        warn_of(manifest);
         let end = rendered.keep.map_or(End::Remove, End::Keep);
         Ok(Some(Prepared { rendered, end, since, turn: None }))
     }

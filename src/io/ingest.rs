@@ -70,8 +70,8 @@ pub struct Ingest {
     pub(super) clock: Clock,
     /// Both clocks at the beginning.
     pub(super) begun: (Mono, Wall),
-    metrics: Arc<Metrics>,
-    drops: DropLog,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) drops: DropLog,
     pub(super) spool: Arc<SpoolDir>,
     pub(super) writer: SpoolWriter,
     pub(super) connections: DashMap<ConnectionId, Arc<Slot>>,
@@ -149,12 +149,6 @@ impl Ingest {
         self.writer.is_congested()
     }
 
-    /// Counts and reports a frame that was not kept.
-    pub fn drop_frame(&self, reason: DropReason, bytes: &[u8]) {
-        self.metrics.drop_frame(reason);
-        self.drops.report(reason, self.metrics.dropped(reason), self.clock.now(), bytes);
-    }
-
     fn try_receive(&self, bytes: &[u8], via: Via, now: Mono) -> Result<Option<Vec<u8>>, DropReason> {
         self.gate.check(bytes, via, &self.clock)?;
         let frame = frame::parse(bytes)?;
@@ -181,7 +175,7 @@ impl Ingest {
         Ok(None)
     }
 
-    fn find(&self, connection: &str) -> Option<Arc<Slot>> {
+    pub(super) fn find(&self, connection: &str) -> Option<Arc<Slot>> {
         self.connections.get(connection).map(|slot| Arc::clone(&slot))
     }
 
@@ -225,7 +219,7 @@ impl Ingest {
     /// Handles a frame about a known connection. True if the frame asks for the connection to open again.
     fn handle(&self, slot: &Arc<Slot>, frame: &Frame<'_>, now: Mono) -> Result<bool, DropReason> {
         let mut state = lock(&slot.state);
-        let at = Stamp { received: slot.anchor.wall_of(now), gateway: frame.gateway };
+        let at = Stamp::of(slot.anchor.wall_of(now), frame.gateway);
         if state.call.connection.is_live()
             && let Err(full) = state.count(frame)
         {
@@ -240,7 +234,11 @@ impl Ingest {
             }
             return Err(full);
         }
+        let misunderstood = state.call.metadata.not_understood.len();
         let entered = state.call.enter(now, at, frame.scope, &frame.message, frame.body);
+        if state.call.metadata.not_understood.len() > misunderstood {
+            Self::report_meta(slot, &state.call);
+        }
         let (step, kept) = entered.map_err(|_| DropReason::MetadataFull)?;
         let whole = RecordKind::Tap(frame.message.kind());
         let record = match &kept {
@@ -554,7 +552,7 @@ impl Ingest {
         self.open.fetch_sub(1, Ordering::Relaxed);
         let mut state = lock(&slot.state);
         let has_unrecorded = Channel::BOTH.iter().any(|channel| state.call.counts(*channel).unrecorded > 0);
-        if has_unrecorded {
+        if has_unrecorded || !state.call.refused().is_empty() {
             // Only the state says how many there were.
             self.append_state(slot, &mut state, now);
         }

@@ -241,7 +241,7 @@ fn why_kept(ledger: &Ledger, tail: &Tail, call: &Arrangement) -> Option<Keep> {
     if tail.damaged_bytes > 0 {
         return Some(Keep::Damaged);
     }
-    let is_unusable = ledger.channels.iter().any(|channel| channel.has_unusable);
+    let is_unusable = ledger.channels.iter().any(|channel| channel.has_unusable || channel.encrypted > 0);
     let is_left_out = call.channels.iter().any(|channel| channel.left_out > LEFT_OUT_MAX);
     is_unusable.then_some(Keep::Undecodable).or(is_left_out.then_some(Keep::Overlapping))
 }

@@ -25,6 +25,7 @@ use crate::id::{Channel, ConnectionId, Scope};
 use crate::metrics::DropReason;
 use crate::packet::{byes, parse_rtp};
 use crate::plain::{Opening, Source, is_rtcp};
+use crate::time::Mono;
 
 /// Ports of a call: RTP and RTCP of each channel.
 const GROUP: u16 = 4;
@@ -236,6 +237,14 @@ fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     UdpSocket::from_std(socket)
 }
 
+/// Waits until then, or for ever.
+async fn wait_until(end: Option<Mono>, now: Mono) {
+    match end {
+        Some(end) => tokio::time::sleep(end.since(now)).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// What receives the packets of one call.
 struct Receiver {
     ingest: Arc<Ingest>,
@@ -250,12 +259,14 @@ impl Receiver {
         let mut look = tokio::time::interval(LOOK_EVERY);
         let [[caller, caller_rtcp], [ai, ai_rtcp]] = &group.sockets;
         loop {
+            let end = self.next_end();
             // Which of them it was, and whether that went well, the receiving itself tells.
             let is_last = tokio::select! {
                 _ = caller.readable() => false,
                 _ = caller_rtcp.readable() => false,
                 _ = ai.readable() => false,
                 _ = ai_rtcp.readable() => false,
+                () = wait_until(end, self.ingest.now()) => false,
                 _ = look.tick() => self.ingest.live_spool(self.connection.as_str()).is_none(),
                 () = stop.cancelled() => true,
             };
@@ -265,11 +276,30 @@ impl Receiver {
                     is_more |= self.receive_batch(socket, channel);
                 }
             }
-            if is_last && !is_more {
+            let is_stopping = is_last && !is_more;
+            self.end_streams(is_stopping);
+            if is_stopping {
                 return;
             }
             if is_more {
                 tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// When the next stream ends of which nothing follows.
+    fn next_end(&self) -> Option<Mono> {
+        self.sources.iter().filter_map(|source| source.ends_at(self.ingest.limits.rules.linger)).min()
+    }
+
+    /// Ends the streams that have taken their leave and that nothing has followed; with `is_stopping` at once.
+    fn end_streams(&mut self, is_stopping: bool) {
+        let (now, linger) = (self.ingest.now(), self.ingest.limits.rules.linger);
+        for (channel, source) in Channel::BOTH.into_iter().zip(&mut self.sources) {
+            if source.ends_at(linger).is_some_and(|end| is_stopping || now >= end) {
+                source.note_end();
+                let end = encode(END, Scope::Channel(channel), None, &self.connection, &[]);
+                self.ingest.receive(&end, Via::Ports, now);
             }
         }
     }
@@ -295,19 +325,20 @@ impl Receiver {
             if !source.believes(from) {
                 return self.ingest.drop_frame(DropReason::OtherSource, &frame(RTCP, bytes));
             }
+            source.take_leave(byes(bytes), now);
             self.ingest.receive(&frame(RTCP, bytes), Via::Ports, now);
-            if source.ends_with(byes(bytes)) {
-                self.ingest.receive(&frame(END, &[]), Via::Ports, now);
-            }
             return;
         }
-        // One that fills all there is may have been longer.
-        match parse_rtp(bytes).ok().filter(|_| length < PACKET_MAX_BYTES) {
-            None => self.ingest.drop_frame(DropReason::Rtp, &frame(RTP, bytes)),
-            Some(rtp) if source.admit(from, rtp.ssrc, now) => {
+        match parse_rtp(bytes) {
+            Err(error) => self.ingest.drop_frame(error.into(), &frame(RTP, bytes)),
+            // One that fills all there is may have been longer.
+            Ok(_) if length >= PACKET_MAX_BYTES => {
+                self.ingest.drop_frame(DropReason::Rtp, &frame(RTP, bytes))
+            }
+            Ok(rtp) if source.admit(from, &rtp, now) => {
                 self.ingest.receive(&frame(RTP, bytes), Via::Ports, now);
             }
-            Some(_) => self.ingest.drop_frame(DropReason::OtherSource, &frame(RTP, bytes)),
+            Ok(_) => self.ingest.drop_frame(DropReason::OtherSource, &frame(RTP, bytes)),
         }
     }
 }

@@ -139,7 +139,7 @@ mod tests {
         let packet = Rtp { ssrc: 7, sequence, timestamp: 0, payload_type: 111, payload: &[0xf8] };
         let block = Block { payload_type: 111, age, older_ticks: 0, payload: &[0xf8] };
         let arrival = Wall(i64::try_from(at).unwrap());
-        enter_block(&packet, &block, Rtpmap::default_for(111), 0, (arrival, arrival, false), false)
+        enter_block(&packet, &block, (Rtpmap::default_for(111), 0), 0, (arrival, arrival, false), false)
     }
 
     /// The packets with these numbers, each with copies of so many before it, and what is left: numbers, and whether copies.

@@ -33,7 +33,9 @@ pub struct Mark {
 pub struct Fields(Arc<str>);
 
 impl Fields {
-    fn of(fields: &Map<String, Value>) -> Self {
+    /// Those of values.
+    #[must_use]
+    pub fn of(fields: &Map<String, Value>) -> Self {
         Self(serde_json::to_string(fields).unwrap_or_else(|_| "{}".to_owned()).into())
     }
 

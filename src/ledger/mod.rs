@@ -4,11 +4,13 @@
 //! can tell: which clock the arrivals are by, what each payload type meant when a packet came, and which packets lie in a pause
 //! that was told of later. Memory: 56 bytes a packet.
 
+mod cipher;
 mod clock;
 mod copies;
 mod mark;
 mod pause;
 mod payload;
+mod sense;
 
 use std::num::NonZeroU8;
 use std::time::Duration;
@@ -17,6 +19,7 @@ use crate::connection::call::{Counts, State};
 use crate::connection::claims::Claims;
 use crate::connection::metadata::{Metadata, decides};
 use crate::connection::pauses::Stamp;
+use crate::connection::refused::Refused;
 use crate::frame::{Message, parse_body};
 use crate::id::{Channel, Scope};
 use crate::packet::{HEADER_BYTES, SenderReport, parse_rtp, sender_reports};
@@ -27,12 +30,14 @@ use crate::spool::scan::Located;
 use crate::spool::{BODY_OFFSET, Header, RecordKind, SealCause};
 use crate::time::{Mono, Wall};
 use crate::timeline::{Report, Rx, RxKind};
+use cipher::Ciphers;
 use copies::Copies;
 use mark::Event;
 pub use mark::{Fields, MARKS_MAX, Mark};
 pub use pause::{PauseReason, PauseSpan, PauseSpans};
 pub use payload::{Payload, format_of};
 use payload::{enter_block, settle};
+pub use sense::Doubts;
 
 /// SSRCs listed in a manifest. A call has a few; a hostile sender may use a new one for each packet.
 const SSRCS_MAX: usize = 64;
@@ -69,6 +74,8 @@ pub struct Ledger {
     pub declared_together: Option<u64>,
     /// Frames that were received and could not be spooled.
     pub dropped: u64,
+    /// Frames that were refused.
+    pub refused: Refused,
     /// Records that could not be understood although their checksum was right.
     pub unreadable: u64,
     /// Bytes of the file that others have taken away.
@@ -81,6 +88,8 @@ pub struct Ledger {
     pub claims: Claims,
     /// Whether the gateway's times could not be believed, and the daemon's are used.
     pub is_gateway_ignored: bool,
+    /// What was wrong with the gateway's times otherwise.
+    pub doubts: Doubts,
     /// How often the gateway's clock was set in mid-call. The times are brought to what it showed at first.
     pub clock_steps: u32,
     /// Where in the file the daemon was started again: its own clock is another one there.
@@ -113,6 +122,8 @@ pub struct ChannelLedger {
     /// Whether audio came that this program cannot record: then its spool is worth keeping. Complete after
     /// [`Ledger::close`].
     pub has_unusable: bool,
+    /// Packets that are no audio because they are encrypted. Complete after [`Ledger::close`].
+    pub encrypted: u64,
     /// What the senders said of their clocks, in the order of receipt. Complete after [`Ledger::close`].
     pub reports: Vec<Report>,
     heard: Vec<(Moment, SenderReport)>,
@@ -121,6 +132,7 @@ pub struct ChannelLedger {
     /// One more than the level of a comfort noise packet that no audio has followed yet.
     noise: Option<NonZeroU8>,
     copies: Copies,
+    ciphers: Ciphers,
 }
 
 /// When something happened, by both clocks until it is settled which one holds.
@@ -151,11 +163,13 @@ impl Ledger {
             restarts: 0,
             declared_together: None,
             dropped: 0,
+            refused: Refused::default(),
             unreadable: 0,
             lost_bytes: 0,
             masks_digits: false,
             has_paused: false,
             is_gateway_ignored: false,
+            doubts: Doubts::default(),
             clock_steps: 0,
             restarted_at: Vec::new(),
             is_begun: false,
@@ -202,11 +216,11 @@ impl Ledger {
             },
             RecordKind::Withheld => {
                 self.claims.enter_withheld(at, record.scope);
-                self.rtp(located, received, true);
+                self.rtp(located, at, true);
             }
             RecordKind::Tap(1) => {
                 self.claims.enter_packet(at, record.scope);
-                self.rtp(located, received, false);
+                self.rtp(located, at, false);
             }
             RecordKind::Tap(kind) => {
                 let when = Moment::new(at);
@@ -225,14 +239,18 @@ impl Ledger {
     /// Settles clocks and payload types once all records are in. `longest` is the longest that a recording may be.
     pub fn close(&mut self, longest: Duration) {
         self.take_out_paused();
+        self.doubt_gateway();
         self.settle_clocks(longest);
         for channel in Channel::BOTH {
             let ledger = &mut self.channels[channel.index()];
+            ledger.find_encrypted();
             ledger.restore_lost();
             for (rx, payload) in ledger.rx.iter_mut().zip(&ledger.payloads) {
-                let rtpmap = self.metadata.rtpmap_at(channel, payload.payload_type, payload.received);
+                let rtpmap = self.metadata.rtpmap_after(channel, payload.payload_type, payload.meanings());
                 settle(rx, payload, rtpmap);
-                ledger.has_unusable |= rx.kind == RxKind::Unusable;
+                let is_encrypted = rx.kind == RxKind::Unusable && payload.is_encrypted();
+                ledger.encrypted += u64::from(is_encrypted);
+                ledger.has_unusable |= rx.kind == RxKind::Unusable && !is_encrypted;
                 let codec = rtpmap.codec;
                 if !codec.is_beside_audio() && !ledger.codecs.contains(&codec) {
                     ledger.codecs.push(codec);
@@ -246,7 +264,7 @@ impl Ledger {
     /// What the payload type of a packet meant when it came.
     #[must_use]
     pub fn rtpmap_of(&self, channel: Channel, payload: &Payload) -> Rtpmap {
-        self.metadata.rtpmap_at(channel, payload.payload_type, payload.received)
+        self.metadata.rtpmap_after(channel, payload.payload_type, payload.meanings())
     }
 
     /// Brings an instant of the daemon's steady clock to the clock that the packets are placed by, as the last packet
@@ -259,13 +277,14 @@ impl Ledger {
         self.anchor.wall_of(now).plus_us(ahead_us)
     }
 
-    fn rtp(&mut self, located: &Located<'_>, received: Wall, is_withheld: bool) {
+    fn rtp(&mut self, located: &Located<'_>, at: Stamp, is_withheld: bool) {
         let record = &located.record;
         let (Scope::Channel(channel), Ok(packet)) = (record.scope, parse_rtp(record.body)) else {
             self.unreadable += 1;
             return;
         };
-        let arrival = record.gateway.unwrap_or(received);
+        self.note_unit(record.gateway, at);
+        let (arrival, received) = (at.own(), at.received);
         let carried = self.metadata.rtpmap(channel, packet.payload_type);
         let before_payload = packet.payload.as_ptr().addr() - record.body.as_ptr().addr();
         let payload_at = located.body_offset + u64::try_from(before_payload).unwrap_or(0);
@@ -291,8 +310,9 @@ impl Ledger {
             rtpmap = metadata.rtpmap(channel, block.payload_type);
             let before_block = block.payload.as_ptr().addr() - packet.payload.as_ptr().addr();
             let offset = payload_at + u64::try_from(before_block).unwrap_or(0);
-            let times = (arrival, received, record.gateway.is_some());
-            let (rx, payload) = enter_block(&packet, block, rtpmap, offset, times, is_withheld);
+            let times = (arrival, received, at.gateway.is_some());
+            let meaning = (rtpmap, metadata.meanings(channel, block.payload_type));
+            let (rx, payload) = enter_block(&packet, block, meaning, offset, times, is_withheld);
             if is_copy {
                 ledger.copies.enter(ledger.rx.len(), rx, payload);
                 continue;
@@ -301,6 +321,9 @@ impl Ledger {
                 ledger.noise = block.payload.first().and_then(|level| NonZeroU8::new((level & 0x7f) + 1));
             }
             let noise = if rtpmap.codec.is_beside_audio() { None } else { ledger.noise.take() };
+            if !is_withheld {
+                ledger.ciphers.see(&packet, block, rtpmap, ledger.rx.len());
+            }
             ledger.copies.note(ledger.rx.len(), &rx);
             ledger.rx.push(rx);
             ledger.payloads.push(Payload { noise, ..payload });
@@ -309,7 +332,7 @@ impl Ledger {
             && let Some(payload) = blocks.last().map(|block| block.payload)
             && let Some(event) = Event::new(packet.ssrc, packet.timestamp, payload, is_withheld)
         {
-            self.key_press(channel, Moment { at: arrival, received, gateway: record.gateway }, event);
+            self.key_press(channel, Moment::new(at), event);
         }
     }
 
@@ -349,6 +372,7 @@ impl Ledger {
             ledger.declared = counts.declared.or(ledger.declared);
         }
         self.declared_together = state.declared_together.or(self.declared_together);
+        self.refused = state.refused;
         if is_first {
             self.metadata = state.metadata.counted();
         } else {
@@ -469,6 +493,27 @@ mod tests {
         ledger.close(LONGEST);
         assert_eq!(ledger.channels[0].codecs, [Codec::Unknown]);
         assert_eq!(ledger.channels[0].rx[0].kind, RxKind::Unusable);
+    }
+
+    #[test]
+    fn a_payload_type_that_is_used_again_means_what_was_told_before_the_packet() {
+        let mut ledger = ledger();
+        // All at one reading of the clock, as frames that are read at once are.
+        enter(&mut ledger, 1, 600, None, &rtp(96, 1, &[0xff; 160]));
+        for (sequence, map) in [(2, "PCMU/8000"), (3, "PCMU/8000"), (4, "PCMA/8000"), (5, "opus/48000/2")] {
+            let meta = format!(r#"{{"payload_types":{{"96":"{map}"}}}}"#);
+            enter(&mut ledger, 3, 600, None, meta.as_bytes());
+            enter(&mut ledger, 1, 600, None, &rtp(96, sequence, &[0xf8; 160]));
+        }
+        ledger.close(LONGEST);
+        let caller = &ledger.channels[0];
+        let meant = caller.payloads.iter().map(|payload| ledger.rtpmap_of(Channel::Caller, payload).codec);
+        assert!(meant.eq([Codec::Pcmu, Codec::Pcmu, Codec::Pcmu, Codec::Pcma, Codec::Opus]));
+        assert_eq!(
+            caller.rx.iter().map(|rx| rx.clock_hz).collect::<Vec<_>>(),
+            [8000, 8000, 8000, 8000, 48_000]
+        );
+        assert_eq!(size_of::<Payload>(), 24, "an hour has 180,000 of them");
     }
 
     #[test]

@@ -143,8 +143,8 @@ impl Ledger {
             let taken_out = self.claims.taken_out(channel);
             let ledger = &mut self.channels[channel.index()];
             for (rx, payload) in ledger.rx.iter().zip(&mut ledger.payloads) {
-                if !payload.is_withheld && taken_out.has(rx.arrival) {
-                    payload.is_withheld = true;
+                if !payload.is_withheld() && taken_out.has(rx.arrival) {
+                    payload.withhold();
                     self.has_paused = true;
                 }
             }

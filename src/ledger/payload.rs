@@ -30,10 +30,43 @@ pub struct Payload {
     /// When it was received, by the daemon's clock.
     pub(super) received: Wall,
     pub(super) has_gateway_time: bool,
-    pub(super) is_withheld: bool,
+    /// How many meanings of its payload type had been told when it came, 63 at most; and in the two bits above, whether it is
+    /// withheld, or encrypted.
+    pub(super) meanings: u8,
 }
 
+/// The bits of [`Payload::meanings`] that are none of the count.
+const WITHHELD: u8 = 0x80;
+const ENCRYPTED: u8 = 0x40;
+
 impl Payload {
+    /// How many meanings of its payload type had been told when it came.
+    #[must_use]
+    pub fn meanings(&self) -> u8 {
+        self.meanings & !(WITHHELD | ENCRYPTED)
+    }
+
+    /// Whether its payload may not be kept.
+    pub(super) fn is_withheld(&self) -> bool {
+        self.meanings & WITHHELD != 0
+    }
+
+    /// Whether it is no audio because it is encrypted.
+    #[must_use]
+    pub fn is_encrypted(&self) -> bool {
+        self.meanings & ENCRYPTED != 0
+    }
+
+    /// Notes that it is.
+    pub(super) fn note_encrypted(&mut self) {
+        self.meanings |= ENCRYPTED;
+    }
+
+    /// Notes that its payload may not be kept.
+    pub(super) fn withhold(&mut self) {
+        self.meanings |= WITHHELD;
+    }
+
     /// The level of the comfort noise packet in front of it, in −dBov.
     #[must_use]
     pub fn noise(&self) -> Option<u8> {
@@ -45,7 +78,7 @@ impl Payload {
 pub(super) fn enter_block(
     packet: &Rtp<'_>,
     block: &Block<'_>,
-    rtpmap: Rtpmap,
+    (rtpmap, meanings): (Rtpmap, u8),
     offset: u64,
     (arrival, received, has_gateway_time): (Wall, Wall, bool),
     is_withheld: bool,
@@ -61,7 +94,7 @@ pub(super) fn enter_block(
         is_copy: block.age > 0,
         received,
         has_gateway_time,
-        is_withheld,
+        meanings: meanings.min(ENCRYPTED - 1) | if is_withheld { WITHHELD } else { 0 },
     };
     let rx = Rx {
         arrival,
@@ -97,10 +130,12 @@ pub fn format_of(rtpmap: Rtpmap, rx: &Rx, payload: &Payload) -> Option<Format> {
 pub(super) fn settle(rx: &mut Rx, payload: &Payload, rtpmap: Rtpmap) {
     // RFC 7587 section 4.1: the RTP clock of Opus is 48000 whatever an rtpmap says.
     rx.clock_hz = if rtpmap.codec == Codec::Opus { 48_000 } else { rtpmap.clock_hz };
-    rx.kind = if payload.is_withheld {
+    rx.kind = if payload.is_withheld() {
         RxKind::Withheld
     } else if rtpmap.codec.is_beside_audio() || rx.bytes == 0 {
         RxKind::Beside
+    } else if payload.is_encrypted() {
+        RxKind::Unusable
     } else if let Some(format) = format_of(rtpmap, rx, payload) {
         rx.samples = match format {
             Format::Opus(shape) => shape.samples(),

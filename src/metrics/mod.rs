@@ -119,6 +119,8 @@ words! {
     Rtp "bad_rtp"
     /// RTCP in a frame of kind RTP.
     RtcpAsRtp "rtcp_as_rtp"
+    /// What agrees on keys, DTLS or ZRTP, in place of RTP: the audio behind it is encrypted.
+    KeyExchange "key_exchange"
     /// Plain RTP of another sender than the one that has the port.
     OtherSource "other_source"
     /// A body that is no compound RTCP packet.
@@ -188,6 +190,7 @@ impl From<PacketError> for DropReason {
         match error {
             PacketError::Rtp => Self::Rtp,
             PacketError::RtcpAsRtp => Self::RtcpAsRtp,
+            PacketError::KeyExchange => Self::KeyExchange,
             PacketError::Rtcp => Self::Rtcp,
         }
     }

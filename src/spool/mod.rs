@@ -427,7 +427,7 @@ impl<'a> Record<'a> {
             kind: RecordKind::from_wire(*kind)?,
             scope: Scope::from_wire(*channel)?,
             at: Mono(u64::from_be_bytes(*at)),
-            gateway: Wall::from_wire(u64::from_be_bytes(*gateway)),
+            gateway: Wall::stamp_from_wire(u64::from_be_bytes(*gateway)),
             body,
         })
     }

@@ -151,7 +151,7 @@ impl Place {
     pub(crate) fn manifests(&self) -> Vec<Value> {
         let read = |name: &String| {
             let text = std::fs::read(self.storage().join(name)).expect("a manifest is never taken away");
-            serde_json::from_slice(&text).expect("a manifest that is there is whole")
+            without_absent(serde_json::from_slice(&text).expect("a manifest that is there is whole"))
         };
         self.stored("json").iter().map(read).collect()
     }
@@ -204,6 +204,31 @@ impl Place {
         names.sort();
         names
     }
+}
+
+/// A manifest without what it says of a side that never sent audio: most calls here have one side alone, and are about other
+/// things. `outcome_told` is the outcome as it stands there, and `absent` what was taken out.
+pub(crate) fn without_absent(mut manifest: Value) -> Value {
+    let reasons = manifest["reasons"].as_array().cloned().unwrap_or_default();
+    let is_absent = |reason: &Value| reason == "caller_absent" || reason == "ai_absent";
+    let (absent, others): (Vec<Value>, Vec<Value>) = reasons.into_iter().partition(is_absent);
+    manifest["outcome_told"] = manifest["outcome"].clone();
+    if !absent.is_empty() {
+        // What is no loss leaves a recording whole.
+        let is_loss = |reason: &Value| {
+            let reason = reason.as_str().unwrap_or_default();
+            reason != "frames_refused"
+                && !["part_full", "marks_full", "encoded_anew", "clock_stepped", "clock_corrected"]
+                    .iter()
+                    .any(|end| reason.ends_with(end))
+        };
+        if manifest["outcome"] == "degraded" && !others.iter().any(is_loss) {
+            manifest["outcome"] = "ok".into();
+        }
+        manifest["reasons"] = others.into();
+    }
+    manifest["absent"] = absent.into();
+    manifest
 }
 
 fn walk(folder: &Path, found: &mut Vec<PathBuf>) {

@@ -211,7 +211,9 @@ fn missing(evidence: &Evidence<'_>, heard: &Heard, index: usize) -> String {
     let counts =
         [(told.lost, "lost"), (told.recovered, "recovered"), (told.socket_lost, "lost by the socket")];
     let above_zero = counts.into_iter().filter_map(|(count, what)| Some((count.filter(|c| *c > 0)?, what)));
-    above_zero.map(|(count, what)| format!("{count} {what}")).collect::<Vec<_>>().join(", ")
+    let mut texts: Vec<String> = above_zero.map(|(count, what)| format!("{count} {what}")).collect();
+    texts.extend(told.more_holes.map(|more| format!("{} later holes are not drawn", more.count)));
+    texts.join(", ")
 }
 
 /// How long the recording is, or was by its manifest.

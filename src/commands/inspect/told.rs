@@ -55,6 +55,15 @@ pub(super) struct ToldChannel {
     pub(super) drift_ppm: Option<f64>,
     pub(super) error_ms: Option<f64>,
     pub(super) holes: Vec<ToldHole>,
+    pub(super) more_holes: Option<ToldMore>,
+}
+
+/// Stretches that are told together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ToldMore {
+    pub(super) count: u64,
+    pub(super) lost: Samples48k,
+    pub(super) silence: Samples48k,
 }
 
 /// A stretch without audio.
@@ -124,8 +133,15 @@ impl ToldChannel {
             drift_ppm: counts["drift_ppm"].as_f64(),
             error_ms: counts["error_ms"].as_f64(),
             holes: entries(&counts["holes"]).filter_map(hole).collect(),
+            more_holes: more(&counts["more_holes"]),
         }
     }
+}
+
+fn more(told: &Value) -> Option<ToldMore> {
+    let length = |name: &str| time(&told[name]).unwrap_or_default();
+    let (lost, silence) = (length("lost_ms"), length("silence_ms"));
+    Some(ToldMore { count: told["count"].as_u64().filter(|count| *count > 0)?, lost, silence })
 }
 
 fn entries(list: &Value) -> impl Iterator<Item = &Value> {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::told::{Told, ToldChannel, ToldHole, plain};
+use super::told::{Told, ToldChannel, ToldHole, ToldMore, plain};
 use super::verdict::{Evidence, Verdict, channel_of, counted, has_roles, label};
 use crate::id::Channel;
 use crate::io::listen::{Head, Heard};
@@ -159,6 +159,7 @@ impl Words {
                     told.channels[channel.index()].holes.iter().filter(|hole| hole.is_loss == is_loss);
                 lines.extend(holes(channel, is_loss, of_kind.copied().collect()));
             }
+            lines.extend(told.channels[channel.index()].more_holes.map(|more| more_holes(channel, &more)));
         }
         self.list("Holes", &lines);
         let pauses = told.paused.iter().map(|pause| {
@@ -319,6 +320,16 @@ fn holes(channel: Channel, is_loss: bool, mut holes: Vec<ToldHole>) -> Vec<Strin
         lines.push(format!("{who:<8}and {shorter}, {together} {kind} together"));
     }
     lines
+}
+
+/// A line for those that the manifest tells together.
+fn more_holes(channel: Channel, more: &ToldMore) -> String {
+    let (lost, silence) = (clock(more.lost, true), clock(more.silence, true));
+    format!(
+        "{:<8}and {} later ones, {lost} lost and {silence} silence together",
+        channel.name(),
+        grouped(more.count)
+    )
 }
 
 /// The first few lines, and how many there are beyond.
