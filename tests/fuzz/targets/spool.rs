@@ -163,7 +163,7 @@ impl File {
             self.append(RecordKind::Tap(kind), scope, gateway, body);
             return;
         };
-        let at = Stamp { received: self.at.1, gateway };
+        let at = Stamp::of(self.at.1, gateway);
         let Ok((step, kept)) = self.call.enter(Mono(0), at, scope, &message, body) else { return };
         match kept {
             Kept::Whole => self.append(RecordKind::Tap(kind), scope, gateway, body),
