@@ -273,13 +273,13 @@ mod tests {
     const CORRECTED: Doubts = Doubts { has_ignored: false, has_corrected: true };
 
     /// What the gateway's clock shows, of a channel and the true time.
-    type Told = dyn Fn(Channel, i64) -> i64;
+    type Told<'a> = dyn Fn(Channel, i64) -> i64 + 'a;
 
     #[test]
     fn times_that_make_no_sense_are_put_right_or_left_out_and_that_is_said() {
         let day = 24 * HOUR_US;
         let is_ai = |channel: Channel| channel == Channel::Ai;
-        let cases: [(&str, Doubts, &Told); 11] = [
+        let cases: [(&str, Doubts, &Told<'_>); 11] = [
             ("as they should be", NONE, &|_, at| at),
             ("a clock that is off by a little", NONE, &|_, at| at + 1_500_000),
             ("nanoseconds", CORRECTED, &|_, at| at * 1000),
