@@ -9,6 +9,7 @@ mod copies;
 mod mark;
 mod pause;
 mod payload;
+mod unwanted;
 
 use std::num::NonZeroU8;
 use std::time::Duration;
@@ -33,6 +34,7 @@ pub use mark::{Fields, MARKS_MAX, Mark};
 pub use pause::{PauseReason, PauseSpan, PauseSpans};
 pub use payload::{Payload, format_of};
 use payload::{enter_block, settle};
+use unwanted::Numbering;
 
 /// SSRCs listed in a manifest. A call has a few; a hostile sender may use a new one for each packet.
 const SSRCS_MAX: usize = 64;
@@ -121,6 +123,7 @@ pub struct ChannelLedger {
     /// One more than the level of a comfort noise packet that no audio has followed yet.
     noise: Option<NonZeroU8>,
     copies: Copies,
+    numbering: Numbering,
 }
 
 /// When something happened, by both clocks until it is settled which one holds.
@@ -280,11 +283,15 @@ impl Ledger {
         if ledger.ssrcs.len() < SSRCS_MAX && !ledger.ssrcs.contains(&packet.ssrc) {
             ledger.ssrcs.push(packet.ssrc);
         }
+        ledger.bridge_unwanted(packet.ssrc, packet.sequence);
         let mut rtpmap = carried;
         for block in blocks {
             let is_copy = block.age > 0;
             let sequence = packet.sequence.wrapping_sub(block.age);
             let is_kept = !is_withheld && !block.payload.is_empty();
+            let told = ledger.numbering.told(packet.ssrc, sequence);
+            let known = told.or((is_kept && !is_copy).then(|| ledger.numbering.all_behind(sequence)));
+            let Some(sequence) = known else { continue };
             if is_copy && !(is_kept && ledger.copies.are_wanted(&ledger.rx, packet.ssrc, sequence)) {
                 continue;
             }
@@ -293,6 +300,7 @@ impl Ledger {
             let offset = payload_at + u64::try_from(before_block).unwrap_or(0);
             let times = (arrival, received, record.gateway.is_some());
             let (rx, payload) = enter_block(&packet, block, rtpmap, offset, times, is_withheld);
+            let rx = Rx { sequence, ..rx };
             if is_copy {
                 ledger.copies.enter(ledger.rx.len(), rx, payload);
                 continue;
@@ -356,6 +364,17 @@ impl Ledger {
             self.metadata = std::mem::take(&mut self.metadata).counted();
         }
         self.restore_pauses(state.claims, when, is_first);
+    }
+}
+
+impl ChannelLedger {
+    /// Has one withheld packet stand for those in front of this one that came while the call was not wanted.
+    fn bridge_unwanted(&mut self, ssrc: u32, sequence: u16) {
+        let Some(sequence) = self.numbering.note(ssrc, sequence) else { return };
+        let Some((rx, payload)) = self.rx.last().zip(self.payloads.last()) else { return };
+        let (rx, payload) = (*rx, *payload);
+        self.rx.push(Rx { ssrc, sequence, timestamp: rx.timestamp.wrapping_add(1), bytes: 0, ..rx });
+        self.payloads.push(Payload { noise: None, is_copy: false, is_withheld: true, ..payload });
     }
 }
 
