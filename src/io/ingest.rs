@@ -157,6 +157,17 @@ impl Ingest {
 
     fn try_receive(&self, bytes: &[u8], via: Via, now: Mono) -> Result<Option<Vec<u8>>, DropReason> {
         self.gate.check(bytes, via, &self.clock)?;
+        let received = self.try_parsed(bytes, now);
+        if received == Err(DropReason::Json)
+            && let Some(pause) = frame::pause_without_body(bytes)
+        {
+            // It is refused, and holds all the same.
+            drop(self.try_parsed(&pause, now));
+        }
+        received
+    }
+
+    fn try_parsed(&self, bytes: &[u8], now: Mono) -> Result<Option<Vec<u8>>, DropReason> {
         let frame = frame::parse(bytes)?;
         match frame.message {
             Message::Ping => return Ok(Some(frame::pong(bytes))),

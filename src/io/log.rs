@@ -142,7 +142,7 @@ impl DropLog {
             last[place] = Some(now);
         }
         let connection =
-            crate::frame::parse(bytes).ok().map(|frame| frame.connection.escape_debug().to_string());
+            crate::frame::address_of(bytes).map(|(_, connection)| connection.escape_debug().to_string());
         warn!(
             reason = reason.name(),
             count,

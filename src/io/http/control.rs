@@ -122,7 +122,10 @@ fn body_of(command: Command, body: &[u8]) -> Result<(Option<Channel>, Vec<u8>), 
         Command::End => end(&object)?,
         Command::Hold | Command::Release | Command::Resume if object.is_empty() => Vec::new(),
         Command::Hold | Command::Release | Command::Resume => return Err(DropReason::Body.into()),
-        Command::Pause | Command::Mark => body,
+        Command::Pause | Command::Mark => {
+            frame::parse_body(command.kind(), &body).map_err(DropReason::from)?;
+            body
+        }
     };
     Ok((channel, body))
 }
