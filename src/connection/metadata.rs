@@ -64,10 +64,17 @@ pub fn asks_to_reopen(meta: &Map<String, Value>) -> bool {
     meta.get("reopen") == Some(&Value::Bool(true))
 }
 
-/// What a META object decides about keeping the call, if anything.
+/// What a META object decides about keeping the call, if anything. A `record` that is no boolean never has more kept than was
+/// agreed on: `"true"` and 1 change nothing, nor does `null`, and everything else says no.
 #[must_use]
 pub fn decides(meta: &Map<String, Value>) -> Option<bool> {
-    meta.get("record")?.as_bool()
+    match meta.get("record")? {
+        Value::Bool(is_recorded) => Some(*is_recorded),
+        Value::Null => None,
+        Value::String(text) if text.eq_ignore_ascii_case("true") => None,
+        Value::Number(number) if number.as_f64() == Some(1.0) => None,
+        _ => Some(false),
+    }
 }
 
 impl Metadata {
@@ -336,6 +343,19 @@ mod tests {
         let big = |key: &str| object(&format!(r#"{{"{key}":"{}"}}"#, "y".repeat(40_000)));
         metadata.merge(Wall(5), Scope::Whole, &big("x")).unwrap();
         metadata.merge(Wall(5), Scope::Whole, &big("x")).expect("the same again takes no more room");
+    #[test]
+    fn a_record_that_is_no_boolean_never_has_more_kept() {
+        let says = |value: &str| decides(&object(&format!(r#"{{"record":{value}}}"#)));
+        assert_eq!((says("true"), says("false")), (Some(true), Some(false)));
+        for value in [r#""false""#, r#""no""#, "0", "2", "[]", "{}"] {
+            assert_eq!(says(value), Some(false), "{value}");
+        }
+        for value in [r#""true""#, r#""True""#, "1", "1.0", "null"] {
+            assert_eq!(says(value), None, "{value}");
+        }
+        assert_eq!(decides(&object("{}")), None);
+    }
+
         let before = metadata.clone();
         assert_eq!(metadata.merge(Wall(5), Scope::Whole, &big("z")), Err(MetadataFull));
         assert_eq!(metadata, before);
