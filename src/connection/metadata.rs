@@ -153,6 +153,12 @@ impl Metadata {
         said.map_or_else(|| Rtpmap::default_for(payload_type), |meaning| meaning.rtpmap)
     }
 
+    /// Whether the gateway has said what `payload_type` means on `channel`.
+    #[must_use]
+    pub fn is_told(&self, channel: Channel, payload_type: u8) -> bool {
+        self.payload_types[channel.index()].contains_key(&payload_type)
+    }
+
     /// What it meant when a packet was received.
     #[must_use]
     pub fn rtpmap_at(&self, channel: Channel, payload_type: u8, received: Wall) -> Rtpmap {
@@ -338,12 +344,6 @@ mod tests {
     }
 
     #[test]
-    fn metadata_is_bounded() {
-        let mut metadata = Metadata::default();
-        let big = |key: &str| object(&format!(r#"{{"{key}":"{}"}}"#, "y".repeat(40_000)));
-        metadata.merge(Wall(5), Scope::Whole, &big("x")).unwrap();
-        metadata.merge(Wall(5), Scope::Whole, &big("x")).expect("the same again takes no more room");
-    #[test]
     fn a_record_that_is_no_boolean_never_has_more_kept() {
         let says = |value: &str| decides(&object(&format!(r#"{{"record":{value}}}"#)));
         assert_eq!((says("true"), says("false")), (Some(true), Some(false)));
@@ -356,6 +356,12 @@ mod tests {
         assert_eq!(decides(&object("{}")), None);
     }
 
+    #[test]
+    fn metadata_is_bounded() {
+        let mut metadata = Metadata::default();
+        let big = |key: &str| object(&format!(r#"{{"{key}":"{}"}}"#, "y".repeat(40_000)));
+        metadata.merge(Wall(5), Scope::Whole, &big("x")).unwrap();
+        metadata.merge(Wall(5), Scope::Whole, &big("x")).expect("the same again takes no more room");
         let before = metadata.clone();
         assert_eq!(metadata.merge(Wall(5), Scope::Whole, &big("z")), Err(MetadataFull));
         assert_eq!(metadata, before);
