@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::claims::Claims;
-use super::metadata::{Metadata, MetadataFull, decides};
+use super::metadata::{Metadata, MetadataFull, asks_to_reopen, decides};
 use super::pauses::Stamp;
 use super::redaction::{Redacted, Redaction};
 use super::{Connection, Keep, Refusal, Rules, Step};
@@ -139,10 +139,15 @@ impl Call {
         Self { connection, metadata, counts, ..self.clone() }
     }
 
-    /// What takes over when this one is finished and is opened again: another recording, whose metadata and counts begin anew,
-    /// while what was not to be kept is not until somebody says otherwise.
+    /// What takes over when this one is finished and a frame opens it again: another recording, whose metadata and counts begin
+    /// anew, while what was not to be kept is not until somebody says otherwise. Where it was closed for its silence alone, it
+    /// goes on as another part does.
     #[must_use]
-    pub fn reopened(&self, now: Mono) -> Self {
+    pub fn opened_again(&self, now: Mono, message: &Message) -> Self {
+        let is_asked = matches!(message, Message::Meta(object) if asks_to_reopen(object));
+        if self.connection.has_fallen_silent() && !is_asked {
+            return self.next_part(now);
+        }
         Self { redactions: self.redactions, ..Self::of(self.connection.reopened(now)) }
     }
 
@@ -439,11 +444,6 @@ mod tests {
     }
 
     #[test]
-    fn an_opened_again_call_is_another_whose_pauses_stand() {
-        let mut call = Call::open(Mono(0), at(1), rules(false));
-        enter(&mut call, 10, &meta(r#"{"tenant":"t","record":false}"#), b"");
-        enter(&mut call, 20, &Message::Pause(crate::frame::PauseMode::Cut), b"");
-    #[test]
     fn what_looks_like_a_digit_is_masked_where_nobody_has_told_the_payload_type() {
         let digit = rtp(96, 1, &[5, 10, 0, 160]);
         let withheld = Kept::Withheld(packet::header_only(&digit));
@@ -495,7 +495,12 @@ mod tests {
         assert_eq!(asked.metadata.tenant, None, "another recording was asked for");
     }
 
-        let again = call.reopened(Mono(5));
+    #[test]
+    fn an_opened_again_call_is_another_whose_pauses_stand() {
+        let mut call = Call::open(Mono(0), at(1), rules(false));
+        enter(&mut call, 10, &meta(r#"{"tenant":"t","record":false}"#), b"");
+        enter(&mut call, 20, &Message::Pause(crate::frame::PauseMode::Cut), b"");
+        let again = call.opened_again(Mono(5), &Message::Rtp);
         assert_eq!((again.metadata.tenant.as_deref(), again.received()), (None, 0));
         let claims = again.connection.claims();
         assert!(!claims.is_recorded() && claims.pause(Channel::Caller).is_some() && claims.is_referenced());
