@@ -179,6 +179,8 @@ fn what_cannot_be_is_refused_with_the_reason_that_a_frame_gets() {
             "channel=both",
             "chanel=ai",
             "at=0",
+            "at=1767323045",
+            "at=1767323045678",
             "at=now",
             "at=-1",
             "at=999999999999999999",

@@ -91,6 +91,12 @@ pub(super) async fn control(
         Some(None) => return Err(Problem::bad("at is in microseconds since 1970, and not 0")),
         at => at.flatten(),
     };
+    if at.is_some_and(|at| !desk.ingest.is_credible(id.as_str(), at)) {
+        let now = desk.ingest.wall().0;
+        let detail =
+            format!("at is in microseconds since 1970, within a day of the gateway's clock; now is {now}");
+        return Err(Problem::bad(detail));
+    }
     let scope = channel.map_or(Scope::Whole, Scope::Channel);
     let frame = frame::encode(command.kind(), scope, at, &id, &body);
     desk.ingest.take(&frame, Via::Unix)?;
