@@ -264,6 +264,10 @@ fn meta_frames(call: &Call) -> Vec<TimedFrame> {
     let mut frames = Vec::new();
     for scope in [Scope::Whole, Scope::Channel(Channel::Caller), Scope::Channel(Channel::Ai)] {
         let mut meta = Map::new();
+        if scope == Scope::Whole {
+            // Whoever replays a call wants it kept, also where the daemon keeps calls by consent alone.
+            meta.insert("record".to_owned(), Value::Bool(true));
+        }
         if let (Scope::Whole, Some(id)) = (scope, &call.conversation_id) {
             meta.insert("conversation_id".to_owned(), Value::from(id.as_str()));
         }
@@ -445,6 +449,7 @@ mod tests {
         assert_eq!(
             told_all(&plan),
             [
+                r#"0 both {"record":true}"#,
                 "0 caller rtp 1",
                 "10000 ai rtp 2",
                 "19000 caller rtp 1",
@@ -460,18 +465,18 @@ mod tests {
     #[test]
     fn a_channel_without_packets_ends_last_and_with_none_sent() {
         let plan = plan(vec![vec![stream(1, &[0, 1])]], &call()).unwrap();
-        assert_eq!(told_all(&plan)[2..], ["1 caller end 2", "1 ai end 0"]);
+        assert_eq!(told_all(&plan)[3..], ["1 caller end 2", "1 ai end 0"]);
         let mut of_ai = call();
         of_ai.ssrcs[1] = Some(1);
         let plan = super::plan(vec![vec![stream(1, &[0, 1])]], &of_ai).unwrap();
-        assert_eq!(told_all(&plan)[2..], ["1 ai end 2", "1 caller end 0"]);
+        assert_eq!(told_all(&plan)[3..], ["1 ai end 2", "1 caller end 0"]);
     }
 
     #[test]
     fn a_connection_that_is_left_open_gets_no_end() {
         let left_open = Call { is_left_open: true, ..call() };
         let plan = plan(vec![vec![stream(1, &[0, 1])]], &left_open).unwrap();
-        assert_eq!(told_all(&plan), ["0 caller rtp 1", "1 caller rtp 1"]);
+        assert_eq!(told_all(&plan)[1..], ["0 caller rtp 1", "1 caller rtp 1"]);
     }
 
     #[test]
@@ -486,7 +491,7 @@ mod tests {
         assert_eq!(
             told_all(&plan)[..3],
             [
-                r#"0 both {"conversation_id":"talk","payload_types":{"99":"L16/8000/2","0":"PCMA/8000"}}"#,
+                r#"0 both {"record":true,"conversation_id":"talk","payload_types":{"99":"L16/8000/2","0":"PCMA/8000"}}"#,
                 r#"0 ai {"payload_types":{"99":"L16/16000"}}"#,
                 "0 caller rtp 1",
             ]
