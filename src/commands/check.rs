@@ -25,7 +25,8 @@ impl Check {
     /// The first thing that does not work. A running daemon is not disturbed.
     pub async fn run(self) -> anyhow::Result<()> {
         let config = configure(&self.settings)?;
-        println!("configuration: ok");
+        let (record, dtmf, on_stop) = config.in_force();
+        println!("configuration: ok, AUDIO_RECORD={record} AUDIO_DTMF={dtmf} AUDIO_ON_STOP={on_stop}");
         check_spool(&config).with_context(|| format!("spool {}", config.spool_dir.display()))?;
         println!("spool {}: written, synced and read back", config.spool_dir.display());
         let backup = config.backup_storage.map(|kind| ("backup storage", kind, &config.backup_path));

@@ -293,6 +293,14 @@ pub fn resolve(settings: &Settings) -> Result<Config, Faults> {
     if faults.is_empty() { Ok(config) } else { Err(Faults(faults)) }
 }
 
+impl Config {
+    /// What `AUDIO_RECORD`, `AUDIO_DTMF` and `AUDIO_ON_STOP` are, which say what is kept of a call.
+    #[must_use]
+    pub fn in_force(&self) -> (String, String, String) {
+        (name_of(&self.recording), name_of(&self.digits), name_of(&self.on_stop))
+    }
+}
+
 /// Returns a fault for each value that is known but that this version of the program cannot serve yet.
 /// This is the only place that says so: a value becomes available when its line here goes.
 #[must_use]
