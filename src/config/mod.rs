@@ -398,6 +398,28 @@ mod tests {
     }
 
     #[test]
+    fn the_range_of_each_number_is_in_the_readme() {
+        let readme = include_str!("../../README.md");
+        let mut ranges = 0;
+        for row in VARIABLES {
+            let refused = faults(&[&format!("--{}=1G", row.flag)]);
+            let range = refused.iter().find_map(|fault| {
+                let takes = fault.strip_prefix(&format!("{}=\"1G\": takes ", row.name))?;
+                let (low, high) = takes.rsplit_once(" from ")?.1.split_once(" to ")?;
+                high.parse::<f64>().is_ok().then(|| (low.to_owned(), high.to_owned()))
+            });
+            let Some((low, high)) = range else { continue };
+            let told =
+                readme.lines().find(|line| line.starts_with(&format!("| `{}` | `", row.name))).unwrap();
+            let is_open = high == u64::MAX.to_string();
+            let range = if is_open { "in bytes".to_owned() } else { format!("{low} to {high}") };
+            assert!(told.contains(&range), "README.md lacks {range}: {told}");
+            ranges += 1;
+        }
+        assert!(ranges > 12, "{ranges}");
+    }
+
+    #[test]
     fn ports_are_a_range_of_an_address_that_begins_with_an_even_one() {
         let range = |text: &str| resolve(&settings(&["--http-listen=127.0.0.1:8080", "--rtp-ports", text]));
         let found = range("20000-20999").unwrap().rtp_ports.unwrap();
