@@ -133,7 +133,7 @@ fn a_call_that_was_closed_for_its_silence_goes_on_at_once_as_its_next_part() {
     assert_eq!(place.manifest("quiet")["outcome"], "stale");
     gateway.play("quiet", CALLER, &sent[50..100]);
     gateway.sync();
-    rig::wait_for("the spool to have the packets", || place.spool_holds(&packets[99][1..]).then_some(()));
+    wait_for("the spool to have the packets", || place.spool_holds(&packets[99][1..]).then_some(()));
     daemon.kill();
 
     // After a restart likewise.
