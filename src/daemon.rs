@@ -206,7 +206,9 @@ impl Daemon {
             // Not one of the runtime's, which whoever asks over HTTP may keep busy.
             threads::once("recovery", recover).context("starting the thread that recovers the spool")?
         };
-        info!(version = env!("CARGO_PKG_VERSION"), spool = %config.spool_dir.display(), storage = %config.storage_path, "ready");
+        let (spool_dir, storage) = (config.spool_dir.display(), &config.storage_path);
+        let (record, dtmf, on_stop) = config.in_force();
+        info!(version = env!("CARGO_PKG_VERSION"), spool = %spool_dir, %storage, record, dtmf, on_stop, "ready");
         let (grace, on_stop) = (config.shutdown, config.on_stop);
         Ok(Self {
             pulse,
@@ -256,6 +258,7 @@ impl Daemon {
         self.recovery.await.context("recovering the spool")?;
         let Stopped { finalised, left_open } = self.ingest.shut_down(self.on_stop);
         match self.on_stop {
+            _ if (finalised, left_open) == (0, 0) => {}
             OnStop::Resume => {
                 info!(
                     connections = left_open,

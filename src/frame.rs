@@ -41,6 +41,8 @@ pub const TRAILER_BYTES: usize = 28;
 pub const PING_MAX_BYTES: usize = 64;
 /// The kind byte of the answer to a PING.
 pub const PONG_KIND: u8 = 12;
+/// The kind byte of a PAUSE.
+const PAUSE_KIND: u8 = 6;
 
 /// One frame whose every byte has been checked, borrowed from the datagram that carried it.
 #[derive(Clone, Debug, PartialEq)]
@@ -172,6 +174,17 @@ pub fn address_of(bytes: &[u8]) -> Option<(Scope, &str)> {
     let (id, _) = rest.split_at_checked(usize::from(id_bytes))?;
     let is_frame = [s, t] == MAGIC && version == VERSION;
     Some((Scope::from_wire(channel)?, ConnectionId::check(id).ok()?)).filter(|_| is_frame)
+}
+
+/// Of a PAUSE that [`parse`] refuses for its body alone, the frame without a body: a PAUSE of the default mode. Whoever sends
+/// one has something to say that is not to be kept.
+#[must_use]
+pub fn pause_without_body(bytes: &[u8]) -> Option<Vec<u8>> {
+    let (_, id) = address_of(bytes)?;
+    let mut pause = bytes.get(..HEADER_BYTES.saturating_add(id.len()))?.to_vec();
+    let flags = pause.get_mut(7)?;
+    *flags &= !TRAILER_FLAG;
+    (pause.get(3) == Some(&PAUSE_KIND)).then_some(pause)
 }
 
 /// Parses one datagram, or one unit of the framed byte stream.
@@ -367,6 +380,24 @@ mod tests {
         assert_eq!(parse(&frame(3, Scope::Whole, b"[1]")), Err(FrameError::Json));
         assert_eq!(parse(&frame(6, Scope::Whole, br#"{"mode":"loud"}"#)), Err(FrameError::Json));
         assert_eq!(parse(&frame(8, Scope::Whole, br#"{"title":"x"}"#)), Err(FrameError::Json));
+    }
+
+    #[test]
+    fn what_a_frame_is_about_is_known_whatever_its_body_is() {
+        let bytes = frame(6, Scope::Channel(Channel::Ai), br#"{"mode":"mute"}"#);
+        assert_eq!(parse(&bytes), Err(FrameError::Json));
+        assert_eq!(address_of(&bytes), Some((Scope::Channel(Channel::Ai), "call-1")));
+        assert_eq!(address_of(&bytes[..20]), None, "cut inside the id");
+        assert_eq!(address_of(&[&b"XX"[..], &bytes[2..]].concat()), None);
+        let mut signed = [&bytes[..], &[7; TRAILER_BYTES]].concat();
+        signed[7] |= TRAILER_FLAG;
+        for bytes in [bytes, signed] {
+            let pause = pause_without_body(&bytes).unwrap();
+            let pause = parse(&pause).unwrap();
+            assert_eq!(pause.message, Message::Pause(PauseMode::Silence));
+            assert_eq!((pause.scope, pause.gateway), (Scope::Channel(Channel::Ai), Some(Wall(7))));
+        }
+        assert_eq!(pause_without_body(&frame(8, Scope::Whole, b"{}")), None, "another kind");
     }
 
     #[test]

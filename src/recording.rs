@@ -215,6 +215,9 @@ pub fn arrange(ledger: &Ledger, ai_offset_ms: i64, longest: Duration) -> Arrange
             .iter()
             .map(move |stretch| (channel, stretch.from, stretch.to.unwrap_or(end), stretch.reason))
     });
+    // What was not wanted before there was any audio takes nothing out of the recording.
+    let has_begun = |to: Wall, reason| reason != PauseReason::NotWanted || begin.is_none() || to > start;
+    let paused = paused.filter(|(_, _, to, reason)| has_begun(*to, *reason));
     let paused = paused.map(|(channel, from, to, reason)| ArrangedPause {
         channel,
         from: offset_of(from),
@@ -461,6 +464,28 @@ mod tests {
         assert_eq!(ms(call.channels[0].packets[10].at), 400);
         assert_eq!((ms(call.paused[0].from), ms(call.paused[0].to)), (220, 400), "up to the next audio");
         assert_eq!(call.paused.len(), 2, "one for each channel");
+    }
+
+    #[test]
+    fn a_time_that_was_not_wanted_is_told_as_paused_and_no_loss_but_not_before_the_first_audio() {
+        let mut ledger = ledger();
+        let wanted = |ledger: &mut Ledger, at_ms, is_wanted: bool| {
+            let body = format!(r#"{{"record":{is_wanted}}}"#);
+            enter(ledger, RecordKind::Tap(3), Scope::Whole, at_ms, body.as_bytes());
+        };
+        wanted(&mut ledger, 0, false);
+        wanted(&mut ledger, 500, true);
+        talk(&mut ledger, Channel::Caller, 1000, 10, RecordKind::Tap(1));
+        wanted(&mut ledger, 1210, false);
+        wanted(&mut ledger, 1390, true);
+        talk(&mut ledger, Channel::Caller, 1400, 10, RecordKind::Tap(1));
+        ledger.close(LONGEST);
+        let call = arrange(&ledger, 0, LONGEST);
+        assert_eq!((call.channels[0].counts.lost, call.channels[0].packets.len()), (0, 20));
+        assert_eq!(ms(call.channels[0].packets[10].at), 400);
+        let told: Vec<_> = call.paused.iter().map(|paused| (ms(paused.from), ms(paused.to))).collect();
+        assert_eq!(told, [(210, 390); 2], "one for each channel");
+        assert!(call.channels[0].holes.is_empty(), "{:?}", call.channels[0].holes);
     }
 
     #[test]

@@ -150,6 +150,38 @@ fn a_hold_keeps_a_silent_call_open() {
 }
 
 #[test]
+fn a_call_that_was_closed_for_its_silence_goes_on_at_once_as_its_next_part() {
+    let mut place = Place::new().with("AUDIO_RETENTION_SECS", "1").with("AUDIO_SWEEP_INTERVAL_SECS", "1");
+    let (daemon, mut gateway) = begin(&place, Socket::UnixStream);
+    let packets = voice(SPEECH, 150.0, 150);
+    let sent = Sender::new(1).packets(&packets);
+    gateway.meta("quiet", &json!({"tenant": "t", "conversation_id": "quiet"}));
+    gateway.play("quiet", CALLER, &sent[..50]);
+    assert_eq!(place.manifest("quiet")["outcome"], "stale");
+    gateway.play("quiet", CALLER, &sent[50..100]);
+    gateway.sync();
+    wait_for("the spool to have the packets", || place.spool_holds(&packets[99][1..]).then_some(()));
+    daemon.kill();
+
+    // After a restart likewise.
+    place.set("AUDIO_RESUME_SECS", "0");
+    let (daemon, mut gateway) = begin(&place, Socket::UnixStream);
+    let part = |number: usize| {
+        place.nth_manifest("quiet", number);
+        let mut parts = place.manifests_of("quiet").into_iter();
+        parts.find(|manifest| manifest["part"] == number).expect("the part is published")
+    };
+    assert_eq!(part(2)["tenant"], "t");
+    gateway.play("quiet", CALLER, &sent[100..]);
+    gateway.send(&frame(kind::END, CALLER, 0, b"quiet", &150u64.to_be_bytes()));
+    gateway.say(kind::END, AI, "quiet");
+    let third = part(3);
+    assert_eq!((&third["outcome"], &third["tenant"]), (&"ok".into(), &"t".into()), "{third}");
+    assert!(place.recording_of(&third).sounds(0) == sounds_in(&packets[100..]));
+    assert!(!daemon.stop().contains("late="));
+}
+
+#[test]
 fn packets_behind_the_end_belong_to_the_call_until_the_linger_is_over() {
     let place = Place::new().with("AUDIO_LINGER_MS", "1500");
     let (_daemon, mut gateway) = begin(&place, Socket::Udp);
@@ -458,6 +490,74 @@ fn what_is_said_during_a_pause_is_nowhere() {
     assert_eq!(manifest["channels"]["caller"]["lost"], 0, "what was withheld is not lost");
     let log = daemon.stop();
     assert!(!place.holds(b"secret") && !log.contains("secret"));
+}
+
+#[test]
+fn what_is_said_while_the_call_is_not_wanted_is_nowhere_and_no_loss() {
+    let place = Place::new();
+    let (daemon, mut gateway) = begin(&place, Socket::UnixStream);
+    let say = |what: &str| {
+        (0..75).map(|n| marked_packet(&format!("{what} number {n:02} of the caller"))).collect::<Vec<_>>()
+    };
+    let (before, secret, after) = (say("open"), say("secret"), say("public"));
+    let mut caller = Sender::new(1);
+    gateway.play("said no", CALLER, &caller.packets(&before));
+    gateway.meta("said no", &json!({"record": false}));
+    gateway.play("said no", CALLER, &caller.packets(&secret));
+    gateway.meta("said no", &json!({"record": true}));
+    gateway.play("said no", CALLER, &caller.packets(&after));
+    gateway.send(&frame(kind::END, CALLER, 0, b"said no", &225u64.to_be_bytes()));
+    gateway.say(kind::END, AI, "said no");
+    let (manifest, recording) = place.recording("said no");
+    assert_eq!((&manifest["outcome"], &manifest["reasons"]), (&"ok".into(), &json!([])), "{manifest}");
+    let counts = &manifest["channels"]["caller"];
+    assert_eq!((&counts["packets"], &counts["lost"]), (&225.into(), &0.into()), "{counts}");
+    assert_eq!(recording.sounds(0), sounds_in(&[before, after].concat()));
+    let starts: Vec<u64> = recording.heard(0).map(|placed| placed.at / 48).collect();
+    assert_eq!((starts[74], starts[75]), (1480, 3000), "the time is kept");
+    assert_eq!(manifest["paused"][0]["reason"], "not_wanted");
+    daemon.stop();
+    assert!(!place.holds(b"secret"));
+}
+
+#[test]
+fn a_pause_that_cannot_be_understood_is_refused_and_holds() {
+    let place = Place::new();
+    let (daemon, mut gateway) = begin(&place, Socket::UnixStream);
+    let say =
+        |what: &str| (0..25).map(|n| marked_packet(&format!("{what} number {n:02}"))).collect::<Vec<_>>();
+    let (before, secret) = (say("open"), say("secret"));
+    let mut caller = Sender::new(1);
+    gateway.play("card", CALLER, &caller.packets(&before));
+    gateway.send(&frame(kind::PAUSE, WHOLE, 0, b"card", br#"{"mode":"mute"}"#));
+    gateway.play("card", CALLER, &caller.packets(&secret));
+    gateway.send(&frame(kind::PAUSE, WHOLE, 0, b"nobody", b"mute"));
+    gateway.end("card");
+    let (manifest, recording) = place.recording("card");
+    assert_eq!(recording.sounds(0), sounds_in(&before));
+    assert_eq!(manifest["channels"]["caller"]["packets"], 50);
+    let log = daemon.stop();
+    let told = log.lines().find(|line| line.contains("frames dropped")).unwrap();
+    assert!(told.contains(r#"reason="bad_json""#) && told.contains(r#"connection="card""#), "{told}");
+    assert!(!place.holds(b"secret") && place.manifests().len() == 1);
+}
+
+#[test]
+fn a_digit_whose_payload_type_nobody_has_told_is_masked_everywhere() {
+    let place = Place::new().with("AUDIO_DTMF", "mask");
+    let (daemon, mut gateway) = begin(&place, Socket::UnixStream);
+    let mut caller = Sender::new(1);
+    gateway.play("keys", CALLER, &caller.packets(&voice(SPEECH, 150.0, 20)));
+    let mut keys = Sender { payload_type: 96, ..caller };
+    for duration in [1, 2, 3] {
+        let event = [5, 10, 3, duration];
+        gateway.play("keys", CALLER, &[keys.packet(&event, 0)]);
+    }
+    gateway.end("keys");
+    let (manifest, _) = place.recording("keys");
+    assert_eq!((&manifest["outcome"], &manifest["reasons"]), (&"ok".into(), &json!([])), "{manifest}");
+    daemon.stop();
+    assert!(place.spool_files().is_empty(), "nothing is kept of it");
 }
 
 /// A packet of RFC 2198 with a copy of the packet before.

@@ -10,7 +10,7 @@ use std::os::unix::net::UnixStream;
 use serde_json::{Value, json};
 
 use rig::daemon::Daemon;
-use rig::disk::IoErrors;
+use rig::disk::{Disk, IoErrors};
 use rig::gateway::{AI, CALLER, Gateway, Socket, WHOLE, frame, kind};
 use rig::http::{Answer, ask, ask_with, http_address, post, say};
 use rig::media::{MUSIC, SPEECH, START_US, Sender, voice};
@@ -179,6 +179,8 @@ fn what_cannot_be_is_refused_with_the_reason_that_a_frame_gets() {
             "channel=both",
             "chanel=ai",
             "at=0",
+            "at=1767323045",
+            "at=1767323045678",
             "at=now",
             "at=-1",
             "at=999999999999999999",
@@ -483,6 +485,25 @@ fn an_answer_says_if_the_disk_has_not_taken_it_yet() {
         (answer.status == 200).then_some(())
     });
     served.daemon.stop();
+}
+
+#[test]
+fn a_stretch_that_the_disk_does_not_take_can_be_asked_for_again_and_the_log_names_the_call() {
+    let place = place();
+    let Some(disk) = Disk::mount(&place.spool(), 8192) else { return };
+    let served = Served::start(&place);
+    let mut gateway = Gateway::connect(&place, &served.daemon, Socket::UnixStream);
+    gateway.play("a/b", CALLER, &Sender::new(1).packets(&voice(MUSIC, 150.0, 50)));
+    gateway.sync();
+    let target = "/v1/connections/a%2Fb/audio";
+    assert_eq!(served.get(target).status, 200);
+    disk.fill();
+    assert_eq!(served.get(target).problem()["status"], 503);
+    disk.empty();
+    assert_eq!(served.get(target).status, 200);
+    let log = served.daemon.stop();
+    let told = log.lines().find(|line| line.contains("a stretch of a live call could not be made"));
+    assert!(told.is_some_and(|line| line.contains(r#"connection="a/b""#)), "{log}");
 }
 
 #[test]

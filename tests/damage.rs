@@ -481,8 +481,18 @@ fn recover_tells_of_what_it_set_aside() {
     let place = place();
     Spool::sealed("good", 5).write(&place);
     fs::write(place.spool().join("letter.spool"), b"Dear Sir or Madam,\n").unwrap();
-    let output = place.command("recover").output().unwrap();
-    assert!(output.status.success());
-    let said = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(said, "1 of 1 connections finished\n1 files are no spool files, and were set aside\n");
+    let recover = || {
+        let output = place.command("recover").output().unwrap();
+        (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+    };
+    let (status, said) = recover();
+    assert_eq!(status, Some(1), "somebody has to look at it: {said}");
+    assert!(
+        said.starts_with("1 of 1 connections finished\n1 files are no spool files, and were set aside\n")
+    );
+    let aside = place.spool().join("letter.spool.failed");
+    assert!(said.contains(&format!("set aside: {}\n", aside.display())), "{said}");
+    let (status, said) = recover();
+    assert_eq!(status, Some(0), "{said}");
+    assert!(said.contains("\n1 files were set aside before, and were not touched\n"), "{said}");
 }

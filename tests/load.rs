@@ -59,6 +59,17 @@ fn every_call_over_every_socket_is_recorded_as_it_was_sent() {
 }
 
 #[test]
+fn its_calls_are_kept_where_that_takes_consent() {
+    let place = Place::new().with("AUDIO_RECORD", "consent");
+    let daemon = Daemon::start(&place);
+    let (storage, endpoint) = (place.storage(), format!("udp:{}", daemon.udp()));
+    let arguments = ["--calls", "1", "--seconds", "1", "--flat-out", "--check", storage.to_str().unwrap()];
+    let (status, said) = load(&place, &endpoint, &arguments);
+    assert_eq!(status, Some(0), "{said}");
+    assert!(said.contains("| recorded | 1 of 1: 1 ok |"), "{said}");
+}
+
+#[test]
 fn a_daemon_that_is_not_there_and_a_wrong_argument_are_told() {
     let place = Place::new();
     let (status, said) = load(&place, "udp:127.0.0.1:9", &["--calls", "1"]);

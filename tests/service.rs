@@ -206,7 +206,8 @@ fn stopped_and_started_in_mid_call_it_makes_one_recording_without_missing_a_pack
         let log = daemon.stop();
         let open = if round == 2 { 0 } else { SOCKETS.len() };
         let said = format!("stopping, open connections go on at the next start connections={open}");
-        assert!(log.contains(&said), "{log}");
+        assert_eq!(log.contains(&said), open > 0, "{log}");
+        assert!(open > 0 || !log.contains("stopping, "), "{log}");
         assert_eq!(place.manifests().len(), SOCKETS.len() - open);
     }
     assert!(!place.spool_holds(b"STSP"));

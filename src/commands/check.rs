@@ -29,7 +29,8 @@ impl Check {
     /// The first thing that does not work. A running daemon is not disturbed.
     pub async fn run(self) -> anyhow::Result<()> {
         let config = configure(&self.settings)?;
-        println!("configuration: ok");
+        let (record, dtmf, on_stop) = config.in_force();
+        println!("configuration: ok, AUDIO_RECORD={record} AUDIO_DTMF={dtmf} AUDIO_ON_STOP={on_stop}");
         let missing = missing_directories(&config.spool_dir);
         let checked = check_spool(&config);
         // What a start would make is not left here: a name with a typing error would look like a spool.

@@ -191,8 +191,10 @@ async fn send(
     let mut lines: Vec<Line> =
         calls.iter().map(|call| Line::new(*call, run)).collect::<anyhow::Result<_>>()?;
     let begun = tokio::time::Instant::now();
-    let rtpmaps =
-        json!({"payload_types": {"96": "L16/16000", "111": "opus/48000/2"}, "labels": {"load": "true"}});
+    // Where calls are kept by consent alone, these are meant to be kept.
+    let rtpmaps = json!({
+        "payload_types": {"96": "L16/16000", "111": "opus/48000/2"}, "labels": {"load": "true"}, "record": true
+    });
     for line in &lines {
         client.send(&encode(3, Scope::Whole, None, &line.id, rtpmaps.to_string().as_bytes())).await?;
     }
@@ -294,7 +296,8 @@ async fn check(folder: &Path, calls: &[Sent]) -> anyhow::Result<()> {
         tokio::time::sleep(LOOK_EVERY).await;
     }
     let told: Vec<String> = outcomes.iter().map(|(outcome, count)| format!("{count} {outcome}")).collect();
-    println!("| recorded | {} of {}: {} |", calls.len() - wanted.len(), calls.len(), told.join(", "));
+    let told = if told.is_empty() { String::new() } else { format!(": {}", told.join(", ")) };
+    println!("| recorded | {} of {}{told} |", calls.len() - wanted.len(), calls.len());
     println!("| checked after | {:.1} s |", begun.elapsed().as_secs_f64());
     for line in wrong.iter().take(10) {
         println!("{line}");
@@ -306,6 +309,9 @@ async fn check(folder: &Path, calls: &[Sent]) -> anyhow::Result<()> {
 
 /// What a manifest says other than what was sent.
 fn disagreement(manifest: &Value, sent: &Sent) -> Option<String> {
+    if manifest["outcome"] == "declined" {
+        return Some(format!("{}: declined, nothing of it was kept", sent.id));
+    }
     let lines = Channel::BOTH.into_iter().filter_map(|channel| {
         let counts = &manifest["channels"][channel.name()];
         let told = [&counts["packets"], &counts["lost"]].map(Value::as_u64);
@@ -358,5 +364,8 @@ mod tests {
         assert_eq!(disagreement(&good, &sent), None);
         let bad = json!({"channels": {"caller": counts(5, 0), "ai": counts(6, 0)}});
         assert!(disagreement(&bad, &sent).unwrap().contains("x caller: sent 5, lost 1"));
+        let mut declined = good;
+        declined["outcome"] = json!("declined");
+        assert!(disagreement(&declined, &sent).unwrap().contains("x: declined"));
     }
 }

@@ -296,6 +296,14 @@ pub fn resolve(settings: &Settings) -> Result<Config, Faults> {
     if faults.is_empty() { Ok(config) } else { Err(Faults(faults)) }
 }
 
+impl Config {
+    /// What `AUDIO_RECORD`, `AUDIO_DTMF` and `AUDIO_ON_STOP` are, which say what is kept of a call.
+    #[must_use]
+    pub fn in_force(&self) -> (String, String, String) {
+        (name_of(&self.recording), name_of(&self.digits), name_of(&self.on_stop))
+    }
+}
+
 /// Returns a fault for each value that is known but that this version of the program cannot serve yet.
 /// This is the only place that says so: a value becomes available when its line here goes.
 #[must_use]
@@ -392,6 +400,28 @@ mod tests {
                 "AUDIO_LOG_FORMAT=\"xml\": takes text or json",
             ]
         );
+    }
+
+    #[test]
+    fn the_range_of_each_number_is_in_the_readme() {
+        let readme = include_str!("../../README.md");
+        let mut ranges = 0;
+        for row in VARIABLES {
+            let refused = faults(&[&format!("--{}=1G", row.flag)]);
+            let range = refused.iter().find_map(|fault| {
+                let takes = fault.strip_prefix(&format!("{}=\"1G\": takes ", row.name))?;
+                let (low, high) = takes.rsplit_once(" from ")?.1.split_once(" to ")?;
+                high.parse::<f64>().is_ok().then(|| (low.to_owned(), high.to_owned()))
+            });
+            let Some((low, high)) = range else { continue };
+            let told =
+                readme.lines().find(|line| line.starts_with(&format!("| `{}` | `", row.name))).unwrap();
+            let is_open = high == u64::MAX.to_string();
+            let range = if is_open { "in bytes".to_owned() } else { format!("{low} to {high}") };
+            assert!(told.contains(&range), "README.md lacks {range}: {told}");
+            ranges += 1;
+        }
+        assert!(ranges > 12, "{ranges}");
     }
 
     #[test]

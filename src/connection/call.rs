@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::claims::Claims;
-use super::metadata::{Metadata, MetadataFull, decides};
+use super::metadata::{Metadata, MetadataFull, asks_to_reopen, decides};
 use super::pauses::Stamp;
 use super::redaction::{Redacted, Redaction};
 use super::refused::Refused;
@@ -148,10 +148,15 @@ impl Call {
         Self { connection, metadata, counts, refused, ..self.clone() }
     }
 
-    /// What takes over when this one is finished and is opened again: another recording, whose metadata and counts begin anew,
-    /// while what was not to be kept is not until somebody says otherwise.
+    /// What takes over when this one is finished and a frame opens it again: another recording, whose metadata and counts begin
+    /// anew, while what was not to be kept is not until somebody says otherwise. Where it was closed for its silence alone, it
+    /// goes on as another part does.
     #[must_use]
-    pub fn reopened(&self, now: Mono) -> Self {
+    pub fn opened_again(&self, now: Mono, message: &Message) -> Self {
+        let is_asked = matches!(message, Message::Meta(object) if asks_to_reopen(object));
+        if self.connection.has_fallen_silent() && !is_asked {
+            return self.next_part(now);
+        }
         Self { redactions: self.redactions, ..Self::of(self.connection.reopened(now)) }
     }
 
@@ -310,7 +315,9 @@ impl Call {
         };
         let metadata = &self.metadata;
         let rtpmap = |payload_type| metadata.rtpmap(channel, payload_type);
-        let masked = if self.masks_digits() { without_digits(body, rtpmap) } else { Redacted::Whole };
+        let is_told = |payload_type| metadata.is_told(channel, payload_type);
+        let masked =
+            if self.masks_digits() { without_digits(body, rtpmap, is_told) } else { Redacted::Whole };
         let redaction = &mut self.redactions[channel.index()];
         let redacted = match masked {
             Redacted::Whole => redaction.redact(body, rtpmap),
@@ -351,18 +358,28 @@ pub fn tells_key_press(fields: &Map<String, Value>) -> bool {
     KEY_PRESSES.iter().any(|known| name.eq_ignore_ascii_case(known))
 }
 
-/// A packet without the digits in it.
-fn without_digits(body: &[u8], rtpmap: impl Fn(u8) -> Rtpmap) -> Redacted {
+/// A packet without the digits in it. What nobody has told the payload type of may be a digit, if it looks like one.
+fn without_digits(body: &[u8], rtpmap: impl Fn(u8) -> Rtpmap, is_told: impl Fn(u8) -> bool) -> Redacted {
     let Ok(packet) = parse_rtp(body) else { return Redacted::Whole };
-    match rtpmap(packet.payload_type).codec {
-        Codec::TelephoneEvent => Redacted::HeaderOnly,
+    let is_digit = |payload_type: u8, payload: &[u8]| match rtpmap(payload_type).codec {
+        Codec::TelephoneEvent => true,
+        Codec::Opus | Codec::Unknown => !is_told(payload_type) && looks_like_digit(payload),
+        _ => false,
+    };
+    let has_digit = match rtpmap(packet.payload_type).codec {
         Codec::Red => {
-            let Some(blocks) = red::blocks(packet.payload) else { return Redacted::Whole };
-            let is_digit = |block: &red::Block<'_>| rtpmap(block.payload_type).codec == Codec::TelephoneEvent;
-            if blocks.iter().any(is_digit) { Redacted::HeaderOnly } else { Redacted::Whole }
+            let blocks = red::blocks(packet.payload).unwrap_or_default();
+            blocks.iter().any(|block| is_digit(block.payload_type, block.payload))
         }
-        _ => Redacted::Whole,
-    }
+        _ => is_digit(packet.payload_type, packet.payload),
+    };
+    if has_digit { Redacted::HeaderOnly } else { Redacted::Whole }
+}
+
+/// Whether a payload has the form of a key press (RFC 4733 section 2.3): the events 0 to 16, a bit that is zero, four bytes. Opus
+/// has packets of this form, narrowband speech in three bytes, which is less than encoders spend on speech.
+fn looks_like_digit(payload: &[u8]) -> bool {
+    matches!(payload, [0..=16, flags, _, _] if flags & 0x40 == 0)
 }
 
 #[cfg(test)]
@@ -448,11 +465,63 @@ mod tests {
     }
 
     #[test]
+    fn what_looks_like_a_digit_is_masked_where_nobody_has_told_the_payload_type() {
+        let digit = rtp(96, 1, &[5, 10, 0, 160]);
+        let withheld = Kept::Withheld(packet::header_only(&digit));
+        let mut call = Call::open(Mono(0), at(1), rules(true));
+        assert_eq!(enter(&mut call, 10, &Message::Rtp, &digit), withheld);
+        for payload in [&[5, 0x4a, 0, 160][..], &[17, 10, 0, 160], &[5, 10, 0], &[5, 10, 0, 160, 1]] {
+            assert_eq!(enter(&mut call, 20, &Message::Rtp, &rtp(96, 2, payload)), Kept::Whole, "{payload:?}");
+        }
+        assert_eq!(enter(&mut call, 30, &Message::Rtp, &rtp(0, 3, &[5, 10, 0, 160])), Kept::Whole, "PCMU");
+        enter(&mut call, 40, &meta(r#"{"payload_types":{"96":"opus/48000/2"}}"#), b"");
+        assert_eq!(enter(&mut call, 50, &Message::Rtp, &digit), Kept::Whole, "it is told to be Opus");
+        let mut kept = Call::open(Mono(0), at(1), rules(false));
+        assert_eq!(enter(&mut kept, 10, &Message::Rtp, &digit), Kept::Whole, "nothing is masked");
+    }
+
+    #[test]
+    fn a_call_that_was_closed_for_its_silence_goes_on_with_what_comes_and_one_that_was_ended_does_not() {
+        let later = Mono(u64::MAX);
+        let mut stale = Call::open(Mono(0), at(1), rules(false));
+        stale.connection.handle_sweep(later);
+        let mut lost = Call::open(Mono(0), at(1), rules(false));
+        lost.connection = lost.connection.clone().resume(Mono(0), Duration::ZERO);
+        lost.connection.handle_timeout(later);
+        let late = Kept::Refused(Refusal::Late);
+        for mut call in [stale, lost] {
+            assert!(call.connection.has_fallen_silent() && !call.connection.is_live());
+            assert_eq!(enter(&mut call, 10, &Message::End { sent: None }, b""), late);
+            assert_eq!(enter(&mut call, 10, &Message::Rtp, &rtp(111, 1, b"said")), Kept::Reopen);
+            assert_eq!(enter(&mut call, 10, &meta("{}"), b"{}"), Kept::Reopen);
+        }
+        let mut ended = Call::open(Mono(0), at(1), rules(false));
+        ended.enter(Mono(0), at(5), Scope::Whole, &Message::End { sent: None }, b"").unwrap();
+        ended.connection.handle_timeout(later);
+        assert_eq!(enter(&mut ended, 10, &Message::Rtp, &rtp(111, 1, b"said")), late);
+    }
+
+    #[test]
+    fn a_call_that_was_closed_for_its_silence_goes_on_as_another_part() {
+        let mut call = Call::open(Mono(0), at(1), rules(false));
+        enter(&mut call, 10, &meta(r#"{"tenant":"t","payload_types":{"96":"PCMU/8000"}}"#), b"");
+        enter(&mut call, 20, &Message::Rtp, &rtp(96, 1, b"said"));
+        call.connection.handle_sweep(Mono(u64::MAX));
+        let next = call.opened_again(Mono(5), &Message::Rtp);
+        assert_eq!((next.metadata.tenant.as_deref(), next.received()), (Some("t"), 0));
+        assert_eq!(next.metadata.rtpmap(Channel::Caller, 96).codec, Codec::Pcmu);
+        assert_eq!(next.counts(Channel::Caller).before, 1);
+        assert!(next.connection.is_live() && !next.connection.has_fallen_silent());
+        let asked = call.opened_again(Mono(5), &meta(r#"{"reopen":true}"#));
+        assert_eq!(asked.metadata.tenant, None, "another recording was asked for");
+    }
+
+    #[test]
     fn an_opened_again_call_is_another_whose_pauses_stand() {
         let mut call = Call::open(Mono(0), at(1), rules(false));
         enter(&mut call, 10, &meta(r#"{"tenant":"t","record":false}"#), b"");
         enter(&mut call, 20, &Message::Pause(crate::frame::PauseMode::Cut), b"");
-        let again = call.reopened(Mono(5));
+        let again = call.opened_again(Mono(5), &Message::Rtp);
         assert_eq!((again.metadata.tenant.as_deref(), again.received()), (None, 0));
         let claims = again.connection.claims();
         assert!(!claims.is_recorded() && claims.pause(Channel::Caller).is_some() && claims.is_referenced());

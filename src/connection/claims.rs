@@ -56,6 +56,12 @@ impl Claims {
         [&self.pauses, &self.unwanted].map(|lane| lane[channel.index()].standing())
     }
 
+    /// Whether the gateway's time of a command can be one: by its clock, as the packets tell it, it is within a day.
+    #[must_use]
+    pub fn is_credible(&self, at: Stamp) -> bool {
+        self.skew.credible(at) == at
+    }
+
     /// When a command came, by the clock of a channel's packets where they have stamps and it has none.
     #[must_use]
     pub fn by_packets(&self, channel: Channel, at: Stamp) -> Stamp {

@@ -67,10 +67,17 @@ pub fn asks_to_reopen(meta: &Map<String, Value>) -> bool {
     meta.get("reopen") == Some(&Value::Bool(true))
 }
 
-/// What a META object decides about keeping the call, if anything.
+/// What a META object decides about keeping the call, if anything. A `record` that is no boolean never has more kept than was
+/// agreed on: `"true"` and 1 change nothing, nor does `null`, and everything else says no.
 #[must_use]
 pub fn decides(meta: &Map<String, Value>) -> Option<bool> {
-    meta.get("record")?.as_bool()
+    match meta.get("record")? {
+        Value::Bool(is_recorded) => Some(*is_recorded),
+        Value::Null => None,
+        Value::String(text) if text.eq_ignore_ascii_case("true") => None,
+        Value::Number(number) if number.as_f64() == Some(1.0) => None,
+        _ => Some(false),
+    }
 }
 
 impl Metadata {
@@ -150,6 +157,12 @@ impl Metadata {
     pub fn rtpmap(&self, channel: Channel, payload_type: u8) -> Rtpmap {
         let said = self.payload_types[channel.index()].get(&payload_type).and_then(|said| said.last());
         said.map_or_else(|| Rtpmap::default_for(payload_type), |meaning| meaning.rtpmap)
+    }
+
+    /// Whether the gateway has said what `payload_type` means on `channel`.
+    #[must_use]
+    pub fn is_told(&self, channel: Channel, payload_type: u8) -> bool {
+        self.payload_types[channel.index()].contains_key(&payload_type)
     }
 
     /// Whether a payload type was told a meaning that is not understood.
@@ -370,6 +383,19 @@ mod tests {
         let mut metadata = Metadata::default();
         metadata.merge(Wall(5), Scope::Whole, &object(fine)).unwrap();
         assert!(metadata.not_understood.is_empty(), "{:?}", metadata.not_understood);
+    }
+
+    #[test]
+    fn a_record_that_is_no_boolean_never_has_more_kept() {
+        let says = |value: &str| decides(&object(&format!(r#"{{"record":{value}}}"#)));
+        assert_eq!((says("true"), says("false")), (Some(true), Some(false)));
+        for value in [r#""false""#, r#""no""#, "0", "2", "[]", "{}"] {
+            assert_eq!(says(value), Some(false), "{value}");
+        }
+        for value in [r#""true""#, r#""True""#, "1", "1.0", "null"] {
+            assert_eq!(says(value), None, "{value}");
+        }
+        assert_eq!(decides(&object("{}")), None);
     }
 
     #[test]

@@ -135,6 +135,8 @@ pub struct Connection {
     claims: Claims,
     /// Whether another part has taken over.
     is_continued: bool,
+    /// Whether it was closed for its silence alone.
+    has_fallen_silent: bool,
     vigil: Vigil,
 }
 
@@ -156,6 +158,7 @@ impl Connection {
             last_frame: now,
             claims,
             is_continued: false,
+            has_fallen_silent: false,
             vigil: Vigil::default(),
         }
     }
@@ -200,7 +203,8 @@ impl Connection {
     #[must_use]
     pub fn next_part(&self, now: Mono) -> Self {
         let (state, recorded) = (State::Open, Duration::ZERO);
-        Self { state, opened: now, recorded, last_frame: now, is_continued: false, ..self.clone() }
+        let (last_frame, is_continued, has_fallen_silent) = (now, false, false);
+        Self { state, opened: now, recorded, last_frame, is_continued, has_fallen_silent, ..self.clone() }
     }
 
     /// The next time at which [`Connection::handle_timeout`] may have something to say.
@@ -255,6 +259,12 @@ impl Connection {
         self.is_continued
     }
 
+    /// Whether it is over because nothing came for too long. What comes later goes on with it.
+    #[must_use]
+    pub fn has_fallen_silent(&self) -> bool {
+        self.has_fallen_silent
+    }
+
     /// Whether frames are still kept.
     #[must_use]
     pub fn is_live(&self) -> bool {
@@ -280,10 +290,11 @@ impl Connection {
             is_cut: false,
         };
         if !self.is_live() {
-            let is_over = |until| now >= until && matches!(message, Message::Rtp | Message::Meta(_));
+            // It is only remembered for what is not to be kept, or it was closed for its silence, and goes on.
+            let is_over = |until| now >= until || self.has_fallen_silent;
+            let is_beginning = matches!(message, Message::Rtp | Message::Meta(_));
             let is_reopening = match self.state {
-                // It has only been remembered for what is not to be kept.
-                State::Sealed { until } if is_over(until) => true,
+                State::Sealed { until } if is_beginning && is_over(until) => true,
                 _ => matches!(message, Message::Meta(meta) if metadata::asks_to_reopen(meta)),
             };
             step.keep = if is_reopening { Keep::Reopen } else { Keep::Nothing(Refusal::Late) };
@@ -386,6 +397,7 @@ impl Connection {
     fn seal(&mut self, now: Mono, end: End) -> Timeout {
         let until = now.after(TOMBSTONE);
         self.is_continued = end == End::PartFull;
+        self.has_fallen_silent = matches!(end, End::Stale | End::NotResumed);
         self.state = State::Sealed { until };
         Timeout::Seal(end, until)
     }
@@ -469,7 +481,7 @@ mod tests {
         call.frame(at(10), Scope::Whole, &Message::Pause(PauseMode::Silence));
         let until = at(1_800_010 + 60_000);
         assert_eq!(call.handle_sweep(at(1_800_010)), Timeout::Seal(End::Stale, until));
-        assert_eq!(call.frame(at(1_800_020), CALLER, &Message::Rtp).keep, Keep::Nothing(Refusal::Late));
+        assert_eq!(call.frame(at(1_800_020), CALLER, &END).keep, Keep::Nothing(Refusal::Late));
         let forgotten = until.after(REMEMBERED);
         assert_eq!(call.handle_timeout(until), Timeout::Wait(Some(forgotten)));
         assert_eq!(call.frame(until, CALLER, &Message::Rtp).keep, Keep::Reopen);

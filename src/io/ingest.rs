@@ -22,7 +22,7 @@ use super::clock::Clock;
 use super::gate::{Gate, Via};
 use super::log::DropLog;
 use super::random::draw;
-use super::slot::{Slot, SlotState, Timer};
+use super::slot::{Slot, SlotState, Timer, cause_of};
 use super::spool_dir::SpoolDir;
 use super::spool_writer::{BUFFER_MAX_BYTES, SpoolFile, SpoolWriter, lock};
 use crate::connection::call::{Call, Kept};
@@ -33,7 +33,7 @@ use crate::id::{Channel, ConnectionId, RecordingId};
 use crate::metrics::{DropReason, Metrics};
 use crate::packet;
 use crate::replay::Anchor;
-use crate::spool::{Header, Record, RecordKind, SealCause};
+use crate::spool::{Header, Record, RecordKind};
 use crate::time::{Mono, Wall};
 
 /// Deadlines kept for each connection that is remembered before those of forgotten ones are looked for. A connection
@@ -151,6 +151,17 @@ impl Ingest {
 
     fn try_receive(&self, bytes: &[u8], via: Via, now: Mono) -> Result<Option<Vec<u8>>, DropReason> {
         self.gate.check(bytes, via, &self.clock)?;
+        let received = self.try_parsed(bytes, now);
+        if received == Err(DropReason::Json)
+            && let Some(pause) = frame::pause_without_body(bytes)
+        {
+            // It is refused, and holds all the same.
+            drop(self.try_parsed(&pause, now));
+        }
+        received
+    }
+
+    fn try_parsed(&self, bytes: &[u8], now: Mono) -> Result<Option<Vec<u8>>, DropReason> {
         let frame = frame::parse(bytes)?;
         match frame.message {
             Message::Ping => return Ok(Some(frame::pong(bytes))),
@@ -318,12 +329,10 @@ impl Ingest {
     ) -> Result<Arc<Slot>, DropReason> {
         self.admit()?;
         let id = ConnectionId::new(frame.connection).map_err(frame::FrameError::Id)?;
-        let (call, part) = match old {
-            Some(old) => (lock(&old.state).call.reopened(now), old.part.saturating_add(1)),
-            None => {
-                let received = Stamp::received(self.clock.wall());
-                (Call::open(now, received, self.limits.rules), 1)
-            }
+        let part = old.map_or(1, |old| old.part.saturating_add(1));
+        let call = match old {
+            Some(old) => lock(&old.state).call.opened_again(now, &frame.message),
+            None => Call::open(now, Stamp::received(self.clock.wall()), self.limits.rules),
         };
         let slot = self.new_slot(id.clone(), part, call, now);
         match self.connections.entry(id) {
@@ -582,15 +591,5 @@ impl Ingest {
     /// All slots, so that none of the map's locks is held while they are handled.
     pub(super) fn slots(&self) -> Vec<Arc<Slot>> {
         self.connections.iter().map(|entry| Arc::clone(entry.value())).collect()
-    }
-}
-
-fn cause_of(end: End) -> SealCause {
-    match end {
-        End::Released => SealCause::Released,
-        End::Stale => SealCause::Stale,
-        End::Shutdown => SealCause::Shutdown,
-        End::NotResumed => SealCause::NotResumed,
-        End::PartFull => SealCause::PartFull,
     }
 }

@@ -17,12 +17,13 @@ use super::render::{Options, read_ledger_while};
 use super::slot::Slot;
 use super::spool_dir::ReadError;
 use super::spool_writer::lock;
+use crate::connection::pauses::Stamp;
 use crate::connection::vigil::{Noticed, Silence};
 use crate::id::Channel;
 use crate::manifest;
 use crate::recording::arrange;
 use crate::spool::SealCause;
-use crate::time::{Mono, micros};
+use crate::time::{Mono, Wall, micros};
 
 /// How long a disk may take until somebody who waits for it is told that it does not write.
 const DISK_PATIENCE: Duration = Duration::from_secs(1);
@@ -90,6 +91,15 @@ impl Ingest {
             }
             Noticed::Back(channel) => debug!(connection, %channel, "channel is heard again"),
         }
+    }
+
+    /// Whether a time that somebody tells of a connection is within a day of the gateway's clock, or of the daemon's where that is
+    /// not known.
+    #[must_use]
+    pub fn is_credible(&self, id: &str, gateway: Wall) -> bool {
+        let at = Stamp { received: self.clock.wall(), gateway: Some(gateway) };
+        let slot = self.connections.get(id).map(|slot| Arc::clone(&slot));
+        slot.is_none_or(|slot| lock(&slot.state).call.connection.claims().is_credible(at))
     }
 
     /// Looks at a connection, which may have ended less than a minute ago.

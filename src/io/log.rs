@@ -169,7 +169,7 @@ impl DropLog {
             }
             last[place] = Some(now);
         }
-        let connection = crate::frame::parse(bytes).ok().map(|frame| frame.connection);
+        let connection = crate::frame::address_of(bytes).map(|(_, connection)| connection);
         warn!(
             reason = reason.name(),
             count,

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use super::spool_writer::SpoolFile;
+use crate::connection::End;
 use crate::connection::call::Call;
 use crate::connection::metadata::decides;
 use crate::connection::vigil::{Noticed, sound};
@@ -13,7 +14,7 @@ use crate::metrics::DropReason;
 use crate::packet;
 use crate::replay::Anchor;
 use crate::rtpmap::Codec;
-use crate::spool::{BODY_OFFSET, Record};
+use crate::spool::{BODY_OFFSET, Record, SealCause};
 use crate::time::{Mono, Wall};
 
 /// Frames beside RTP that one recording may have, and their bytes. A call of four hours with a report a second on each
@@ -114,6 +115,17 @@ impl SlotState {
         if self.dropped > 0 {
             Record::append_dropped(at, std::mem::take(&mut self.dropped), out);
         }
+    }
+}
+
+/// What a spool file says of the end of its connection.
+pub(super) fn cause_of(end: End) -> SealCause {
+    match end {
+        End::Released => SealCause::Released,
+        End::Stale => SealCause::Stale,
+        End::Shutdown => SealCause::Shutdown,
+        End::NotResumed => SealCause::NotResumed,
+        End::PartFull => SealCause::PartFull,
     }
 }
 

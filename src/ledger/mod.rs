@@ -11,6 +11,7 @@ mod mark;
 mod pause;
 mod payload;
 mod sense;
+mod unwanted;
 
 use std::num::NonZeroU8;
 use std::time::Duration;
@@ -38,6 +39,7 @@ pub use pause::{PauseReason, PauseSpan, PauseSpans};
 pub use payload::{Payload, format_of};
 use payload::{enter_block, settle};
 pub use sense::Doubts;
+use unwanted::Numbering;
 
 /// SSRCs listed in a manifest. A call has a few; a hostile sender may use a new one for each packet.
 const SSRCS_MAX: usize = 64;
@@ -133,6 +135,7 @@ pub struct ChannelLedger {
     noise: Option<NonZeroU8>,
     copies: Copies,
     ciphers: Ciphers,
+    numbering: Numbering,
 }
 
 /// When something happened, by both clocks until it is settled which one holds.
@@ -299,11 +302,15 @@ impl Ledger {
         if ledger.ssrcs.len() < SSRCS_MAX && !ledger.ssrcs.contains(&packet.ssrc) {
             ledger.ssrcs.push(packet.ssrc);
         }
+        ledger.bridge_unwanted(packet.ssrc, packet.sequence);
         let mut rtpmap = carried;
         for block in blocks {
             let is_copy = block.age > 0;
             let sequence = packet.sequence.wrapping_sub(block.age);
             let is_kept = !is_withheld && !block.payload.is_empty();
+            let told = ledger.numbering.told(packet.ssrc, sequence);
+            let known = told.or((is_kept && !is_copy).then(|| ledger.numbering.all_behind(sequence)));
+            let Some(sequence) = known else { continue };
             if is_copy && !(is_kept && ledger.copies.are_wanted(&ledger.rx, packet.ssrc, sequence)) {
                 continue;
             }
@@ -313,6 +320,7 @@ impl Ledger {
             let times = (arrival, received, at.gateway.is_some());
             let meaning = (rtpmap, metadata.meanings(channel, block.payload_type));
             let (rx, payload) = enter_block(&packet, block, meaning, offset, times, is_withheld);
+            let rx = Rx { sequence, ..rx };
             if is_copy {
                 ledger.copies.enter(ledger.rx.len(), rx, payload);
                 continue;
@@ -380,6 +388,19 @@ impl Ledger {
             self.metadata = std::mem::take(&mut self.metadata).counted();
         }
         self.restore_pauses(state.claims, when, is_first);
+    }
+}
+
+impl ChannelLedger {
+    /// Has one withheld packet stand for those in front of this one that came while the call was not wanted.
+    fn bridge_unwanted(&mut self, ssrc: u32, sequence: u16) {
+        let Some(sequence) = self.numbering.note(ssrc, sequence) else { return };
+        let Some((rx, payload)) = self.rx.last().zip(self.payloads.last()) else { return };
+        let (rx, payload) = (*rx, *payload);
+        self.rx.push(Rx { ssrc, sequence, timestamp: rx.timestamp.wrapping_add(1), bytes: 0, ..rx });
+        let mut stand_in = Payload { noise: None, is_copy: false, ..payload };
+        stand_in.withhold();
+        self.payloads.push(stand_in);
     }
 }
 

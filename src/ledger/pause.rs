@@ -99,6 +99,9 @@ impl Ledger {
     pub(super) fn decide(&mut self, when: Moment, is_recorded: bool) {
         let moments = self.by_packets(when);
         let is_news = self.claims.decide(when.stamp(), is_recorded);
+        if is_news && is_recorded {
+            self.channels.iter_mut().for_each(|channel| channel.numbering.end_unwanted());
+        }
         for (spans, when) in self.pauses.iter_mut().zip(moments).filter(|_| is_news) {
             if is_recorded {
                 spans.end(when, PauseReason::NotWanted);
@@ -127,7 +130,12 @@ impl Ledger {
                         let from = if is_first { moment_of(standing) } else { when };
                         spans.begin(from, standing.mode, reason, Begun::New);
                     }
-                    None if is_open => spans.end(when, reason),
+                    None if is_open => {
+                        spans.end(when, reason);
+                        if reason == PauseReason::NotWanted {
+                            self.channels[channel.index()].numbering.end_unwanted();
+                        }
+                    }
                     _ => {}
                 }
             }

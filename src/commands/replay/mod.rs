@@ -324,6 +324,10 @@ fn meta_frames(call: &Call, offset: Duration, is_another: bool) -> Vec<TimedFram
     let mut frames = Vec::new();
     for scope in [Scope::Whole, Scope::Channel(Channel::Caller), Scope::Channel(Channel::Ai)] {
         let mut meta = Map::new();
+        if scope == Scope::Whole {
+            // Whoever replays a call wants it kept, also where the daemon keeps calls by consent alone.
+            meta.insert("record".to_owned(), Value::Bool(true));
+        }
         if scope == Scope::Whole && is_another {
             meta.insert("reopen".to_owned(), Value::from(true));
         }
@@ -442,6 +446,7 @@ mod tests {
         assert_eq!(
             told_all(&plan),
             [
+                r#"0 both {"record":true}"#,
                 "0 caller rtp 1",
                 "10000 ai rtp 2",
                 "19000 caller rtp 1",
@@ -457,18 +462,18 @@ mod tests {
     #[test]
     fn a_channel_without_packets_ends_last_and_with_none_sent() {
         let plan = plan(vec![vec![stream(1, &[0, 1])]], &call()).unwrap();
-        assert_eq!(told_all(&plan)[2..], ["1 caller end 2", "1 ai end 0"]);
+        assert_eq!(told_all(&plan)[3..], ["1 caller end 2", "1 ai end 0"]);
         let mut of_ai = call();
         of_ai.ssrcs[1] = vec![1];
         let plan = super::plan(vec![vec![stream(1, &[0, 1])]], &of_ai).unwrap();
-        assert_eq!(told_all(&plan)[2..], ["1 ai end 2", "1 caller end 0"]);
+        assert_eq!(told_all(&plan)[3..], ["1 ai end 2", "1 caller end 0"]);
     }
 
     #[test]
     fn a_connection_that_is_left_open_gets_no_end() {
         let left_open = Call { is_left_open: true, ..call() };
         let plan = plan(vec![vec![stream(1, &[0, 1])]], &left_open).unwrap();
-        assert_eq!(told_all(&plan), ["0 caller rtp 1", "1 caller rtp 1"]);
+        assert_eq!(told_all(&plan)[1..], ["0 caller rtp 1", "1 caller rtp 1"]);
     }
 
     #[test]
@@ -483,7 +488,7 @@ mod tests {
         assert_eq!(
             told_all(&plan)[..3],
             [
-                r#"0 both {"conversation_id":"talk","payload_types":{"99":"L16/8000/2","0":"PCMA/8000"}}"#,
+                r#"0 both {"record":true,"conversation_id":"talk","payload_types":{"99":"L16/8000/2","0":"PCMA/8000"}}"#,
                 r#"0 ai {"payload_types":{"99":"L16/16000"}}"#,
                 "0 caller rtp 1",
             ]

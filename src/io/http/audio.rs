@@ -69,7 +69,12 @@ pub(super) async fn audio(
     let made = made.map_err(|error| {
         warn!(connection = id.as_str(), %error, "making a stretch panicked");
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the stretch could not be made")
-    })??;
+    })?;
+    let made = made.inspect_err(|error| {
+        if let StretchError::Render(error) = error {
+            warn!(connection = ?id.as_str(), error = chain(error), "a stretch of a live call could not be made");
+        }
+    })?;
     let number = |number: String| HeaderValue::try_from(number).unwrap_or(HeaderValue::from_static("0"));
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static(OGG_OPUS)),
@@ -86,10 +91,9 @@ impl From<StretchError> for Problem {
         let status = match &error {
             StretchError::Empty { .. } => StatusCode::BAD_REQUEST,
             StretchError::Outside { .. } | StretchError::NoAudio => StatusCode::RANGE_NOT_SATISFIABLE,
-            StretchError::Render(error) => {
-                warn!(error = %chain(error), "a stretch of a live call could not be made");
-                StatusCode::INTERNAL_SERVER_ERROR
-            }
+            // A full disk, or a file that is being written again.
+            StretchError::Render(error) if error.is_worth_a_retry() => StatusCode::SERVICE_UNAVAILABLE,
+            StretchError::Render(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::new(status, chain(&error))
     }

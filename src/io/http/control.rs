@@ -91,6 +91,12 @@ pub(super) async fn control(
         Some(None) => return Err(Problem::bad("at is in microseconds since 1970, and not 0")),
         at => at.flatten(),
     };
+    if at.is_some_and(|at| !desk.ingest.is_credible(id.as_str(), at)) {
+        let now = desk.ingest.wall().0;
+        let detail =
+            format!("at is in microseconds since 1970, within a day of the gateway's clock; now is {now}");
+        return Err(Problem::bad(detail));
+    }
     let scope = channel.map_or(Scope::Whole, Scope::Channel);
     let frame = frame::encode(command.kind(), scope, at, &id, &body);
     desk.ingest.take(&frame, Via::Unix)?;
@@ -122,7 +128,10 @@ fn body_of(command: Command, body: &[u8]) -> Result<(Option<Channel>, Vec<u8>), 
         Command::End => end(&object)?,
         Command::Hold | Command::Release | Command::Resume if object.is_empty() => Vec::new(),
         Command::Hold | Command::Release | Command::Resume => return Err(DropReason::Body.into()),
-        Command::Pause | Command::Mark => body,
+        Command::Pause | Command::Mark => {
+            frame::parse_body(command.kind(), &body).map_err(DropReason::from)?;
+            body
+        }
     };
     Ok((channel, body))
 }
