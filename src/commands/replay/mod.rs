@@ -537,8 +537,9 @@ mod tests {
         let plan = plan(vec![vec![caller, ai]], &call()).unwrap();
         let (five, eight) = (hours(5), hours(8) + 10_000);
         assert_eq!(
-            told_all(&plan)[..5],
+            told_all(&plan)[..6],
             [
+                r#"0 both {"record":true}"#,
                 "0 caller rtp 1",
                 "10000 ai rtp 2",
                 "10000 ai end 1",
@@ -550,7 +551,7 @@ mod tests {
         assert_eq!(
             told_all(&plan)[plan.begins[0]..plan.begins[0] + 6],
             [
-                second(r#"both {"reopen":true}"#, 0),
+                second(r#"both {"record":true,"reopen":true}"#, 0),
                 second("caller rtp 1", 0),
                 second("ai rtp 2", 10_000),
                 second("caller rtp 1", 20_000),
