@@ -298,7 +298,8 @@ impl World {
             Event::Part => {
                 self.parts.push(place);
                 self.rewrite();
-                Record::append_seal(now, SealCause::PartFull, &mut self.spool.bytes);
+                let recording = self.spool.header.recording;
+                Record::append_seal(now, SealCause::PartFull, recording, &mut self.spool.bytes);
                 self.call = self.call.next_part(now);
                 let next = new_spool(self.spool.part + 1, &self.call, now);
                 self.done.push(std::mem::replace(&mut self.spool, next));

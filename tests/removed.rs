@@ -328,7 +328,7 @@ fn of_version_1(id: &str, seal: bool) -> (String, Vec<u8>, Vec<Vec<u8>>) {
     }
     append(6, caller, 500_000, b"");
     if seal {
-        Record::append_seal(Mono(600_000), SealCause::Released, &mut bytes);
+        Record::append_seal(Mono(600_000), SealCause::Released, header.recording, &mut bytes);
     }
     let sum = crc32c::crc32c(id.as_bytes());
     (format!("20260102T030405.678901Z-{id}-{sum:08x}.spool"), bytes, payloads)

@@ -561,7 +561,7 @@ impl Ingest {
         let mut buffer = lock(&slot.file.buffer);
         state.append_dropped(now, buffer.records());
         let mut seal = Vec::new();
-        Record::append_seal(now, cause_of(end), &mut seal);
+        Record::append_seal(now, cause_of(end), slot.file.recording(), &mut seal);
         slot.file.seal(&mut buffer, seal);
         self.writer.note(&slot.file, buffer);
     }

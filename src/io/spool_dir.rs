@@ -22,7 +22,7 @@ use super::spool_writer::lock;
 use crate::id::{ConnectionId, RecordingId};
 use crate::spool::name::{Aside, FileName, Made, SpoolName};
 use crate::spool::scan::{Located, Scanner, Tail};
-use crate::spool::{Header, HeaderError, Parsed, Record, RecordKind, SealCause};
+use crate::spool::{Header, HeaderError, Record, RecordKind, SEAL_BYTES};
 use crate::time::{Mono, Wall};
 
 /// The name of the lock.
@@ -187,17 +187,34 @@ pub fn oldest_sealed(
     Ok(oldest.into_iter().collect())
 }
 
-/// Whether a spool file ends in a seal: its connection is over, and nothing will be added to it.
+/// Whether a spool file ends in its seal: its connection is over, and nothing will be added to it. A payload may end in what
+/// looks like one, so the last bytes count only with the recording id in them, which version 1 has not: that is read.
 ///
 /// # Errors
 /// Where the file cannot be read, or is shorter than a seal.
 pub fn is_sealed(path: &Path) -> io::Result<bool> {
-    let mut seal = Vec::new();
-    Record::append_seal(Mono(0), SealCause::Released, &mut seal);
+    let header = match header_of(path) {
+        Ok(header) => Some(header),
+        Err(ReadError::Io(error)) => return Err(error),
+        Err(ReadError::Header(_)) => None,
+    };
+    if header.as_ref().is_some_and(Header::is_of_before) {
+        return Ok(read_to_seal(path).unwrap_or(false));
+    }
+    let named = || own_name(path).and_then(|name| name.recording());
+    let Some(recording) = header.map(|header| header.recording).or_else(named) else { return Ok(false) };
+    let mut seal = [0; SEAL_BYTES];
     let mut file = File::open(path)?;
     file.seek(SeekFrom::End(-i64::try_from(seal.len()).map_err(io::Error::other)?))?;
     file.read_exact(&mut seal)?;
-    Ok(matches!(Record::parse(&seal), Parsed::Record(record, _) if record.kind == RecordKind::Seal))
+    Ok(Record::is_seal_of(&seal, recording))
+}
+
+/// Whether the last record of a file is a seal.
+fn read_to_seal(path: &Path) -> Result<bool, ReadError> {
+    let is_last =
+        |is_last: &mut bool, located: &Located<'_>| *is_last = located.record.kind == RecordKind::Seal;
+    Ok(read(path, |_| false, is_last)?.0)
 }
 
 /// Makes a spool directory, if it is not there, for this user alone: what people said on the phone is nobody else's
@@ -416,6 +433,8 @@ pub fn nameless_beside(spool: &Path) -> io::Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spool::SealCause;
+    use crate::spool::block;
     use crate::spool::name::State;
 
     #[test]
@@ -488,9 +507,10 @@ mod tests {
         let write = |name: &str, is_sealed: bool| {
             let mut bytes = Vec::new();
             let connection = ConnectionId::new(name).unwrap();
-            Header::derived(connection, Wall(1), Mono(0), 1).append_to(&mut bytes);
+            let header = Header::derived(connection, Wall(1), Mono(0), 1);
+            header.append_to(&mut bytes);
             if is_sealed {
-                Record::append_seal(Mono(7), SealCause::Stale, &mut bytes);
+                Record::append_seal(Mono(7), SealCause::Stale, header.recording, &mut bytes);
             }
             fs::write(dir.path().join(name), bytes).unwrap();
         };
@@ -530,6 +550,43 @@ mod tests {
             fs::write(&file, b"").unwrap();
         }
         assert_eq!(header_from_name(Path::new("notes-of-mine-today.spool"), Mono(7)), None);
+    }
+
+    #[test]
+    fn a_payload_that_ends_in_a_seal_does_not_seal_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("x.spool");
+        let connection = ConnectionId::new("x").unwrap();
+        let header = Header::derived(connection, Wall(1), Mono(0), 1);
+        // Of another recording, as version 1 had it, and in a block as a daemon would write it.
+        let (mut other, mut old) = (Vec::new(), Vec::new());
+        Record::append_seal(Mono(7), SealCause::Stale, RecordingId::derived(b"a guess"), &mut other);
+        let scope = crate::id::Scope::Whole;
+        let record = Record { kind: RecordKind::Seal, scope, at: Mono(7), gateway: None, body: &[1] };
+        record.append_to(&mut old);
+        let mut whole = Vec::new();
+        block::append_room(&mut whole);
+        whole.extend_from_slice(&other);
+        block::complete(&mut whole, 1);
+        for forged in [&other, &old, &whole] {
+            for version in [1, 2] {
+                let mut bytes = Vec::new();
+                Header { version, ..header.clone() }.append_to(&mut bytes);
+                Record { kind: RecordKind::Tap(1), body: forged, ..record }.append_to(&mut bytes);
+                fs::write(&file, &bytes).unwrap();
+                assert!(
+                    !is_sealed(&file).unwrap() && oldest_sealed(dir.path(), 9, |_| true).unwrap().is_empty()
+                );
+                let mut seal = old.clone();
+                if version == 2 {
+                    seal.clear();
+                    Record::append_seal(Mono(7), SealCause::Stale, header.recording, &mut seal);
+                }
+                bytes.extend_from_slice(&seal);
+                fs::write(&file, bytes).unwrap();
+                assert!(is_sealed(&file).unwrap(), "version {version}");
+            }
+        }
     }
 
     #[test]
