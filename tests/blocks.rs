@@ -466,3 +466,24 @@ fn a_call_of_version_1_that_the_disk_has_no_room_for_goes_on_in_another_file_wit
     assert!(!place.holds(b"secret"));
     daemon.stop();
 }
+
+#[test]
+fn a_block_that_is_missing_is_still_told_of_when_the_file_was_written_again() {
+    let place = place();
+    let mut file = File::begin("missing");
+    file.say(5);
+    file.end_block();
+    let from = file.bytes.len();
+    file.say(5);
+    file.end_block();
+    let to = file.bytes.len();
+    file.say(20);
+    file.frame(PAUSE, Scope::Whole, 90_000, b"");
+    file.end_block();
+    file.bytes.drain(from..to);
+    file.write(&place);
+    start(&place);
+    let (manifest, recording) = place.recording("missing");
+    assert!(has_reason(&manifest, "spool_damaged"), "{manifest}");
+    assert!(recording.sounds(0) == sounds_in(&[&file.said[..5], &file.said[10..25]].concat()));
+}
