@@ -232,7 +232,7 @@ impl Rewrites {
         &self,
         rules: Rules,
         over: &mpsc::Sender<PathBuf>,
-        written: impl Fn(&SpoolFile, Written),
+        written: impl Fn(&Arc<SpoolFile>, Written),
         note: impl Fn(&Arc<SpoolFile>, MutexGuard<'_, Buffer>),
     ) {
         while let Some((job, is_last_try)) = self.next() {
@@ -294,7 +294,8 @@ enum Done {
 fn rewrite(
     file: &Arc<SpoolFile>,
     rules: Rules,
-    told: &impl Fn(&SpoolFile, Written),
+    told: &impl Fn(&Arc<SpoolFile>, Written),
+    is_last_try: bool,
 ) -> Result<Done, ReadError> {
     let mut disk = lock(&file.disk);
     let begun = Instant::now();

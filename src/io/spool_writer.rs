@@ -105,10 +105,15 @@ impl SpoolWriter {
         let written = Arc::new(Mutex::new(Files::new()));
         let rewrites = Arc::new(Rewrites::default());
         let rewriter = {
-            let (work, rewrites) = (Arc::clone(&work), Arc::clone(&rewrites));
+            let (work, rewrites, to_sync) = (Arc::clone(&work), Arc::clone(&rewrites), Arc::clone(&written));
             let over = sealed.clone();
             let run = move || {
-                let written = |file: &SpoolFile, written: Written| work.enter(file, &written);
+                let written = |file: &Arc<SpoolFile>, written: Written| {
+                    work.enter(file, &written);
+                    if written.bytes > 0 {
+                        lock(&to_sync).insert(file.number, Arc::clone(file));
+                    }
+                };
                 let note = |file: &Arc<SpoolFile>, buffer: MutexGuard<'_, Buffer>| work.note(file, buffer);
                 rewrites.run(rules, &over, written, note);
             };
@@ -466,4 +471,32 @@ fn sync(files: &Files, dir: &Path) -> io::Result<()> {
         }
     }
     sync_dir(dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::ConnectionId;
+    use crate::spool::{Header, Record};
+    use crate::time::{Mono, Wall};
+
+    #[test]
+    fn what_the_rewriter_writes_is_synced_as_well() {
+        let dir = tempfile::tempdir().unwrap();
+        let (sealed, _finisher) = mpsc::channel(1);
+        let rules = Rules::for_reading(false);
+        let writer = SpoolWriter::start(dir.path(), Duration::from_millis(1), rules, sealed).unwrap();
+        let header = Header::derived(ConnectionId::new("c").unwrap(), Wall(1), Mono(0), 1);
+        let file = Arc::new(SpoolFile::new(dir.path().join("c.spool"), header));
+        // Nobody tells the writer of it.
+        Record::append_lost(Mono(0), 1, lock(&file.buffer).records());
+        writer.rewrite(&file);
+        let syncs = || writer.figures().sync_time.cumulated().last().copied().unwrap();
+        let until = Instant::now() + Duration::from_secs(20);
+        while syncs() == 0 {
+            assert!(Instant::now() < until, "{} bytes written", std::fs::metadata(&file.path).unwrap().len());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        writer.stop();
+    }
 }
