@@ -21,7 +21,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
-use tracing::{debug, error, info};
+use tracing::{debug, error, info, warn};
 
 use super::log::chain;
 use super::random::draw;
@@ -236,20 +236,23 @@ impl Rewrites {
         note: impl Fn(&Arc<SpoolFile>, MutexGuard<'_, Buffer>),
     ) {
         while let Some((job, is_last_try)) = self.next() {
-            match rewrite(&job.file, rules, &written) {
-                Ok(Done::Later(due)) if !is_last_try => lock(&self.queue).jobs.push_back(Job { due, ..job }),
+            match rewrite(&job.file, rules, &written, is_last_try) {
+                Ok(Done::Later(due)) => lock(&self.queue).jobs.push_back(Job { due, ..job }),
                 Ok(Done::Over) => hand_over(&job.file.path, over, is_last_try),
-                Ok(Done::Later(_) | Done::Open) => {}
+                Ok(Done::Open) => {}
                 Err(error) => {
                     let (connection, path) = (job.file.header.connection.as_str(), job.file.path.display());
                     let is_without_room = tells_full(&error);
                     let error = chain(&error);
-                    if job.is_reported {
+                    if is_last_try {
+                        warn!(?connection, %path, error, "what was paused cannot be taken out of the spool, tried again before it is published");
+                    } else if job.is_reported {
                         debug!(?connection, %path, error, "what was paused is still in the spool");
                     } else {
                         error!(?connection, %path, error, "what was paused cannot be taken out of the spool, trying again");
                     }
-                    if is_without_room && job.file.seal_unwritten(&note) {
+                    // At the end there is no other try: whoever finishes it takes it out.
+                    if (is_without_room || is_last_try) && job.file.seal_unwritten(&note) {
                         continue;
                     }
                     if !is_last_try {
@@ -299,7 +302,7 @@ fn rewrite(
 ) -> Result<Done, ReadError> {
     let mut disk = lock(&file.disk);
     let begun = Instant::now();
-    if let Some(until) = disk.rewritten_until.filter(|until| *until > begun) {
+    if let Some(until) = disk.rewritten_until.filter(|until| *until > begun && !is_last_try) {
         return Ok(Done::Later(until));
     }
     file.check(&mut disk)?;

@@ -130,7 +130,7 @@ impl SpoolWriter {
             let run = move || sync_loop(&work, &written, &dir, sync_every);
             std::thread::Builder::new().name("spool-sync".to_owned()).spawn(run)?
         };
-        Ok(Self { work, rewrites, threads: Mutex::new(vec![writer, rewriter, syncer]) })
+        Ok(Self { work, rewrites, threads: Mutex::new(vec![rewriter, writer, syncer]) })
     }
 
     /// Writes a file again, soon: it holds what may not be kept.
@@ -185,13 +185,13 @@ impl SpoolWriter {
     pub fn stop(&self) {
         // First what is to be written again: then the writer ends with all that there is.
         self.rewrites.stop();
-        self.work.is_stopping.store(true, Ordering::Release);
-        self.work.wake.notify_all();
-        let threads = std::mem::take(&mut *lock(&self.threads));
-        for thread in threads {
+        for thread in std::mem::take(&mut *lock(&self.threads)) {
             if thread.join().is_err() {
                 error!("a spool thread has panicked");
             }
+            // The rewriter, which is the first of them, may leave something to the writer.
+            self.work.is_stopping.store(true, Ordering::Release);
+            self.work.wake.notify_all();
         }
     }
 }
