@@ -415,34 +415,8 @@ impl Ingest {
         Metrics::add(&self.metrics.opened);
         let path = slot.file.path.display();
         info!(connection = ?slot.id.as_str(), part = slot.part, %path, "connection opened");
-    }
-
-    /// Appends a record to a connection's buffer. False if the buffer is full because the disk does not take it.
-    pub(super) fn append(&self, slot: &Slot, state: &mut SlotState, record: &Record<'_>) -> bool {
-        let mut buffer = lock(&slot.file.buffer);
-        let is_room = buffer.waiting() + record.body.len() < BUFFER_MAX_BYTES && self.writer.has_room();
-        if is_room {
-            let has_dropped = state.dropped > 0;
-            state.append_dropped(record.at, buffer.records());
-            record.append_to(buffer.records());
-            if has_dropped {
-                // A PAUSE may have been among them.
-                Record::state(record.at, &state.call.to_state()).append_to(buffer.records());
-            }
-        } else {
-            state.dropped = state.dropped.saturating_add(1);
-        }
-        self.writer.note(&slot.file, buffer);
-        is_room
-    }
-
-    /// Appends the whole state, which there is always room for: what has led to it may be gone from the file.
-    pub(super) fn append_state(&self, slot: &Slot, state: &mut SlotState, at: Mono) -> usize {
-        let noted = state.call.to_state();
-        let mut buffer = lock(&slot.file.buffer);
-        Record::state(at, &noted).append_to(buffer.records());
-        self.writer.note(&slot.file, buffer);
-        noted.len()
+        // Also where nothing more is kept of it: else nobody would know of it after a kill.
+        self.writer.note(&slot.file, lock(&slot.file.buffer));
     }
 
     /// Handles every deadline that has passed. The daemon calls this some fifty times a second.
