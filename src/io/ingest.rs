@@ -15,7 +15,7 @@ use std::time::Duration;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info};
+use tracing::{error, info};
 
 use super::awaited::{Awaited, Hold};
 use super::clock::Clock;
@@ -24,7 +24,7 @@ use super::log::DropLog;
 use super::random::draw;
 use super::slot::{Slot, SlotState, Timer};
 use super::spool_dir::SpoolDir;
-use super::spool_writer::{BUFFER_MAX_BYTES, SpoolFile, SpoolWriter, lock};
+use super::spool_writer::{SpoolFile, SpoolWriter, lock};
 use crate::connection::call::{Call, Kept};
 use crate::connection::pauses::Stamp;
 use crate::connection::{End, Rules, Timeout};
@@ -33,7 +33,7 @@ use crate::id::{Channel, ConnectionId, RecordingId};
 use crate::metrics::{DropReason, Metrics};
 use crate::packet;
 use crate::replay::Anchor;
-use crate::spool::{Header, Record, RecordKind, SealCause};
+use crate::spool::{Header, Record, RecordKind};
 use crate::time::{Mono, Wall};
 
 /// Deadlines kept for each connection that is remembered before those of forgotten ones are looked for. A connection
@@ -258,7 +258,7 @@ impl Ingest {
             self.append(slot, &mut state, &record)
         });
         if !kept && (step.keeps_out_more || step.takes_out) {
-            // There is room for this: a kill must not bring back what is not to be kept.
+            // A kill must not bring back what is not to be kept.
             self.append_state(slot, &mut state, now);
         }
         if step.is_decision {
@@ -399,14 +399,6 @@ impl Ingest {
         slot
     }
 
-    /// Notes the ports for plain RTP that a connection was given, so that a restart finds them.
-    pub fn note_ports(&self, id: &ConnectionId, ports: [u16; 2]) {
-        let Some(slot) = self.find(id.as_str()) else { return };
-        let mut state = lock(&slot.state);
-        state.call.ports = Some(ports);
-        self.append_state(&slot, &mut state, self.clock.now());
-    }
-
     /// Begins a recording, once its slot is in the map.
     fn begin(&self, slot: &Arc<Slot>) {
         let deadline = lock(&slot.state).call.connection.poll_timeout();
@@ -523,23 +515,6 @@ impl Ingest {
         }
     }
 
-    fn seal(&self, slot: &Slot, end: End, now: Mono) {
-        debug!(connection = ?slot.id.as_str(), ?end, "connection sealed");
-        self.open.fetch_sub(1, Ordering::Relaxed);
-        let mut state = lock(&slot.state);
-        let has_unrecorded = Channel::BOTH.iter().any(|channel| state.call.counts(*channel).unrecorded > 0);
-        if has_unrecorded {
-            // Only the state says how many there were.
-            self.append_state(slot, &mut state, now);
-        }
-        let mut buffer = lock(&slot.file.buffer);
-        state.append_dropped(now, buffer.records());
-        let mut seal = Vec::new();
-        Record::append_seal(now, cause_of(end), slot.file.recording(), &mut seal);
-        slot.file.seal(&mut buffer, seal);
-        self.writer.note(&slot.file, buffer);
-    }
-
     fn begin_next_part(&self, slot: &Slot, now: Mono) {
         let (call, kept) = {
             let state = lock(&slot.state);
@@ -558,15 +533,5 @@ impl Ingest {
     /// All slots, so that none of the map's locks is held while they are handled.
     pub(super) fn slots(&self) -> Vec<Arc<Slot>> {
         self.connections.iter().map(|entry| Arc::clone(entry.value())).collect()
-    }
-}
-
-fn cause_of(end: End) -> SealCause {
-    match end {
-        End::Released => SealCause::Released,
-        End::Stale => SealCause::Stale,
-        End::Shutdown => SealCause::Shutdown,
-        End::NotResumed => SealCause::NotResumed,
-        End::PartFull => SealCause::PartFull,
     }
 }

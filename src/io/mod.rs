@@ -2,6 +2,7 @@
 
 pub mod awaited;
 pub mod backup;
+mod buffering;
 pub mod capture;
 pub mod clock;
 pub mod demand;

@@ -46,6 +46,8 @@ pub struct Buffer {
     pub is_sealed: bool,
     /// The seal that was appended, for what has to be said in front of it.
     sealed: Vec<u8>,
+    /// Whether the state is to be appended as soon as the disk takes what waits: there was no room for it.
+    is_state_owed: bool,
     /// Bytes taken from here that are not on disk yet.
     pub(super) pending: usize,
     /// How many of the bytes are in the sum of all buffers.
@@ -81,6 +83,23 @@ impl Buffer {
         append(records);
         records.extend_from_slice(&seal);
         self.sealed = seal;
+    }
+
+    /// Asks whoever writes to append the state then: until there is room, it takes no memory.
+    pub(super) fn owe_state(&mut self) {
+        self.is_state_owed = true;
+        // There is something to write.
+        self.records();
+    }
+
+    /// Whether the state is still to be appended.
+    pub(super) fn owes_state(&self) -> bool {
+        self.is_state_owed
+    }
+
+    /// Says that the state was appended.
+    pub(super) fn note_state(&mut self) {
+        self.is_state_owed = false;
     }
 
     /// How many bytes wait.
@@ -283,6 +302,7 @@ impl SpoolFile {
 
     /// Takes what waits as the next block.
     fn take(&self, disk: &mut Disk, spare: &mut Vec<u8>) {
+        self.append_owed();
         let mut buffer = lock(&self.buffer);
         let mut block = std::mem::replace(&mut buffer.bytes, std::mem::take(spare));
         disk.counted += std::mem::take(&mut buffer.counted);
@@ -400,6 +420,20 @@ impl SpoolFile {
                 Record::append_lost(at, lost, records);
                 Record::state(at, state).append_to(records);
             });
+            buffer.note_state();
+        });
+    }
+
+    /// Appends the state, if there was no room for it when it became another.
+    fn append_owed(&self) {
+        if !lock(&self.buffer).owes_state() {
+            return;
+        }
+        let Some(describe) = self.describe.get() else { return };
+        describe(&mut |at, state| {
+            let mut buffer = lock(&self.buffer);
+            buffer.append_before_seal(|records| Record::state(at, state).append_to(records));
+            buffer.note_state();
         });
     }
 
