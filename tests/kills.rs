@@ -519,3 +519,63 @@ fn a_caller_whose_audio_looks_like_the_end_of_a_call_does_not_end_it() {
     assert!(!place.holds(b"secret"));
     daemon.stop();
 }
+
+#[test]
+fn a_call_that_ended_in_a_pause_and_is_opened_again_after_a_restart_is_paused_and_the_next_part() {
+    for is_killed in [false, true] {
+        let place = Place::new();
+        let note = place.spool().join("ended");
+        let restart = |daemon: Daemon| {
+            if is_killed {
+                daemon.kill();
+            } else {
+                daemon.stop();
+            }
+            let daemon = Daemon::start(&place);
+            let gateway = Gateway::connect(&place, &daemon, Socket::UnixStream);
+            (daemon, gateway)
+        };
+        let daemon = Daemon::start(&place);
+        let mut gateway = Gateway::connect(&place, &daemon, Socket::UnixStream);
+        let mut sender = Sender::new(1);
+        let mut say = |gateway: &mut Gateway, what: &str| {
+            gateway.play("c", CALLER, &sender.packets(&[marked_packet(what)]));
+        };
+        say(&mut gateway, "first");
+        gateway.say(kind::PAUSE, WHOLE, "c");
+        gateway.end("c");
+        place.manifest("c");
+        assert!(note.exists());
+
+        let (daemon, mut gateway) = restart(daemon);
+        say(&mut gateway, "secret: it is late");
+        gateway.meta("c", &json!({ "reopen": true }));
+        say(&mut gateway, "secret: it is paused");
+        gateway.end("c");
+        let parts = |count| {
+            rig::wait_for("its parts", || {
+                let part = |found: &Value| found["part"].as_u64().unwrap_or(1);
+                let mut parts: Vec<_> = place.manifests_of("c").iter().map(part).collect();
+                parts.sort_unstable();
+                (parts.len() == count).then_some(parts)
+            })
+        };
+        assert_eq!(parts(2), [1, 2]);
+
+        // It ends another time while it is open again, and then without a pause.
+        let (daemon, mut gateway) = restart(daemon);
+        gateway.meta("c", &json!({ "reopen": true }));
+        say(&mut gateway, "secret: it still is");
+        gateway.sync();
+        rig::wait_for("its file", || place.spool_files().first().cloned());
+        let (daemon, mut gateway) = restart(daemon);
+        say(&mut gateway, "secret: and still");
+        gateway.say(kind::RESUME, WHOLE, "c");
+        say(&mut gateway, "public");
+        gateway.end("c");
+        assert_eq!(parts(3), [1, 2, 3]);
+        assert!(!note.exists(), "nothing stands any more");
+        daemon.stop();
+        assert!(!place.holds(b"secret") && place.holds(b"public"));
+    }
+}

@@ -76,6 +76,9 @@ impl Ingest {
         if has_unrecorded || lock(&slot.file.buffer).owes_state() {
             self.append_state_at_once(slot, &mut state, now);
         }
+        if end != End::PartFull {
+            self.note_ended(slot, &state, now);
+        }
         let mut buffer = lock(&slot.file.buffer);
         state.append_dropped(now, buffer.records());
         let mut seal = Vec::new();

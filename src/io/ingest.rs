@@ -502,7 +502,9 @@ impl Ingest {
             Timeout::Wait(None) => {}
             Timeout::Wait(Some(at)) => self.wake_at(at, slot),
             Timeout::Retire => {
-                self.connections.remove_if(&slot.id, |_, current| Arc::ptr_eq(current, slot));
+                if self.connections.remove_if(&slot.id, |_, current| Arc::ptr_eq(current, slot)).is_some() {
+                    self.writer.ended().forget(&slot.id);
+                }
             }
             Timeout::Seal(end, retire_at) => {
                 self.seal(slot, end, now);

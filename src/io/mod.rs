@@ -8,6 +8,7 @@ pub mod clock;
 pub mod demand;
 pub mod descriptors;
 mod disk_watch;
+mod ended;
 pub mod finish;
 pub mod gate;
 pub mod http;

@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tracing::{error, warn};
 
+use super::ended::Ended;
 use super::reserve::Reserve;
 use super::scratch::is_full;
 use super::spool_dir::sync_dir;
@@ -79,6 +80,7 @@ struct Work {
     /// How often all dirty buffers have been written, or tried to be.
     rounds: AtomicU64,
     figures: SpoolFigures,
+    ended: Ended,
     complained: Mutex<Option<(Instant, io::ErrorKind)>>,
 }
 
@@ -121,8 +123,8 @@ impl SpoolWriter {
         };
         let writer = {
             let (work, written) = (Arc::clone(&work), Arc::clone(&written));
-            let reserve = Reserve::of(dir);
-            let run = move || Writer::new(written, sealed, reserve).run(&work);
+            let (reserve, dir) = (Reserve::of(dir), dir.to_owned());
+            let run = move || Writer::new(written, sealed, reserve).run(&work, &dir);
             std::thread::Builder::new().name("spool-writer".to_owned()).spawn(run)?
         };
         let syncer = {
@@ -166,6 +168,11 @@ impl SpoolWriter {
     #[must_use]
     pub fn buffered_bytes(&self) -> usize {
         self.work.buffered.load(Ordering::Relaxed)
+    }
+
+    /// The notes of calls that ended in a pause.
+    pub(super) fn ended(&self) -> &Ended {
+        &self.work.ended
     }
 
     /// How often the writer has gone through what was dirty. What is in a buffer now has been written, or has failed to
@@ -267,7 +274,7 @@ impl Writer {
         }
     }
 
-    fn run(mut self, work: &Work) {
+    fn run(mut self, work: &Work, dir: &Path) {
         // Two lists in turn, so that neither has to grow anew.
         let mut dirty = Vec::new();
         loop {
@@ -278,6 +285,8 @@ impl Writer {
             let (mut left, mut written) = (Vec::new(), Vec::with_capacity(dirty.len()));
             let (mut is_failing, mut ends) = (false, Vec::new());
             self.reserve.refill();
+            // Before the ends that they are about.
+            work.ended.write(dir);
             for file in dirty.drain(..) {
                 lock(&file.buffer).is_dirty = false;
                 match self.write(&file, work) {
@@ -470,6 +479,7 @@ fn sync(files: &Files, dir: &Path) -> io::Result<()> {
             Err(error) => return Err(error),
         }
     }
+    Ended::sync(dir)?;
     sync_dir(dir)
 }
 
