@@ -453,6 +453,6 @@ fn a_spool_file_that_is_cut_after_the_end_of_the_call_still_ends_in_its_seal() {
     let line = "spool file was cut under a live call";
     wait_for(line, || calls.daemon.log().contains(line).then_some(()));
     wait_for("the end of the call", || calls.daemon.log().contains("publishing failed").then_some(()));
-    assert!(sidetape::io::spool_dir::is_sealed(&victim).unwrap());
+    assert!(sidetape::io::sealed::is_sealed(&victim).unwrap());
     calls.daemon.kill();
 }

@@ -29,6 +29,7 @@ pub mod resume;
 pub mod rtp_ports;
 pub mod scrape;
 mod scratch;
+pub mod sealed;
 mod slot;
 mod sources;
 pub mod spool_dir;
