@@ -170,6 +170,7 @@ impl Daemon {
         let found =
             groups(&spool).with_context(|| format!("listing the spool {}", spool.path().display()))?;
         let ingest = Ingest::new(limits, gate, clock, Arc::clone(&metrics), Arc::clone(&spool), writer);
+        ingest.recall(&found);
         let ingest = ingest.awaiting(Awaited::new(found)).watching(config.silence_alert);
         let ingest = Arc::new(ingest);
         ingest.watch_disk(config.min_free_bytes);

@@ -10,7 +10,7 @@ use crate::connection::pauses::{Stamp, TakenOut};
 use crate::frame::{Message, parse_body};
 use crate::id::{Channel, Scope};
 use crate::spool::scan::Located;
-use crate::spool::{Header, Record, RecordKind};
+use crate::spool::{Header, Record, RecordKind, SealCause};
 use crate::time::{Mono, Wall};
 
 /// A pair of readings of the daemon's two clocks: what brings a steady time to the wall.
@@ -162,6 +162,10 @@ impl Rewrite {
         };
         let stays = Record { kind, body, ..*record };
         self.is_other |= stays != *record;
+        // One of version 1 does not say whose it is.
+        let seal = SealCause::from_body(body).filter(|_| kind == RecordKind::Seal);
+        let seal = seal.map(|cause| cause.to_body(self.replay.header.recording));
+        let stays = Record { body: seal.as_ref().map_or(stays.body, |body| &body[..]), ..stays };
         stays.append_to(out);
         // What payload types mean, and what is withheld: as the records that stay say.
         self.replay.record(&Located { record: stays, body_offset: located.body_offset });
@@ -172,7 +176,6 @@ impl Rewrite {
 mod tests {
     use super::*;
     use crate::id::ConnectionId;
-    use crate::spool::SealCause;
     use crate::spool::scan::Scanner;
     use std::time::Duration;
 
@@ -211,7 +214,7 @@ mod tests {
                 Record { kind, scope: Scope::Whole, at, gateway, body }.append_to(&mut out);
             }
         }
-        Record::append_seal(Mono(3_000_000), SealCause::Released, &mut out);
+        Record::append_seal(Mono(3_000_000), SealCause::Released, header().recording, &mut out);
         out
     }
 

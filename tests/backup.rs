@@ -220,3 +220,17 @@ fn a_backup_that_is_none_stops_the_start() {
     let place = place.with("AUDIO_BACKUP_STORAGE_PATH", same.to_str().unwrap());
     assert!(Daemon::start_in_vain(&place).said.contains("another place"));
 }
+
+#[test]
+fn a_call_without_audio_goes_to_the_backup_like_any_other() {
+    let (place, backup) = broken("1");
+    let daemon = Daemon::start(&place);
+    let mut gateway = Gateway::connect(&place, &daemon, Socket::UnixStream);
+    gateway.meta("silent", &serde_json::json!({ "a": 1 }));
+    gateway.end("silent");
+    wait_for("it to be in the backup", || {
+        (names(&backup) == ["conversation_silent_merged.json"]).then_some(())
+    });
+    let log = daemon.stop();
+    assert!(!log.contains("is taken"), "{log}");
+}

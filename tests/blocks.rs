@@ -13,7 +13,7 @@ use sidetape::connection::Rules;
 use sidetape::connection::call::Call;
 use sidetape::connection::pauses::Stamp;
 use sidetape::frame::parse_body;
-use sidetape::id::{Channel, ConnectionId, Scope};
+use sidetape::id::{Channel, ConnectionId, RecordingId, Scope};
 use sidetape::spool::block::{self, OpeningCause, append_opening};
 use sidetape::spool::{Header, Record, RecordKind, SealCause, VERSION};
 use sidetape::time::{Mono, Wall};
@@ -40,6 +40,7 @@ struct File {
     records: Vec<u8>,
     number: u32,
     version: u16,
+    recording: RecordingId,
     call: Call,
     at_us: u64,
     sender: Sender,
@@ -58,6 +59,7 @@ impl File {
         let opened = Wall(i64::try_from(now.as_micros()).unwrap());
         let call = Call::open(Mono(0), Stamp::received(opened), Rules::for_reading(false));
         let (bytes, begins, records, said) = Default::default();
+        let header = Header::derived(ConnectionId::new(id).unwrap(), opened, Mono(0), 1);
         let mut file = Self {
             id: id.to_owned(),
             opened,
@@ -66,12 +68,12 @@ impl File {
             records,
             number: 0,
             version,
+            recording: header.recording,
             call,
             at_us: 0,
             sender: Sender::new(1),
             said,
         };
-        let header = Header::derived(ConnectionId::new(id).unwrap(), opened, Mono(0), 1);
         Header { version, ..header }.append_to(&mut file.bytes);
         file.open(OpeningCause::Made);
         file.note_state();
@@ -145,7 +147,7 @@ impl File {
     }
 
     fn seal(&mut self) {
-        Record::append_seal(Mono(self.at_us), SealCause::Released, &mut self.records);
+        Record::append_seal(Mono(self.at_us), SealCause::Released, self.recording, &mut self.records);
         self.end_block();
     }
 
@@ -463,4 +465,25 @@ fn a_call_of_version_1_that_the_disk_has_no_room_for_goes_on_in_another_file_wit
     assert!(sounds(&parts[1]) == sounds_in(&public), "{}", parts[1]);
     assert!(!place.holds(b"secret"));
     daemon.stop();
+}
+
+#[test]
+fn a_block_that_is_missing_is_still_told_of_when_the_file_was_written_again() {
+    let place = place();
+    let mut file = File::begin("missing");
+    file.say(5);
+    file.end_block();
+    let from = file.bytes.len();
+    file.say(5);
+    file.end_block();
+    let to = file.bytes.len();
+    file.say(20);
+    file.frame(PAUSE, Scope::Whole, 90_000, b"");
+    file.end_block();
+    file.bytes.drain(from..to);
+    file.write(&place);
+    start(&place);
+    let (manifest, recording) = place.recording("missing");
+    assert!(has_reason(&manifest, "spool_damaged"), "{manifest}");
+    assert!(recording.sounds(0) == sounds_in(&[&file.said[..5], &file.said[10..25]].concat()));
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use sidetape::id::{Channel, ConnectionId, Scope};
+use sidetape::id::{Channel, ConnectionId, RecordingId, Scope};
 use sidetape::spool::{Header, Record, RecordKind, SealCause};
 use sidetape::time::{Mono, Wall};
 
@@ -27,6 +27,7 @@ struct Spool {
     /// Where the header and each record end.
     ends: Vec<usize>,
     packets: Vec<Vec<u8>>,
+    recording: RecordingId,
 }
 
 impl Spool {
@@ -35,7 +36,8 @@ impl Spool {
         let opened = Wall(i64::try_from(START_US).unwrap());
         let mut bytes = Vec::new();
         let connection = ConnectionId::new(id).unwrap();
-        Header::derived(connection, opened, Mono(7), 1).append_to(&mut bytes);
+        let header = Header::derived(connection, opened, Mono(7), 1);
+        header.append_to(&mut bytes);
         let mut ends = vec![bytes.len()];
         let packets: Vec<_> = (0..packets).map(|n| marked_packet(&format!("{id}, packet {n:03}"))).collect();
         for (at, sent) in (7u64..).step_by(20_000).zip(Sender::new(1).packets(&packets)) {
@@ -43,13 +45,13 @@ impl Spool {
             Record { kind, scope, at: Mono(at), gateway: None, body: &sent.rtp }.append_to(&mut bytes);
             ends.push(bytes.len());
         }
-        Self { id: id.to_owned(), bytes, ends, packets }
+        Self { id: id.to_owned(), bytes, ends, packets, recording: header.recording }
     }
 
     /// A call that is over.
     fn sealed(id: &str, packets: usize) -> Self {
         let mut spool = Self::open(id, packets);
-        Record::append_seal(Mono(9_000_000), SealCause::Released, &mut spool.bytes);
+        Record::append_seal(Mono(9_000_000), SealCause::Released, spool.recording, &mut spool.bytes);
         spool.ends.push(spool.bytes.len());
         spool
     }

@@ -391,3 +391,97 @@ fn a_storm_of_calls_fits_into_little_memory() {
     let start = || Daemon::start_by(place.command_after(&memory.enter(), "serve"));
     is_whole_over_a_kill(&place, 400, start);
 }
+
+/// More than what waits of a call while the disk takes nothing.
+const BUFFER_KIB: u64 = 1024;
+
+#[test]
+fn a_call_that_is_paused_again_and_again_on_a_full_disk_takes_no_memory_and_its_last_pause_holds() {
+    let place = Place::new().with("AUDIO_RESUME_SECS", "30");
+    let Some(disk) = Disk::mount(&place.spool(), 8192) else { return };
+    let daemon = Daemon::start(&place);
+    let mut gateway = Gateway::connect(&place, &daemon, Socket::UnixStream);
+    gateway.meta("mad", &serde_json::json!({ "x": "y".repeat(60_000) }));
+    let payloads: Vec<_> =
+        (0..1200).map(|n| marked_packet(&format!("said {n:04} {}", "x".repeat(1000)))).collect();
+    let packets = Sender::new(1).packets(&payloads);
+    gateway.play("mad", CALLER, &packets[..5]);
+    let other = Sender::new(2).packets(&payloads[..100]);
+    gateway.play("other", CALLER, &other[..50]);
+    gateway.sync();
+    wait_for("the packets to be in the spool", || place.spool_holds(&payloads[49]).then_some(()));
+    disk.fill();
+    gateway.play("mad", CALLER, &packets[5..]);
+    gateway.sync();
+    says(&daemon, "spool_overflow");
+    let before = daemon.memory_kib();
+    for _ in 0..1500 {
+        gateway.say(kind::PAUSE, WHOLE, "mad");
+        gateway.say(kind::RESUME, WHOLE, "mad");
+    }
+    for wanted in [false, true].repeat(150) {
+        gateway.meta("mad", &serde_json::json!({ "record": wanted }));
+    }
+    gateway.say(kind::PAUSE, WHOLE, "mad");
+    gateway.play("other", CALLER, &other[50..]);
+    gateway.sync();
+    let grown = daemon.memory_kib().saturating_sub(before);
+    assert!(grown < 4 * BUFFER_KIB, "{grown} KiB more");
+
+    disk.empty();
+    wait_for("what waited to be in the spool", || place.spool_holds(&payloads[99]).then_some(()));
+    let has_room = |log: &str| count(log, UNWRITTEN) > 0;
+    assert!(has_room(&daemon.log()));
+    wait_for("the last of it", || place.spool_holds(b"said 0900").then_some(()));
+    // Its state comes with what waited, or in the round after that.
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    daemon.kill();
+    let daemon = Daemon::start(&place);
+    let mut gateway = Gateway::connect(&place, &daemon, Socket::UnixStream);
+    let mut sender = Sender::new(1);
+    (0..1200).for_each(|_| sender.skip_packet(960));
+    let mut play = |gateway: &mut Gateway, what: &str| {
+        for packet in sender.packets(&[marked_packet(what)]) {
+            gateway.send(&rig::gateway::frame(kind::RTP, CALLER, 0, b"mad", &packet.rtp));
+        }
+    };
+    play(&mut gateway, "secret");
+    gateway.say(kind::RESUME, WHOLE, "mad");
+    play(&mut gateway, "public");
+    for id in ["mad", "other"] {
+        gateway.end(id);
+    }
+    let (manifest, recording) = place.recording("other");
+    assert!(recording.sounds(0) == sounds_in(&payloads[..100]), "another call loses nothing: {manifest}");
+    let (manifest, _) = place.recording("mad");
+    assert!(!manifest["reasons"].to_string().contains("spool_damaged"), "{manifest}");
+    assert!(!place.holds(b"secret") && place.holds(b"public"));
+    daemon.stop();
+}
+
+#[test]
+fn what_a_pause_could_not_take_out_before_a_stop_is_over_and_the_next_start_takes_it_out() {
+    let mut place = Place::new().with("AUDIO_ON_STOP", "finish").with("AUDIO_SHUTDOWN_SECS", "1");
+    let Some(errors) = IoErrors::prepare(&mut place) else { return };
+    let daemon = Daemon::start(&place);
+    let mut gateway = Gateway::connect(&place, &daemon, Socket::UnixStream);
+    let payloads: Vec<_> = (0..60).map(|n| marked_packet(&format!("said {n:03}"))).collect();
+    gateway.play("c", CALLER, &Sender::new(1).packets(&payloads));
+    gateway.sync();
+    wait_for("the packets to be in the spool", || place.spool_holds(&payloads[59]).then_some(()));
+    errors.set("sync");
+    gateway.say_at(kind::PAUSE, WHOLE, START_US + 40 * 20_000 + 10_000, "c");
+    gateway.say_at(kind::RESUME, WHOLE, START_US + 50 * 20_000 + 10_000, "c");
+    gateway.sync();
+    says(&daemon, "what was paused cannot be taken out of the spool, trying again");
+    let log = daemon.stop();
+    assert!(log.contains("tried again before it is published"), "{log}");
+    errors.set("");
+    let daemon = Daemon::start(&place);
+    let (manifest, recording) = place.recording("c");
+    assert_eq!(manifest["reasons"], serde_json::json!(["shutdown"]), "it was over: {manifest}");
+    assert!(recording.sounds(0) == sounds_in(&[&payloads[..40], &payloads[50..]].concat()), "{manifest}");
+    wait_for("the spool to be empty", || place.spool_files().is_empty().then_some(()));
+    assert!(!place.holds(b"said 045"));
+    daemon.stop();
+}

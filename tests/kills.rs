@@ -467,3 +467,115 @@ fn references_holds_metadata_pauses_and_marks_outlive_a_kill_in_mid_call() {
     assert_eq!(place.manifests_of(id).len(), 1);
     assert!(!place.spool_holds(b"STSP"));
 }
+
+#[test]
+fn a_call_that_nobody_has_agreed_to_yet_has_an_outcome_after_a_kill() {
+    let place = Place::new().with("AUDIO_RECORD", "consent").with("AUDIO_RESUME_SECS", "0");
+    let daemon = Daemon::start(&place);
+    let mut gateway = Gateway::connect(&place, &daemon, Socket::UnixStream);
+    // A call that says nothing of itself but what is spoken.
+    gateway.play("c", CALLER, &Sender::new(1).packets(&voice(SPEECH, 150.0, 20)));
+    gateway.sync();
+    rig::wait_for("its file", || {
+        place.spool_files().iter().any(|name| name.ends_with(".spool")).then_some(())
+    });
+    daemon.kill();
+    let daemon = Daemon::start(&place);
+    let manifest = place.manifest("c");
+    assert_eq!((&manifest["outcome"], &manifest["file"]), (&json!("declined"), &json!(null)), "{manifest}");
+    daemon.stop();
+}
+
+#[test]
+fn a_caller_whose_audio_looks_like_the_end_of_a_call_does_not_end_it() {
+    use sidetape::id::RecordingId;
+    use sidetape::spool::{Record, SealCause, block};
+    use sidetape::time::Mono;
+    let place = Place::new().with("AUDIO_RESUME_SECS", "30");
+    let daemon = Daemon::start(&place);
+    let mut gateway = Gateway::connect(&place, &daemon, Socket::UnixStream);
+    gateway.meta("c", &json!({ "payload_types": { "0": "PCMU/8000" } }));
+    gateway.say(kind::HOLD, WHOLE, "c");
+    gateway.say(kind::PAUSE, AI, "c");
+    let mut sender = Sender { payload_type: 0, ..Sender::new(1) };
+    let mut forged = Vec::new();
+    block::append_room(&mut forged);
+    Record::append_seal(Mono(5), SealCause::Released, RecordingId::derived(b"a guess"), &mut forged);
+    block::complete(&mut forged, 1);
+    let payload = [vec![0xff; 160 - forged.len()], forged].concat();
+    gateway.play("c", CALLER, &[sender.packet(&payload, 960)]);
+    gateway.sync();
+    rig::wait_for("the packet to be in the spool", || place.spool_holds(&payload).then_some(()));
+    daemon.kill();
+    let daemon = Daemon::start(&place);
+    let mut gateway = Gateway::connect(&place, &daemon, Socket::UnixStream);
+    gateway.play("c", AI, &Sender::new(2).packets(&[marked_packet("secret")]));
+    gateway.play("c", CALLER, &[sender.packet(&[0xff; 160], 960)]);
+    gateway.say(kind::RELEASE, WHOLE, "c");
+    gateway.end("c");
+    let manifest = place.manifest("c");
+    assert_eq!((place.manifests().len(), &manifest["outcome"]), (1, &json!("recovered")), "{manifest}");
+    assert_eq!(manifest["channels"]["caller"]["packets"], 2);
+    assert!(!place.holds(b"secret"));
+    daemon.stop();
+}
+
+#[test]
+fn a_call_that_ended_in_a_pause_and_is_opened_again_after_a_restart_is_paused_and_the_next_part() {
+    for is_killed in [false, true] {
+        let place = Place::new();
+        let note = place.spool().join("ended");
+        let restart = |daemon: Daemon| {
+            if is_killed {
+                daemon.kill();
+            } else {
+                daemon.stop();
+            }
+            let daemon = Daemon::start(&place);
+            let gateway = Gateway::connect(&place, &daemon, Socket::UnixStream);
+            (daemon, gateway)
+        };
+        let daemon = Daemon::start(&place);
+        let mut gateway = Gateway::connect(&place, &daemon, Socket::UnixStream);
+        let mut sender = Sender::new(1);
+        let mut say = |gateway: &mut Gateway, what: &str| {
+            gateway.play("c", CALLER, &sender.packets(&[marked_packet(what)]));
+        };
+        say(&mut gateway, "first");
+        gateway.say(kind::PAUSE, WHOLE, "c");
+        gateway.end("c");
+        place.manifest("c");
+        assert!(note.exists());
+
+        let (daemon, mut gateway) = restart(daemon);
+        say(&mut gateway, "secret: it is late");
+        gateway.meta("c", &json!({ "reopen": true }));
+        say(&mut gateway, "secret: it is paused");
+        gateway.end("c");
+        let parts = |count| {
+            rig::wait_for("its parts", || {
+                let part = |found: &Value| found["part"].as_u64().unwrap_or(1);
+                let mut parts: Vec<_> = place.manifests_of("c").iter().map(part).collect();
+                parts.sort_unstable();
+                (parts.len() == count).then_some(parts)
+            })
+        };
+        assert_eq!(parts(2), [1, 2]);
+
+        // It ends another time while it is open again, and then without a pause.
+        let (daemon, mut gateway) = restart(daemon);
+        gateway.meta("c", &json!({ "reopen": true }));
+        say(&mut gateway, "secret: it still is");
+        gateway.sync();
+        rig::wait_for("its file", || place.spool_files().first().cloned());
+        let (daemon, mut gateway) = restart(daemon);
+        say(&mut gateway, "secret: and still");
+        gateway.say(kind::RESUME, WHOLE, "c");
+        say(&mut gateway, "public");
+        gateway.end("c");
+        assert_eq!(parts(3), [1, 2, 3]);
+        assert!(!note.exists(), "nothing stands any more");
+        daemon.stop();
+        assert!(!place.holds(b"secret") && place.holds(b"public"));
+    }
+}

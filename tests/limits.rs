@@ -188,3 +188,38 @@ fn holds_without_a_release_do_not_keep_a_call_for_ever() {
     let (ledger, _) = read_ledger(&files[0], &options(RecordingFormat::Lossless)).unwrap();
     assert_eq!(ledger.seal, Some(sidetape::spool::SealCause::Shutdown));
 }
+
+#[test]
+fn a_stop_that_finishes_calls_finishes_those_that_were_just_written_again() {
+    let receiver = Receiver::new(100_000, 10);
+    let payloads: Vec<_> =
+        (0..3000u32).map(|n| rig::media::marked_packet(&format!("{n:04}").repeat(200))).collect();
+    receiver.send(kind::META, WHOLE, "c", b"{}");
+    for packet in Sender::new(1).packets(&payloads) {
+        receiver.send(kind::RTP, CALLER, "c", &packet.rtp);
+    }
+    let age = |ms: u64| {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        u64::try_from(now.as_micros()).unwrap() - ms * 1000
+    };
+    let pause = || {
+        for (kind, at) in [(kind::PAUSE, age(20)), (kind::RESUME, age(10))] {
+            receiver.ingest.receive(&frame(kind, WHOLE, at, b"c", b""), Via::Unix, receiver.ingest.now());
+        }
+    };
+    let file = rig::wait_for("the file", || {
+        let file = receiver.ingest.live_spool("c")?;
+        let found = std::fs::metadata(&file).ok()?;
+        (found.len() > 2_000_000).then(|| (file, std::os::unix::fs::MetadataExt::ino(&found)))
+    });
+    pause();
+    let number =
+        || std::fs::metadata(&file.0).map(|found| std::os::unix::fs::MetadataExt::ino(&found)).unwrap();
+    while number() == file.1 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    // Not to be written again for a while, because that took a while.
+    pause();
+    let (spools, _folder) = receiver.spools();
+    assert_eq!(spools, [file.0]);
+}

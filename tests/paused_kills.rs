@@ -51,10 +51,19 @@ struct Sent {
     is_promised: Option<bool>,
 }
 
+/// A PAUSE or a RESUME.
+struct Said {
+    kind: u8,
+    own: u64,
+    /// When the daemon had read it for certain.
+    read: Option<Instant>,
+}
+
 struct Call {
     id: String,
     senders: [Sender; 2],
     sent: Vec<Sent>,
+    said: Vec<Said>,
     paused_from: Option<u64>,
     /// Times that were paused, and the wider ones of which something may be missing for it.
     paused: Vec<(u64, u64)>,
@@ -72,16 +81,21 @@ impl Call {
         gateway.send(&frame(kind, WHOLE, at_us, self.id.as_bytes(), b""));
     }
 
-    /// Says the last pauses again: what was said just before a kill may be lost.
-    fn say_again(&self, gateway: &mut Gateway) {
-        if let Some((from, to)) = self.paused.last() {
-            self.say(gateway, kind::PAUSE, *from);
-            if *to < u64::MAX {
-                self.say(gateway, kind::RESUME, *to);
-            }
-        }
-        if let Some(from) = self.paused_from {
-            self.say(gateway, kind::PAUSE, from);
+    /// Begins or ends a pause.
+    fn tell(&mut self, gateway: &mut Gateway, kind: u8, at_us: u64) {
+        self.say(gateway, kind, at_us);
+        self.said.push(Said { kind, own: at_us, read: None });
+    }
+
+    /// Says again what may have been lost when the daemon ended, and nothing else: all that was promised is for the daemon to
+    /// remember.
+    fn say_again(&mut self, gateway: &mut Gateway, ended: Instant) {
+        let is_new =
+            |said: &Said| said.read.is_none_or(|read| ended.saturating_duration_since(read) < LOSS_MAX);
+        self.said.retain(is_new);
+        for said in &mut self.said {
+            gateway.send(&frame(said.kind, WHOLE, said.own, self.id.as_bytes(), b""));
+            said.read = None;
         }
     }
 
@@ -100,14 +114,14 @@ impl Call {
     fn pause(&mut self, gateway: &mut Gateway, age_us: u64) {
         let from = now_us() - age_us;
         self.paused_from = Some(from);
-        self.say(gateway, kind::PAUSE, from);
+        self.tell(gateway, kind::PAUSE, from);
     }
 
     fn resume(&mut self, gateway: &mut Gateway, to: u64) {
         let Some(from) = self.paused_from.take() else { return };
         self.paused.push((from, to));
         self.doubtful.push((from.saturating_sub(1000), now_us() + 5000));
-        self.say(gateway, kind::RESUME, to);
+        self.tell(gateway, kind::RESUME, to);
     }
 
     fn end(&mut self, gateway: &mut Gateway) {
@@ -133,11 +147,13 @@ fn run(kills: u64, seed: u64, reaches_back: bool) {
         .with("AUDIO_KEEP_CHANNELS", "true")
         .with("AUDIO_LOG", "warn,sidetape=info,sidetape::io::ingest=warn,sidetape::io::finish=warn");
     let (mut dice, mut calls, mut opened, mut last_us) = (Dice(seed), Vec::<Call>::new(), 0, 0);
+    let mut ended = Instant::now();
     for _ in 0..kills {
         let daemon = Daemon::start(&place);
         let mut gateway = Gateway::connect(&place, &daemon, Socket::UnixStream);
-        // A gateway that lost its daemon says again how things stand.
-        calls.iter().filter(|call| !call.is_ended).for_each(|call| call.say_again(&mut gateway));
+        // A gateway that lost its daemon says again what it said last.
+        let open = calls.iter_mut().filter(|call| !call.is_ended);
+        open.for_each(|call| call.say_again(&mut gateway, ended));
         for _ in 0..3 + dice.below(60) {
             let tick = Instant::now();
             if calls.iter().filter(|call| !call.is_ended).count() < CALLS && dice.once_in(3) {
@@ -149,9 +165,19 @@ fn run(kills: u64, seed: u64, reaches_back: bool) {
                     gateway.say(kind::HOLD, WHOLE, &id);
                 }
                 let senders = [Sender::new(1), Sender::new(2)];
-                let (sent, paused, doubtful) = Default::default();
+                let (sent, said, paused, doubtful) = Default::default();
                 let (paused_from, is_ended) = (None, false);
-                calls.push(Call { id, senders, sent, paused_from, paused, doubtful, is_held, is_ended });
+                calls.push(Call {
+                    id,
+                    senders,
+                    sent,
+                    said,
+                    paused_from,
+                    paused,
+                    doubtful,
+                    is_held,
+                    is_ended,
+                });
             }
             for call in calls.iter_mut().filter(|call| !call.is_ended) {
                 call.speak(&mut gateway, &mut last_us);
@@ -172,10 +198,13 @@ fn run(kills: u64, seed: u64, reaches_back: bool) {
             }
             gateway.sync();
             let read = Some(Instant::now());
-            calls.iter_mut().flat_map(|call| &mut call.sent).for_each(|sent| sent.read = sent.read.or(read));
+            for call in &mut calls {
+                call.sent.iter_mut().for_each(|sent| sent.read = sent.read.or(read));
+                call.said.iter_mut().for_each(|said| said.read = said.read.or(read));
+            }
             std::thread::sleep(TICK.saturating_sub(tick.elapsed()));
         }
-        let ended = Instant::now();
+        ended = Instant::now();
         let is_orderly = dice.once_in(4);
         if is_orderly {
             daemon.stop();
@@ -190,7 +219,7 @@ fn run(kills: u64, seed: u64, reaches_back: bool) {
     let daemon = Daemon::start(&place);
     let mut gateway = Gateway::connect(&place, &daemon, Socket::UnixStream);
     for call in &mut calls {
-        call.say_again(&mut gateway);
+        call.say_again(&mut gateway, ended);
         call.end(&mut gateway);
     }
     gateway.sync();

@@ -1,4 +1,4 @@
-//! Any order and times of PAUSE, RESUME, decisions, parts, kills and rewriting: what was said in a paused time is in no spool
+//! Any order and times of PAUSE, RESUME, decisions, parts, kills, stops and rewriting: what was said in a paused time is in no spool
 //! file, and what was not is. Each payload and each mark carries its own time. What is paused is told by a model that keeps
 //! a list of all that happened and looks at each payload on its own.
 
@@ -32,6 +32,8 @@ enum Event {
     Decide(bool, Option<i64>),
     Part,
     Kill,
+    /// An orderly stop, and another start.
+    Stop,
     Rewrite,
 }
 
@@ -47,6 +49,7 @@ fn event() -> impl Strategy<Value = Event> {
         2 => (any::<bool>(), age).prop_map(|(is_recorded, age)| Event::Decide(is_recorded, age)),
         1 => Just(Event::Part),
         1 => Just(Event::Kill),
+        1 => Just(Event::Stop),
         1 => Just(Event::Rewrite),
     ]
 }
@@ -298,23 +301,31 @@ impl World {
             Event::Part => {
                 self.parts.push(place);
                 self.rewrite();
-                Record::append_seal(now, SealCause::PartFull, &mut self.spool.bytes);
+                let recording = self.spool.header.recording;
+                Record::append_seal(now, SealCause::PartFull, recording, &mut self.spool.bytes);
                 self.call = self.call.next_part(now);
                 let next = new_spool(self.spool.part + 1, &self.call, now);
                 self.done.push(std::mem::replace(&mut self.spool, next));
             }
-            Event::Kill => {
-                rewrite(&mut self.spool);
-                self.is_flagged = false;
-                self.call = replay(&self.spool).call;
-                self.call.note_restart(Wall(received(now)));
-                self.call.connection.claims_mut().note_taken_out();
-                let wall = Wall(received(now)).0.to_be_bytes();
-                Record::resumed(now, &wall).append_to(&mut self.spool.bytes);
+            Event::Kill => self.restart(now),
+            Event::Stop => {
+                self.rewrite();
                 Record::state(now, &self.call.to_state()).append_to(&mut self.spool.bytes);
+                self.restart(now);
             }
             Event::Rewrite => self.rewrite(),
         }
+    }
+
+    fn restart(&mut self, now: Mono) {
+        rewrite(&mut self.spool);
+        self.is_flagged = false;
+        self.call = replay(&self.spool).call;
+        self.call.note_restart(Wall(received(now)));
+        self.call.connection.claims_mut().note_taken_out();
+        let wall = Wall(received(now)).0.to_be_bytes();
+        Record::resumed(now, &wall).append_to(&mut self.spool.bytes);
+        Record::state(now, &self.call.to_state()).append_to(&mut self.spool.bytes);
     }
 
     fn rewrite(&mut self) {

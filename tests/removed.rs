@@ -328,7 +328,7 @@ fn of_version_1(id: &str, seal: bool) -> (String, Vec<u8>, Vec<Vec<u8>>) {
     }
     append(6, caller, 500_000, b"");
     if seal {
-        Record::append_seal(Mono(600_000), SealCause::Released, &mut bytes);
+        Record::append_seal(Mono(600_000), SealCause::Released, header.recording, &mut bytes);
     }
     let sum = crc32c::crc32c(id.as_bytes());
     (format!("20260102T030405.678901Z-{id}-{sum:08x}.spool"), bytes, payloads)
@@ -369,4 +369,90 @@ fn a_call_of_version_1_goes_on_as_version_2_with_its_pause_and_its_hold() {
     assert!(recording.sounds(0) == sounds_in(&[payloads, public].concat()), "the pause held");
     assert!(!place.holds(b"secret"));
     daemon.stop();
+}
+
+#[test]
+fn a_spool_file_that_is_cut_to_nothing_or_in_its_header_keeps_the_calls_name_and_its_pause_over_a_kill() {
+    let long = "x".repeat(120);
+    let ids = ["+49 30/1234:a@b.example", &long, "plain"];
+    for cut in [0, 1, 30, 60] {
+        let place = Place::new().with("AUDIO_RESUME_SECS", "30");
+        let daemon = Daemon::start(&place);
+        let mut gateway = Gateway::connect(&place, &daemon, Socket::UnixStream);
+        let mut sender = Sender::new(1);
+        let mut play = |gateway: &mut Gateway, id: &str, what: &str| {
+            for packet in sender.packets(&[marked_packet(what)]) {
+                gateway.send(&frame(kind::RTP, CALLER, 0, id.as_bytes(), &packet.rtp));
+            }
+        };
+        for id in ids {
+            gateway.meta(id, &json!({ "tenant": "t" }));
+            play(&mut gateway, id, "before");
+            gateway.say(kind::PAUSE, WHOLE, id);
+        }
+        gateway.sync();
+        let files = wait_for("the files", || {
+            let files: Vec<_> =
+                place.spool_files().into_iter().filter(|name| name.ends_with(".spool")).collect();
+            let paths: Vec<_> = files.iter().map(|name| place.spool().join(name)).collect();
+            let is_whole = |path: &PathBuf| fs::read(path).is_ok_and(|bytes| contains(&bytes, b"before"));
+            (paths.len() == ids.len() && paths.iter().all(is_whole)).then_some(paths)
+        });
+        // Something comes at once, and is written where nothing says whose it is.
+        for file in &files {
+            fs::OpenOptions::new().write(true).open(file).unwrap().set_len(cut).unwrap();
+        }
+        ids.iter().for_each(|id| play(&mut gateway, id, "at once"));
+        gateway.sync();
+        let line = "spool file was cut under a live call";
+        wait_for(line, || {
+            ids.iter().for_each(|id| play(&mut gateway, id, "meanwhile"));
+            gateway.sync();
+            std::thread::sleep(Duration::from_millis(50));
+            (daemon.log().matches(line).count() == ids.len()).then_some(())
+        });
+        wait_for("the states", || {
+            let has_state = |path: &PathBuf| contains(&fs::read(path).unwrap(), br#""tenant":"t""#);
+            files.iter().all(has_state).then_some(())
+        });
+        daemon.kill();
+        let daemon = Daemon::start(&place);
+        let mut gateway = Gateway::connect(&place, &daemon, Socket::UnixStream);
+        for id in ids {
+            play(&mut gateway, id, "secret");
+            gateway.say(kind::RESUME, WHOLE, id);
+            play(&mut gateway, id, "public");
+            gateway.end(id);
+        }
+        gateway.sync();
+        for id in ids {
+            let manifest = wait_for(id, || {
+                let found = place.manifests();
+                found.into_iter().find(|manifest| manifest["connection_id"] == *id)
+            });
+            assert_eq!(manifest["tenant"], "t", "cut at {cut}: {manifest}");
+            assert!(manifest["reasons"].as_array().unwrap().contains(&json!("spool_damaged")), "{manifest}");
+        }
+        assert_eq!(place.manifests().len(), ids.len());
+        assert!(!place.holds(b"secret") && place.holds(b"public"), "cut at {cut}: the pause held");
+        daemon.stop();
+    }
+}
+
+#[test]
+fn a_spool_file_that_is_cut_after_the_end_of_the_call_still_ends_in_its_seal() {
+    let mut place = Place::new().with("AUDIO_LINGER_MS", "400");
+    let blocked = place.root().join("blocked");
+    fs::write(&blocked, b"no directory").unwrap();
+    place.set("AUDIO_STORAGE_PATH", blocked.join("recordings").to_str().unwrap());
+    let mut calls = Calls::begin(place);
+    let victim = calls.victim();
+    calls.gateway.end("victim");
+    calls.gateway.sync();
+    WAYS[3](&calls.place, &victim);
+    let line = "spool file was cut under a live call";
+    wait_for(line, || calls.daemon.log().contains(line).then_some(()));
+    wait_for("the end of the call", || calls.daemon.log().contains("publishing failed").then_some(()));
+    assert!(sidetape::io::sealed::is_sealed(&victim).unwrap());
+    calls.daemon.kill();
 }

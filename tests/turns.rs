@@ -147,3 +147,31 @@ fn a_recording_that_has_a_number_is_found_under_it_after_a_crash_between_any_two
         assert!(stored() == all, "{missing:?}: {:?}", place.files());
     }
 }
+
+#[test]
+fn a_call_that_ended_the_daemon_twice_waits_for_the_first_storage_and_is_made_by_none() {
+    let mut place = slow_place();
+    let backup = place.root().join("backup");
+    place.set("AUDIO_BACKUP_STORAGE_TYPE", "local");
+    place.set("AUDIO_BACKUP_STORAGE_PATH", backup.to_str().unwrap());
+    place.set("AUDIO_BACKUP_AFTER_SECS", "0");
+    std::fs::remove_dir(place.storage()).unwrap();
+    std::fs::write(place.storage(), b"").unwrap();
+    leave(&place, "victim", 50);
+    std::fs::write(place.spool().join("victim.spool.alone"), b"").unwrap();
+    leave(&place, "other", 50);
+    let daemon = Daemon::start(&place);
+    await_file(&place, "other.spool.backup");
+    wait_for("the victim's turn", || {
+        let log = daemon.log();
+        log.lines().any(|line| line.contains("publishing failed") && line.contains("victim")).then_some(())
+    });
+    std::fs::remove_file(place.storage()).unwrap();
+    std::fs::create_dir(place.storage()).unwrap();
+    let manifest = place.manifest("victim");
+    assert_eq!((&manifest["outcome"], &manifest["file"]), (&json!("failed"), &json!(null)), "{manifest}");
+    await_file(&place, "victim.spool.failed");
+    assert!(!backup.join("conversation_victim_merged.json").exists());
+    assert_eq!(place.manifest("other")["outcome"], "ok");
+    daemon.stop();
+}

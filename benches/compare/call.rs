@@ -93,13 +93,14 @@ impl Call {
         let mut out = Vec::new();
         let connection = ConnectionId::new("call").unwrap();
         let opened = Wall(self.begin_us);
-        Header::derived(connection, opened, Mono(0), 1).append_to(&mut out);
+        let header = Header::derived(connection, opened, Mono(0), 1);
+        header.append_to(&mut out);
         for packet in &self.packets {
             let (scope, at) = (Scope::Channel(packet.channel), Mono(packet.at_us as u64));
             Record { kind: RecordKind::Tap(1), scope, at, gateway: None, body: &packet.rtp }
                 .append_to(&mut out);
         }
-        Record::append_seal(Mono(0), SealCause::Released, &mut out);
+        Record::append_seal(Mono(0), SealCause::Released, header.recording, &mut out);
         out
     }
 

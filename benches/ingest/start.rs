@@ -51,7 +51,8 @@ fn write_spool(path: &std::path::Path) {
         let opened = Wall(1_800_000_000_000_000);
         let file = spool.new_file(&connection, opened, RecordingId::derived(connection.as_str().as_bytes()));
         let mut bytes = Vec::new();
-        Header::derived(connection, opened, Mono(0), 1).append_to(&mut bytes);
+        let header = Header::derived(connection, opened, Mono(0), 1);
+        header.append_to(&mut bytes);
         for packet in 0..PACKETS {
             for channel in Channel::BOTH {
                 let mut rtp = vec![0x80, 111];
@@ -65,7 +66,7 @@ fn write_spool(path: &std::path::Path) {
             }
         }
         if call % 2 == 0 {
-            Record::append_seal(Mono(PACKETS * 20_000), SealCause::Released, &mut bytes);
+            Record::append_seal(Mono(PACKETS * 20_000), SealCause::Released, header.recording, &mut bytes);
         }
         fs::write(&file, bytes).unwrap();
         let file = File::open(file).unwrap();

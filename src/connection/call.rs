@@ -4,6 +4,8 @@
 //! state, so that a restart goes on as if nothing had been. [`Call::to_state`] is that state as JSON, which begins each spool
 //! file: no part and no restart can forget a pause that stands in a file before.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -158,6 +160,45 @@ impl Call {
             return self.next_part(now);
         }
         Self { redactions: self.redactions, ..Self::of(self.connection.reopened(now)) }
+    }
+
+    /// Whether, when it is opened again, something is not to be kept that otherwise would be.
+    #[must_use]
+    pub fn is_kept_out(&self) -> bool {
+        let claims = self.connection.claims();
+        let is_unwanted = self.connection.rules().is_recorded && !claims.is_recorded();
+        is_unwanted || Channel::BOTH.iter().any(|channel| claims.pause(*channel).is_some())
+    }
+
+    /// How long it is remembered behind its tombstone.
+    #[must_use]
+    pub fn remembered(&self) -> Duration {
+        self.connection.remembered()
+    }
+
+    /// What is remembered of one that is over: what is not to be kept, and nothing that was said of it.
+    #[must_use]
+    pub fn to_remembered(&self) -> State {
+        let (metadata, counts) = Default::default();
+        let (claims, redactions) = (self.connection.claims().clone(), self.redactions);
+        State {
+            claims,
+            metadata,
+            redactions,
+            counts,
+            declared_together: None,
+            ports: None,
+            refused: Refused::default(),
+        }
+    }
+
+    /// One that is over, and whose frames are late until then.
+    #[must_use]
+    pub fn ended(state: State, now: Mono, until: Mono, rules: Rules) -> Self {
+        let mut call = Self::open(now, Stamp::default(), rules);
+        call.replay_state(state);
+        call.connection.state = super::State::Sealed { until };
+        call
     }
 
     /// Notes that another process had it until about this moment, which may have received what it did not keep.
@@ -385,7 +426,6 @@ fn looks_like_digit(payload: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     fn rules(masks_digits: bool) -> Rules {
         Rules { max_duration: Duration::from_secs(60), ..Rules::for_reading(masks_digits) }

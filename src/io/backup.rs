@@ -99,7 +99,8 @@ pub fn backed_up(directory: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 impl Finisher {
-    /// Puts into the backup what the first choice has not taken, if it is time for that. `error` says why.
+    /// Puts into the backup what the first choice has not taken, if it is time for that. `error` says why. What no recording
+    /// could be made of stays where it is, beside the notes of why.
     pub(super) async fn back_up(
         &self,
         spool: &Path,
@@ -107,8 +108,8 @@ impl Finisher {
         error: FinishError,
     ) -> Result<(), FinishError> {
         let failing_for = self.health.note_failure();
-        let backup =
-            self.backup.as_ref().filter(|backup| failing_for >= backup.after && !is_backed_up(spool));
+        let is_wanted = ready.is_recording() && !is_backed_up(spool);
+        let backup = self.backup.as_ref().filter(|backup| failing_for >= backup.after && is_wanted);
         let Some(backup) = backup else { return Err(error) };
         let published = match self.publish(&backup.store, Choice::Backup, spool, ready).await {
             Ok(published) => published,

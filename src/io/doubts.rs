@@ -15,19 +15,16 @@ pub(super) fn warn_of(manifest: &Manifest) {
         let channel: Vec<&str> =
             both.filter(|(_, counts)| counts.encrypted > 0).map(|(channel, _)| channel.name()).collect();
         let (channel, reason) = (channel.join(" and "), "encrypted_media");
-        warn!(
-            ?connection,
-            channel, caller, ai, reason, "audio came encrypted, the recording is silent there"
-        );
+        warn!(connection, channel, caller, ai, reason, "audio came encrypted, the recording is silent there");
     }
     if has("gateway_clock_ignored") {
         let reason = "gateway_clock_ignored";
-        warn!(?connection, reason, "the gateway's times make no sense, the daemon's are used");
+        warn!(connection, reason, "the gateway's times make no sense, the daemon's are used");
     }
     if has("gateway_clock_corrected") {
         let reason = "gateway_clock_corrected";
         warn!(
-            ?connection,
+            connection,
             reason, "the gateway's times are in another unit or by another clock, and were put right"
         );
     }

@@ -108,6 +108,11 @@ impl Prepared {
         &self.rendered.manifest.connection_id
     }
 
+    /// Whether it is a recording, and not the manifest alone that says why there is none.
+    pub(super) fn is_recording(&self) -> bool {
+        matches!(self.end, End::Remove | End::Keep(_))
+    }
+
     /// How much there is to send.
     fn bytes(&self) -> u64 {
         self.rendered.files.iter().map(|file| file.bytes).sum()

@@ -15,16 +15,16 @@ use std::time::Duration;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info};
+use tracing::{error, info};
 
 use super::awaited::{Awaited, Hold};
 use super::clock::Clock;
 use super::gate::{Gate, Via};
 use super::log::DropLog;
 use super::random::draw;
-use super::slot::{Slot, SlotState, Timer, cause_of};
+use super::slot::{Slot, SlotState, Timer};
 use super::spool_dir::SpoolDir;
-use super::spool_writer::{BUFFER_MAX_BYTES, SpoolFile, SpoolWriter, lock};
+use super::spool_writer::{SpoolFile, SpoolWriter, lock};
 use crate::connection::call::{Call, Kept};
 use crate::connection::pauses::Stamp;
 use crate::connection::{End, Rules, Timeout};
@@ -267,7 +267,7 @@ impl Ingest {
             self.append(slot, &mut state, &record)
         });
         if !kept && (step.keeps_out_more || step.takes_out) {
-            // There is room for this: a kill must not bring back what is not to be kept.
+            // A kill must not bring back what is not to be kept.
             self.append_state(slot, &mut state, now);
         }
         if step.is_decision {
@@ -406,14 +406,6 @@ impl Ingest {
         slot
     }
 
-    /// Notes the ports for plain RTP that a connection was given, so that a restart finds them.
-    pub fn note_ports(&self, id: &ConnectionId, ports: [u16; 2]) {
-        let Some(slot) = self.find(id.as_str()) else { return };
-        let mut state = lock(&slot.state);
-        state.call.ports = Some(ports);
-        self.append_state(&slot, &mut state, self.clock.now());
-    }
-
     /// Begins a recording, once its slot is in the map.
     fn begin(&self, slot: &Arc<Slot>) {
         let deadline = lock(&slot.state).call.connection.poll_timeout();
@@ -422,34 +414,8 @@ impl Ingest {
         Metrics::add(&self.metrics.opened);
         let path = slot.file.path.display();
         info!(connection = slot.id.as_str(), part = slot.part, %path, "connection opened");
-    }
-
-    /// Appends a record to a connection's buffer. False if the buffer is full because the disk does not take it.
-    pub(super) fn append(&self, slot: &Slot, state: &mut SlotState, record: &Record<'_>) -> bool {
-        let mut buffer = lock(&slot.file.buffer);
-        let is_room = buffer.waiting() + record.body.len() < BUFFER_MAX_BYTES && self.writer.has_room();
-        if is_room {
-            let has_dropped = state.dropped > 0;
-            state.append_dropped(record.at, buffer.records());
-            record.append_to(buffer.records());
-            if has_dropped {
-                // A PAUSE may have been among them.
-                Record::state(record.at, &state.call.to_state()).append_to(buffer.records());
-            }
-        } else {
-            state.dropped = state.dropped.saturating_add(1);
-        }
-        self.writer.note(&slot.file, buffer);
-        is_room
-    }
-
-    /// Appends the whole state, which there is always room for: what has led to it may be gone from the file.
-    pub(super) fn append_state(&self, slot: &Slot, state: &mut SlotState, at: Mono) -> usize {
-        let noted = state.call.to_state();
-        let mut buffer = lock(&slot.file.buffer);
-        Record::state(at, &noted).append_to(buffer.records());
-        self.writer.note(&slot.file, buffer);
-        noted.len()
+        // Also where nothing more is kept of it: else nobody would know of it after a kill.
+        self.writer.note(&slot.file, lock(&slot.file.buffer));
     }
 
     /// Handles every deadline that has passed. The daemon calls this some fifty times a second.
@@ -543,7 +509,9 @@ impl Ingest {
             Timeout::Wait(None) => {}
             Timeout::Wait(Some(at)) => self.wake_at(at, slot),
             Timeout::Retire => {
-                self.connections.remove_if(&slot.id, |_, current| Arc::ptr_eq(current, slot));
+                if self.connections.remove_if(&slot.id, |_, current| Arc::ptr_eq(current, slot)).is_some() {
+                    self.writer.ended().forget(&slot.id);
+                }
             }
             Timeout::Seal(end, retire_at) => {
                 self.seal(slot, end, now);
@@ -554,23 +522,6 @@ impl Ingest {
                 }
             }
         }
-    }
-
-    fn seal(&self, slot: &Slot, end: End, now: Mono) {
-        debug!(connection = slot.id.as_str(), ?end, "connection sealed");
-        self.open.fetch_sub(1, Ordering::Relaxed);
-        let mut state = lock(&slot.state);
-        let has_unrecorded = Channel::BOTH.iter().any(|channel| state.call.counts(*channel).unrecorded > 0);
-        if has_unrecorded || !state.call.refused().is_empty() {
-            // Only the state says how many there were.
-            self.append_state(slot, &mut state, now);
-        }
-        let mut buffer = lock(&slot.file.buffer);
-        state.append_dropped(now, buffer.records());
-        let mut seal = Vec::new();
-        Record::append_seal(now, cause_of(end), &mut seal);
-        slot.file.seal(&mut buffer, seal);
-        self.writer.note(&slot.file, buffer);
     }
 
     fn begin_next_part(&self, slot: &Slot, now: Mono) {

@@ -2,12 +2,14 @@
 
 pub mod awaited;
 pub mod backup;
+mod buffering;
 pub mod capture;
 pub mod clock;
 pub mod demand;
 pub mod descriptors;
 mod disk_watch;
 mod doubts;
+mod ended;
 pub mod finish;
 pub mod gate;
 pub mod http;
@@ -29,6 +31,7 @@ pub mod resume;
 pub mod rtp_ports;
 pub mod scrape;
 mod scratch;
+pub mod sealed;
 mod slot;
 mod sources;
 pub mod spool_dir;

@@ -25,7 +25,8 @@ use tracing::{debug, error, info, warn};
 use super::finish::{FinishError, Finisher, Prepared, clear_up};
 use super::log::chain;
 use super::recover::seal_cut;
-use super::spool_dir::{connection_of, is_sealed, oldest_sealed};
+use super::sealed::{is_sealed, oldest_sealed};
+use super::spool_dir::connection_of;
 use crate::publish::turns::Size;
 
 /// Spool files of one size known at once. A waiting one holds its manifest, some 10 KB and at worst some 250 KB.

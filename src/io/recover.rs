@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,9 +18,11 @@ use super::log::chain;
 use super::random::draw;
 use super::resume::Resumed;
 use super::rtp_ports::RtpPorts;
-use super::spool_dir::{ReadError, SpoolDir, header_of, is_sealed, own_name, read, set_aside};
+use super::sealed::is_sealed;
+use super::spool_dir::{ReadError, SpoolDir, header_of, own_name, read, set_aside};
 use super::spool_rewrite::rewrite_file;
 use crate::connection::Rules;
+use crate::id::RecordingId;
 use crate::plain::ports_of;
 use crate::replay::Replay;
 use crate::spool::block::{self, OpeningCause, append_opening};
@@ -186,18 +189,27 @@ fn set_aside_foreign(path: &Path, reason: &str) {
 /// Where the disk says no.
 pub fn seal(path: &Path, cause: SealCause) -> io::Result<()> {
     let (mut out, mut seal) = (Vec::new(), Vec::new());
-    if header_of(path).is_ok_and(|header| header.is_of_before()) {
-        Record::append_seal(Mono(0), cause, &mut out);
+    let header = header_of(path).ok();
+    let recording = recording_of(path, header.as_ref());
+    if header.is_some_and(|header| header.is_of_before()) {
+        Record::append_seal(Mono(0), cause, recording, &mut out);
     } else {
         append_opening(OpeningCause::Resumed, &draw(), &mut out);
         block::append_room(&mut seal);
-        Record::append_seal(Mono(0), cause, &mut seal);
+        Record::append_seal(Mono(0), cause, recording, &mut seal);
         block::complete(&mut seal, 0);
         out.append(&mut seal);
     }
     let mut file = OpenOptions::new().append(true).open(path)?;
     file.write_all(&out)?;
     file.sync_all()
+}
+
+/// The recording that is made of a file, as its header says, or else its name. One of which neither does is read to its end.
+fn recording_of(path: &Path, header: Option<&Header>) -> RecordingId {
+    let said = header.map(|header| header.recording);
+    let named = || own_name(path).and_then(|name| name.recording());
+    said.or_else(named).unwrap_or_else(|| RecordingId::derived(path.as_os_str().as_bytes()))
 }
 
 /// Appends what is lost, and a seal, to a file that was sealed with so many bytes, and has none any more: somebody has cut it.
@@ -213,7 +225,8 @@ pub fn seal_cut(path: &Path, sealed_bytes: u64) -> io::Result<()> {
     };
     // A longer one was not cut, and nothing is added to what is not ours.
     let is_whole = is_sealed(path).is_ok_and(|is_sealed| is_sealed);
-    if length >= sealed_bytes || is_whole || header_of(path).is_err() {
+    let header = header_of(path).ok();
+    if length >= sealed_bytes || is_whole || header.is_none() {
         return Ok(());
     }
     let bytes = sealed_bytes - length;
@@ -222,7 +235,7 @@ pub fn seal_cut(path: &Path, sealed_bytes: u64) -> io::Result<()> {
     append_opening(OpeningCause::MadeAnew, &draw(), &mut out);
     block::append_room(&mut records);
     Record::append_lost(Mono(0), bytes, &mut records);
-    Record::append_seal(Mono(0), SealCause::Released, &mut records);
+    Record::append_seal(Mono(0), SealCause::Released, recording_of(path, header.as_ref()), &mut records);
     block::complete(&mut records, 0);
     out.append(&mut records);
     let mut file = OpenOptions::new().append(true).open(path)?;
@@ -273,10 +286,10 @@ fn take_up(path: &Path, rules: Rules) -> Result<TakenUp, NotTakenUp> {
         return Err(NotTakenUp::Foreign("the file is empty".to_owned()));
     }
     // That it is over can be seen at its end, without reading all of it: whoever finishes it does.
-    let is_over = is_sealed(path).is_ok_and(|is_sealed| is_sealed);
+    let is_over = || is_sealed(path).is_ok_and(|is_sealed| is_sealed);
     // No file of version 2 is sealed before what is to be taken out of it is, unless the disk had no room for that: then whoever
     // finishes it does.
-    if is_over && header_of(path).is_ok_and(|header| !header.is_of_before()) {
+    if header_of(path).is_ok_and(|header| !header.is_of_before()) && is_over() {
         return Ok(TakenUp::Sealed);
     }
     let (replay, tail) = read(path, |header| Replay::new(header, rules), Replay::record)?;

@@ -52,6 +52,6 @@ impl Ingest {
     pub(super) fn report_meta(slot: &Slot, call: &Call) {
         let keys: Vec<&str> = call.metadata.not_understood.iter().map(String::as_str).collect();
         let (connection, keys) = (slot.id.as_str(), keys.join(" "));
-        warn!(?connection, keys, "metadata of the wrong form is kept as it is and not used");
+        warn!(connection, keys, "metadata of the wrong form is kept as it is and not used");
     }
 }

@@ -5,7 +5,7 @@
 //! before anything else is written. The blocks outlive the process; the inode, of a file without a name, is for a call whose
 //! spool file could not be made.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -43,8 +43,7 @@ impl Reserve {
         let disk = rustix::fs::statvfs(directory);
         let disk_bytes = disk.map_or(0, |disk| disk.f_blocks.saturating_mul(disk.f_frsize));
         let wanted = MOST_BYTES.min(disk_bytes / PART);
-        let held = lock_file(directory).and_then(|file| file.metadata());
-        let held = held.map_or(0, |found| found.blocks() * BLOCK_BYTES);
+        let held = held(directory);
         Self { directory: directory.to_owned(), nameless: None, wanted, held, is_possible: true }
     }
 
@@ -53,7 +52,12 @@ impl Reserve {
         if self.nameless.is_none() {
             self.nameless = tempfile::tempfile_in(&self.directory).ok();
         }
-        if !self.is_possible || self.held >= self.wanted {
+        if !self.is_possible {
+            return;
+        }
+        // The lock may have been removed, and with it what it held.
+        self.held = held(&self.directory);
+        if self.held >= self.wanted {
             return;
         }
         let Ok(file) = lock_file(&self.directory) else { return };
@@ -91,6 +95,11 @@ pub(super) fn give_up(directory: &Path) -> io::Result<()> {
     lock_file(directory)?.set_len(0)
 }
 
+/// How much a directory's reserve holds.
+fn held(directory: &Path) -> u64 {
+    fs::symlink_metadata(directory.join(LOCK)).map_or(0, |found| found.blocks() * BLOCK_BYTES)
+}
+
 fn lock_file(directory: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).open(directory.join(LOCK))
 }
@@ -98,7 +107,6 @@ fn lock_file(directory: &Path) -> io::Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
 
     #[test]
     fn room_is_kept_given_up_and_taken_again_and_what_another_process_kept_is_known() {
@@ -118,6 +126,10 @@ mod tests {
         assert_eq!((lock().blocks(), Reserve::of(dir.path()).held), (0, 0));
         reserve.refill();
         assert!(lock().blocks() * BLOCK_BYTES >= reserve.wanted);
+        fs::remove_file(dir.path().join(LOCK)).unwrap();
+        fs::write(dir.path().join(LOCK), "").unwrap();
+        reserve.refill();
+        assert!(lock().blocks() * BLOCK_BYTES >= reserve.wanted, "it is made again with the lock");
         give_up(dir.path()).unwrap();
         assert_eq!(lock().blocks(), 0);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);

@@ -2,7 +2,8 @@
 //!
 //! Ports are handed out one group after the other through the whole range, so that one that was just given back rests
 //! as long as possible: a sender that did not notice the end of its call should not reach another. They are noted in the
-//! connection's metadata and so in its spool file; a restart opens the same ones again, and the sender notices nothing.
+//! STATE of the connection's spool file, which no sender can write; a restart opens the same ones again, and the sender notices
+//! nothing.
 
 use std::collections::HashSet;
 use std::io;

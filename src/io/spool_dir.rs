@@ -1,12 +1,11 @@
 //! The spool directory: its lock, its files, and how to read one of them.
 //!
 //! What a file is, its name says: [`crate::spool::name`]. Besides there is `lock`, held by the one process that works on the
-//! directory. What is set aside never takes the place of another file: its name gets `-2`, `-3` … Nobody but a person removes it.
+//! directory, and `ended`, where a call has ended in a pause. What is set aside never takes the place of another file: its name gets `-2`, `-3` … Nobody but a person removes it.
 
-use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read};
 use std::num::{NonZeroU16, NonZeroU32};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -22,7 +21,7 @@ use super::spool_writer::lock;
 use crate::id::{ConnectionId, RecordingId};
 use crate::spool::name::{Aside, FileName, Made, SpoolName};
 use crate::spool::scan::{Located, Scanner, Tail};
-use crate::spool::{Header, HeaderError, Parsed, Record, RecordKind, SealCause};
+use crate::spool::{Header, HeaderError};
 use crate::time::{Mono, Wall};
 
 /// The name of the lock.
@@ -159,45 +158,6 @@ fn take_lock(path: &Path) -> Result<File, SpoolDirError> {
         Err(fs::TryLockError::WouldBlock) => Err(SpoolDirError::InUse { path: path.to_owned() }),
         Err(fs::TryLockError::Error(source)) => Err(failed(source)),
     }
-}
-
-/// The oldest sealed spool files of a directory, `count` of them at most, that `is_wanted`. Memory does not grow with what
-/// the directory holds.
-///
-/// # Errors
-/// Where the directory cannot be listed. A file that cannot be read is passed over.
-pub fn oldest_sealed(
-    directory: &Path,
-    count: usize,
-    is_wanted: impl Fn(&Path) -> bool,
-) -> io::Result<Vec<PathBuf>> {
-    let mut oldest = BTreeSet::new();
-    for entry in fs::read_dir(directory)? {
-        let path = entry?.path();
-        let is_spool = parse_name(&path).is_some_and(|name| name.is_pending());
-        let is_late = oldest.len() >= count && oldest.last().is_none_or(|last| *last < path);
-        if !is_spool || is_late || !is_wanted(&path) || !is_sealed(&path).is_ok_and(|is_sealed| is_sealed) {
-            continue;
-        }
-        oldest.insert(path);
-        if oldest.len() > count {
-            oldest.pop_last();
-        }
-    }
-    Ok(oldest.into_iter().collect())
-}
-
-/// Whether a spool file ends in a seal: its connection is over, and nothing will be added to it.
-///
-/// # Errors
-/// Where the file cannot be read, or is shorter than a seal.
-pub fn is_sealed(path: &Path) -> io::Result<bool> {
-    let mut seal = Vec::new();
-    Record::append_seal(Mono(0), SealCause::Released, &mut seal);
-    let mut file = File::open(path)?;
-    file.seek(SeekFrom::End(-i64::try_from(seal.len()).map_err(io::Error::other)?))?;
-    file.read_exact(&mut seal)?;
-    Ok(matches!(Record::parse(&seal), Parsed::Record(record, _) if record.kind == RecordKind::Seal))
 }
 
 /// Makes a spool directory, if it is not there, for this user alone: what people said on the phone is nobody else's
@@ -486,37 +446,6 @@ mod tests {
         assert!(name.starts_with("20260102T030405.678901Z-.._.._") && name.is_ascii(), "{name}");
         fs::write(&file, b"").unwrap();
         assert_ne!(spool.new_file(&id, opened, recording), file);
-    }
-
-    #[test]
-    fn the_oldest_files_with_a_seal_are_found_and_no_others() {
-        let dir = tempfile::tempdir().unwrap();
-        let write = |name: &str, is_sealed: bool| {
-            let mut bytes = Vec::new();
-            let connection = ConnectionId::new(name).unwrap();
-            Header::derived(connection, Wall(1), Mono(0), 1).append_to(&mut bytes);
-            if is_sealed {
-                Record::append_seal(Mono(7), SealCause::Stale, &mut bytes);
-            }
-            fs::write(dir.path().join(name), bytes).unwrap();
-        };
-        for (name, is_sealed) in [
-            ("4.spool", true),
-            ("1.spool", false),
-            ("3.spool", true),
-            ("2.spool", true),
-            ("0.spool.kept", true),
-        ] {
-            write(name, is_sealed);
-        }
-        fs::write(dir.path().join("0.spool"), b"short").unwrap();
-        let find = |count| {
-            let found = oldest_sealed(dir.path(), count, |path| !path.ends_with("3.spool")).unwrap();
-            found.iter().map(|path| path.file_name().unwrap().to_owned()).collect::<Vec<_>>()
-        };
-        assert_eq!(find(1), ["2.spool"]);
-        assert_eq!(find(9), ["2.spool", "4.spool"]);
-        assert!(find(0).is_empty());
     }
 
     #[test]

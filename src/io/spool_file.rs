@@ -9,7 +9,7 @@
 //! on under a new opening.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -44,6 +44,10 @@ pub struct Buffer {
     seal: Option<Vec<u8>>,
     /// Whether nothing will follow: the last record is a seal.
     pub is_sealed: bool,
+    /// The seal that was appended, for what has to be said in front of it.
+    sealed: Vec<u8>,
+    /// Whether the state is to be appended as soon as the disk takes what waits: there was no room for it.
+    is_state_owed: bool,
     /// Bytes taken from here that are not on disk yet.
     pub(super) pending: usize,
     /// How many of the bytes are in the sum of all buffers.
@@ -63,8 +67,39 @@ impl Buffer {
     pub(super) fn append_seal(&mut self) -> bool {
         let Some(seal) = self.seal.take() else { return false };
         self.records().extend_from_slice(&seal);
+        self.sealed = seal;
         self.is_sealed = true;
         true
+    }
+
+    /// Appends what `append` does, in front of the seal where there is one: nothing stands behind that. If the seal is taken
+    /// already, the last of what waits is another.
+    fn append_before_seal(&mut self, append: impl FnOnce(&mut Vec<u8>)) {
+        let seal = std::mem::take(&mut self.sealed);
+        let records = self.records();
+        if records.ends_with(&seal) {
+            records.truncate(records.len() - seal.len());
+        }
+        append(records);
+        records.extend_from_slice(&seal);
+        self.sealed = seal;
+    }
+
+    /// Asks whoever writes to append the state then: until there is room, it takes no memory.
+    pub(super) fn owe_state(&mut self) {
+        self.is_state_owed = true;
+        // There is something to write.
+        self.records();
+    }
+
+    /// Whether the state is still to be appended.
+    pub(super) fn owes_state(&self) -> bool {
+        self.is_state_owed
+    }
+
+    /// Says that the state was appended.
+    pub(super) fn note_state(&mut self) {
+        self.is_state_owed = false;
     }
 
     /// How many bytes wait.
@@ -267,6 +302,7 @@ impl SpoolFile {
 
     /// Takes what waits as the next block.
     fn take(&self, disk: &mut Disk, spare: &mut Vec<u8>) {
+        self.append_owed();
         let mut buffer = lock(&self.buffer);
         let mut block = std::mem::replace(&mut buffer.bytes, std::mem::take(spare));
         disk.counted += std::mem::take(&mut buffer.counted);
@@ -310,14 +346,21 @@ impl SpoolFile {
         let (dev, ino) = disk.identity;
         match found {
             Some((device, number, found)) if (device, number) == (dev, ino) => {
-                if found < length {
-                    let (connection, path) = self.named();
-                    error!(connection, %path, bytes = length - found, "spool file was cut under a live call, what it had is lost");
-                    disk.begin_again();
-                    self.describe_again(length - found);
+                if found >= length {
+                    disk.length = Some(found);
+                    return Ok(false);
                 }
                 disk.length = Some(found);
-                Ok(found < length)
+                if let Err(error) = self.restore_header(disk) {
+                    // Looked at again.
+                    disk.length = Some(length);
+                    return Err(error);
+                }
+                let (connection, path) = self.named();
+                error!(connection, %path, bytes = length - found, "spool file was cut under a live call, what it had is lost");
+                disk.begin_again();
+                self.describe_again(length - found);
+                Ok(true)
             }
             // It may be moved away, or have no name any more, and be there all the same.
             _ if disk.file.is_some() => {
@@ -342,8 +385,7 @@ impl SpoolFile {
         self.make_way(is_taken)?;
         let temporary = spool_dir::beside(&self.path, Made::New);
         remove_if_there(&temporary)?;
-        let mut copy =
-            OpenOptions::new().create_new(true).append(true).read(true).mode(0o600).open(&temporary)?;
+        let mut copy = create(&temporary)?;
         file.seek(SeekFrom::Start(0))?;
         let copied = io::copy(file, &mut copy)?;
         fs::rename(&temporary, &self.path)?;
@@ -374,10 +416,53 @@ impl SpoolFile {
         let Some(describe) = self.describe.get() else { return };
         describe(&mut |at, state| {
             let mut buffer = lock(&self.buffer);
-            let records = buffer.records();
-            Record::append_lost(at, lost, records);
-            Record::state(at, state).append_to(records);
+            buffer.append_before_seal(|records| {
+                Record::append_lost(at, lost, records);
+                Record::state(at, state).append_to(records);
+            });
+            buffer.note_state();
         });
+    }
+
+    /// Appends the state, if there was no room for it when it became another.
+    fn append_owed(&self) {
+        if !lock(&self.buffer).owes_state() {
+            return;
+        }
+        let Some(describe) = self.describe.get() else { return };
+        describe(&mut |at, state| {
+            let mut buffer = lock(&self.buffer);
+            buffer.append_before_seal(|records| Record::state(at, state).append_to(records));
+            buffer.note_state();
+        });
+    }
+
+    /// Writes the file again behind a header, where others have cut that off: what is there by now are blocks without one.
+    fn restore_header(&self, disk: &mut Disk) -> io::Result<()> {
+        let Some(file) = &mut disk.file else { return Ok(()) };
+        let mut front = Vec::new();
+        self.append_header(&mut front);
+        let mut found = Vec::new();
+        file.seek(SeekFrom::Start(0))?;
+        (&*file).take(u64::try_from(front.len()).unwrap_or(u64::MAX)).read_to_end(&mut found)?;
+        if Header::parse(&found).is_ok_and(|(header, _)| header.recording == self.header.recording) {
+            return Ok(());
+        }
+        let temporary = spool_dir::beside(&self.path, Made::New);
+        remove_if_there(&temporary)?;
+        let mut copy = create(&temporary)?;
+        copy.write_all(&front)?;
+        file.seek(SeekFrom::Start(0))?;
+        io::copy(file, &mut copy)?;
+        fs::rename(&temporary, &self.path)?;
+        self.sync_dir()?;
+        disk.adopt(copy)
+    }
+
+    /// Appends a header with another file id than any before.
+    fn append_header(&self, out: &mut Vec<u8>) {
+        let file = draw();
+        Header { file, ..self.header.clone() }.append_to(out);
     }
 
     /// How the log names it.
@@ -431,8 +516,7 @@ impl Disk {
         let Some(opening) = self.opening.take() else { return Ok(()) };
         let mut front = Vec::new();
         if self.length == Some(0) {
-            let file = draw();
-            Header { file, ..spool.header.clone() }.append_to(&mut front);
+            spool.append_header(&mut front);
         }
         append_opening(opening, &draw(), &mut front);
         self.next_block = 0;
@@ -493,6 +577,11 @@ impl Disk {
         }
         result
     }
+}
+
+/// Makes a file that is to take another's place.
+fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create_new(true).append(true).read(true).mode(0o600).open(path)
 }
 
 /// Removes a file, if it is there.

@@ -21,7 +21,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
-use tracing::{debug, error, info};
+use tracing::{debug, error, info, warn};
 
 use super::log::chain;
 use super::random::draw;
@@ -33,7 +33,8 @@ use crate::connection::Rules;
 use crate::replay::{Replay, Rewrite};
 use crate::spool::block::{self, OpeningCause, append_opening};
 use crate::spool::name::Made;
-use crate::spool::{Header, Record, VERSION};
+use crate::spool::scan::Tail;
+use crate::spool::{BODY_OFFSET, Header, Record, VERSION};
 use crate::time::Mono;
 
 /// How long is waited for a RESUME that belongs to a PAUSE: over HTTP, each is answered when it is in the spool, which takes some
@@ -71,7 +72,7 @@ pub fn rewrite_file(path: &Path, rules: Rules) -> Result<Option<Rewritten>, Read
     remove_if_there(&temporary)?;
     let file = OpenOptions::new().create_new(true).append(true).read(true).mode(0o600).open(&temporary)?;
     let rewrite = Rewrite::new(replay.header, rules, taken_out.unwrap_or_default());
-    let written = write(path, file.into(), rules, rewrite, tail.damaged_bytes);
+    let written = write(path, file.into(), rules, rewrite, lost_bytes(&tail));
     match written {
         Ok(Some(rewritten)) => {
             rewritten.file.sync_all()?;
@@ -94,7 +95,7 @@ pub fn rewrite_file(path: &Path, rules: Rules) -> Result<Option<Rewritten>, Read
 pub(super) fn rewrite_elsewhere(path: &Path, rules: Rules, room: &Room) -> Result<Option<File>, ReadError> {
     let (replay, tail) = read(path, |header| Replay::new(header, rules), Replay::record)?;
     let rewrite = Rewrite::new(replay.header.clone(), rules, replay.taken_out().unwrap_or_default());
-    let written = write(path, room.nameless(path)?, rules, rewrite, tail.damaged_bytes)?;
+    let written = write(path, room.nameless(path)?, rules, rewrite, lost_bytes(&tail))?;
     Ok(written.map(|written| written.file))
 }
 
@@ -104,7 +105,7 @@ fn write(
     file: Sink,
     rules: Rules,
     rewrite: Rewrite,
-    damaged_bytes: u64,
+    lost_bytes: u64,
 ) -> Result<Option<Rewritten>, ReadError> {
     let mut out = Out { file, block: Vec::new(), blocks: 0, failure: None };
     let begin = |header: Header| {
@@ -118,9 +119,9 @@ fn write(
     let mut is_first = true;
     let ((mut out, rewrite), _) = read(path, begin, |(out, rewrite), located| {
         rewrite.record(located, out.records());
-        // What was damaged is not there any more, and is still told.
-        if std::mem::replace(&mut is_first, false) && damaged_bytes > 0 {
-            Record::append_lost(located.record.at, damaged_bytes, out.records());
+        // What was damaged or missing can be seen no more, and is still told.
+        if std::mem::replace(&mut is_first, false) && lost_bytes > 0 {
+            Record::append_lost(located.record.at, lost_bytes, out.records());
         }
         if out.block.len() >= BLOCK_BYTES {
             out.end_block();
@@ -138,6 +139,12 @@ fn write(
     }
     Ok((rewrite.is_other() || is_first)
         .then_some(Rewritten { file: out.file.into_file(), blocks: out.blocks }))
+}
+
+/// What a file has lost: of a block that is missing, no more is known than what the smallest has.
+fn lost_bytes(tail: &Tail) -> u64 {
+    let least = u64::try_from(block::HEADER_BYTES + BODY_OFFSET).unwrap_or(u64::MAX);
+    tail.damaged_bytes.saturating_add(tail.missing_blocks.saturating_mul(least))
 }
 
 struct Out {
@@ -225,24 +232,27 @@ impl Rewrites {
         &self,
         rules: Rules,
         over: &mpsc::Sender<PathBuf>,
-        written: impl Fn(&SpoolFile, Written),
+        written: impl Fn(&Arc<SpoolFile>, Written),
         note: impl Fn(&Arc<SpoolFile>, MutexGuard<'_, Buffer>),
     ) {
         while let Some((job, is_last_try)) = self.next() {
-            match rewrite(&job.file, rules, &written) {
-                Ok(Done::Later(due)) if !is_last_try => lock(&self.queue).jobs.push_back(Job { due, ..job }),
+            match rewrite(&job.file, rules, &written, is_last_try) {
+                Ok(Done::Later(due)) => lock(&self.queue).jobs.push_back(Job { due, ..job }),
                 Ok(Done::Over) => hand_over(&job.file.path, over, is_last_try),
-                Ok(Done::Later(_) | Done::Open) => {}
+                Ok(Done::Open) => {}
                 Err(error) => {
                     let (connection, path) = (job.file.header.connection.as_str(), job.file.path.display());
                     let is_without_room = tells_full(&error);
                     let error = chain(&error);
-                    if job.is_reported {
+                    if is_last_try {
+                        warn!(connection, %path, error, "what was paused cannot be taken out of the spool, tried again before it is published");
+                    } else if job.is_reported {
                         debug!(connection, %path, error, "what was paused is still in the spool");
                     } else {
                         error!(connection, %path, error, "what was paused cannot be taken out of the spool, trying again");
                     }
-                    if is_without_room && job.file.seal_unwritten(&note) {
+                    // At the end there is no other try: whoever finishes it takes it out.
+                    if (is_without_room || is_last_try) && job.file.seal_unwritten(&note) {
                         continue;
                     }
                     if !is_last_try {
@@ -287,11 +297,12 @@ enum Done {
 fn rewrite(
     file: &Arc<SpoolFile>,
     rules: Rules,
-    told: &impl Fn(&SpoolFile, Written),
+    told: &impl Fn(&Arc<SpoolFile>, Written),
+    is_last_try: bool,
 ) -> Result<Done, ReadError> {
     let mut disk = lock(&file.disk);
     let begun = Instant::now();
-    if let Some(until) = disk.rewritten_until.filter(|until| *until > begun) {
+    if let Some(until) = disk.rewritten_until.filter(|until| *until > begun && !is_last_try) {
         return Ok(Done::Later(until));
     }
     file.check(&mut disk)?;

@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tracing::{error, warn};
 
+use super::ended::Ended;
 use super::reserve::Reserve;
 use super::scratch::is_full;
 use super::spool_dir::sync_dir;
@@ -79,6 +80,7 @@ struct Work {
     /// How often all dirty buffers have been written, or tried to be.
     rounds: AtomicU64,
     figures: SpoolFigures,
+    ended: Ended,
     complained: Mutex<Option<(Instant, io::ErrorKind)>>,
 }
 
@@ -105,10 +107,15 @@ impl SpoolWriter {
         let written = Arc::new(Mutex::new(Files::new()));
         let rewrites = Arc::new(Rewrites::default());
         let rewriter = {
-            let (work, rewrites) = (Arc::clone(&work), Arc::clone(&rewrites));
+            let (work, rewrites, to_sync) = (Arc::clone(&work), Arc::clone(&rewrites), Arc::clone(&written));
             let over = sealed.clone();
             let run = move || {
-                let written = |file: &SpoolFile, written: Written| work.enter(file, &written);
+                let written = |file: &Arc<SpoolFile>, written: Written| {
+                    work.enter(file, &written);
+                    if written.bytes > 0 {
+                        lock(&to_sync).insert(file.number, Arc::clone(file));
+                    }
+                };
                 let note = |file: &Arc<SpoolFile>, buffer: MutexGuard<'_, Buffer>| work.note(file, buffer);
                 rewrites.run(rules, &over, written, note);
             };
@@ -116,8 +123,8 @@ impl SpoolWriter {
         };
         let writer = {
             let (work, written) = (Arc::clone(&work), Arc::clone(&written));
-            let reserve = Reserve::of(dir);
-            let run = move || Writer::new(written, sealed, reserve).run(&work);
+            let (reserve, dir) = (Reserve::of(dir), dir.to_owned());
+            let run = move || Writer::new(written, sealed, reserve).run(&work, &dir);
             std::thread::Builder::new().name("spool-writer".to_owned()).spawn(run)?
         };
         let syncer = {
@@ -125,7 +132,7 @@ impl SpoolWriter {
             let run = move || sync_loop(&work, &written, &dir, sync_every);
             std::thread::Builder::new().name("spool-sync".to_owned()).spawn(run)?
         };
-        Ok(Self { work, rewrites, threads: Mutex::new(vec![writer, rewriter, syncer]) })
+        Ok(Self { work, rewrites, threads: Mutex::new(vec![rewriter, writer, syncer]) })
     }
 
     /// Writes a file again, soon: it holds what may not be kept.
@@ -163,6 +170,11 @@ impl SpoolWriter {
         self.work.buffered.load(Ordering::Relaxed)
     }
 
+    /// The notes of calls that ended in a pause.
+    pub(super) fn ended(&self) -> &Ended {
+        &self.work.ended
+    }
+
     /// How often the writer has gone through what was dirty. What is in a buffer now has been written, or has failed to
     /// be, when this has grown by two: the round that is going on may have begun before.
     #[must_use]
@@ -180,13 +192,13 @@ impl SpoolWriter {
     pub fn stop(&self) {
         // First what is to be written again: then the writer ends with all that there is.
         self.rewrites.stop();
-        self.work.is_stopping.store(true, Ordering::Release);
-        self.work.wake.notify_all();
-        let threads = std::mem::take(&mut *lock(&self.threads));
-        for thread in threads {
+        for thread in std::mem::take(&mut *lock(&self.threads)) {
             if thread.join().is_err() {
                 error!("a spool thread has panicked");
             }
+            // The rewriter, which is the first of them, may leave something to the writer.
+            self.work.is_stopping.store(true, Ordering::Release);
+            self.work.wake.notify_all();
         }
     }
 }
@@ -262,7 +274,7 @@ impl Writer {
         }
     }
 
-    fn run(mut self, work: &Work) {
+    fn run(mut self, work: &Work, dir: &Path) {
         // Two lists in turn, so that neither has to grow anew.
         let mut dirty = Vec::new();
         loop {
@@ -273,6 +285,8 @@ impl Writer {
             let (mut left, mut written) = (Vec::new(), Vec::with_capacity(dirty.len()));
             let (mut is_failing, mut ends) = (false, Vec::new());
             self.reserve.refill();
+            // Before the ends that they are about.
+            work.ended.write(dir);
             for file in dirty.drain(..) {
                 lock(&file.buffer).is_dirty = false;
                 match self.write(&file, work) {
@@ -465,5 +479,34 @@ fn sync(files: &Files, dir: &Path) -> io::Result<()> {
             Err(error) => return Err(error),
         }
     }
+    Ended::sync(dir)?;
     sync_dir(dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::ConnectionId;
+    use crate::spool::{Header, Record};
+    use crate::time::{Mono, Wall};
+
+    #[test]
+    fn what_the_rewriter_writes_is_synced_as_well() {
+        let dir = tempfile::tempdir().unwrap();
+        let (sealed, _finisher) = mpsc::channel(1);
+        let rules = Rules::for_reading(false);
+        let writer = SpoolWriter::start(dir.path(), Duration::from_millis(1), rules, sealed).unwrap();
+        let header = Header::derived(ConnectionId::new("c").unwrap(), Wall(1), Mono(0), 1);
+        let file = Arc::new(SpoolFile::new(dir.path().join("c.spool"), header));
+        // Nobody tells the writer of it.
+        Record::append_lost(Mono(0), 1, lock(&file.buffer).records());
+        writer.rewrite(&file);
+        let syncs = || writer.figures().sync_time.cumulated().last().copied().unwrap();
+        let until = Instant::now() + Duration::from_secs(20);
+        while syncs() == 0 {
+            assert!(Instant::now() < until, "{} bytes written", std::fs::metadata(&file.path).unwrap().len());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        writer.stop();
+    }
 }

@@ -36,18 +36,21 @@
 //! | --- | --- | --- |
 //! | `81` | WITHHELD | the header of an RTP packet whose payload may not be kept |
 //! | `82` | RESUMED | 8 bytes: wall clock at the record's steady clock. The daemon was started again |
-//! | `83` | SEAL | 1 byte: a [`SealCause`]. The recording is over |
+//! | `83` | SEAL | 1 byte: a [`SealCause`]; 16 bytes: the recording id. The recording is over |
 //! | `84` | DROPPED | 4 bytes: so many frames were received here and could not be kept |
 //! | `85` | STATE | JSON: the whole state of the connection at this moment |
 //! | `86` | LOST | 8 bytes: so many bytes of this file were taken away by others |
 //!
-//! The first record of a file is a STATE, and each RESUMED is followed by one. No sender can write either. The steady clock
-//! of a record means something only against the pair of clocks noted last: in the header, or in a RESUMED. A file is complete
-//! when its last record is a SEAL. What a crash leaves behind is a prefix, perhaps with a torn last record;
-//! [`scan::Scanner`] reads around damage.
+//! The first record of a file is a STATE, and each RESUMED is followed by one. No sender can write either. Where a part of the
+//! file was cut off by others, a LOST and a STATE follow behind the next opening; where nothing was left of its header, behind
+//! a new one. The steady clock of a record means something only against the pair of clocks noted last: in the header, or in a
+//! RESUMED. A file is complete when its last record is a SEAL. Whether it is can be told from its last bytes alone, although a
+//! payload may hold any bytes: no caller knows the recording id. What a crash leaves behind is a prefix, perhaps with a torn
+//! last record; [`scan::Scanner`] reads around damage.
 //!
 //! Version 1 had neither recording id, file id, openings nor blocks: its connection id begins at 26, and records follow the
-//! header. It is read like version 2, and written again as version 2 before anything is added to it.
+//! header. Its SEAL has no recording id. It is read like version 2, and written again as version 2 before anything is added to
+//! it.
 #![cfg_attr(
     not(test),
     deny(clippy::indexing_slicing, clippy::as_conversions, clippy::arithmetic_side_effects)
@@ -78,6 +81,8 @@ const PREFIX_BYTES: usize = 8;
 pub const BODY_OFFSET: usize = 28;
 /// The bytes of a file id.
 pub const FILE_ID_BYTES: usize = 16;
+/// The bytes of a SEAL.
+pub const SEAL_BYTES: usize = 45;
 
 /// What a spool file says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,7 +112,7 @@ pub enum RecordKind {
     Withheld,
     /// The daemon started again and took the connection up: the body holds the wall clock (8 bytes).
     Resumed,
-    /// The connection was closed: the body holds one byte, a [`SealCause`].
+    /// The connection was closed: the body holds one byte, a [`SealCause`], and the recording id.
     Seal,
     /// So many frames (4 bytes) were received here and could not be kept: the disk was full or too slow.
     Dropped,
@@ -185,7 +190,18 @@ impl SealCause {
     /// Reads the body of a SEAL record.
     #[must_use]
     pub fn from_body(body: &[u8]) -> Option<Self> {
-        Self::ALL.into_iter().find(|cause| body == [cause.to_wire()])
+        let (wire, recording) = body.split_first()?;
+        let is_whole = recording.is_empty() || recording.len() == 16;
+        Self::ALL.into_iter().find(|cause| is_whole && *wire == cause.to_wire())
+    }
+
+    /// Makes the body of a SEAL record.
+    #[must_use]
+    pub fn to_body(self, recording: RecordingId) -> [u8; 17] {
+        let mut body = [self.to_wire(); 17];
+        let (_, id) = body.split_at_mut(1);
+        id.copy_from_slice(&recording.to_bytes());
+        body
     }
 }
 
@@ -341,9 +357,18 @@ impl<'a> Record<'a> {
     }
 
     /// Appends a SEAL to `out`.
-    pub fn append_seal(at: Mono, cause: SealCause, out: &mut Vec<u8>) {
-        let body = [cause.to_wire()];
+    pub fn append_seal(at: Mono, cause: SealCause, recording: RecordingId, out: &mut Vec<u8>) {
+        let body = cause.to_body(recording);
         Record { kind: RecordKind::Seal, scope: Scope::Whole, at, gateway: None, body: &body }.append_to(out);
+    }
+
+    /// Whether `bytes` are the SEAL of a recording.
+    #[must_use]
+    pub fn is_seal_of(bytes: &[u8], recording: RecordingId) -> bool {
+        let Parsed::Record(Record { kind: RecordKind::Seal, body, .. }, length) = Record::parse(bytes) else {
+            return false;
+        };
+        length == bytes.len() && body.get(1..) == Some(&recording.to_bytes())
     }
 
     /// Appends the record's bytes to `out`.
@@ -490,7 +515,8 @@ mod tests {
     #[test]
     fn every_flipped_bit_is_noticed() {
         let mut bytes = Vec::new();
-        Record::append_seal(Mono(9), SealCause::Stale, &mut bytes);
+        Record::append_seal(Mono(9), SealCause::Stale, header().recording, &mut bytes);
+        assert_eq!(bytes.len(), SEAL_BYTES);
         for bit in 0..bytes.len() * 8 {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
@@ -513,8 +539,10 @@ mod tests {
     #[test]
     fn each_cause_of_a_seal_reads_back() {
         for cause in SealCause::ALL {
-            assert_eq!(SealCause::from_body(&[cause.to_wire()]), Some(cause));
+            assert_eq!(SealCause::from_body(&cause.to_body(header().recording)), Some(cause));
+            assert_eq!(SealCause::from_body(&[cause.to_wire()]), Some(cause), "in version 1");
         }
         assert_eq!(SealCause::from_body(&[]), None);
+        assert_eq!(SealCause::from_body(&[1, 0]), None);
     }
 }

@@ -226,7 +226,7 @@ fn widen(length: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::{Channel, Scope};
+    use crate::id::{Channel, RecordingId, Scope};
     use crate::spool::SealCause;
     use crate::spool::block::OpeningCause;
     use crate::time::Mono;
@@ -377,7 +377,7 @@ mod tests {
         *flipped.last_mut().unwrap() ^= 1;
         let hole = [whole.clone(), vec![0; 99]].concat();
         let mut sealed = whole.clone();
-        Record::append_seal(Mono(9), SealCause::Released, &mut sealed);
+        Record::append_seal(Mono(9), SealCause::Released, RecordingId::derived(b"call/1"), &mut sealed);
         let behind_the_seal = [sealed.clone(), whole[file(1).len()..][..30].to_vec()].concat();
         for (bytes, damaged) in [(flipped, whole.len() - file(1).len()), (hole, 99), (behind_the_seal, 30)] {
             let (_, tail) = scan(&bytes, 64);

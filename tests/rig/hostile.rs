@@ -3,7 +3,7 @@
 //! A [`Kind`] makes the sealed spool file of a call of about so many packets. The benchmark `hostile` prints what each
 //! costs; `tests/costs.rs` holds the bounds.
 
-use sidetape::id::{Channel, ConnectionId, Scope};
+use sidetape::id::{Channel, ConnectionId, RecordingId, Scope};
 use sidetape::spool::{Header, Record, RecordKind, SealCause};
 use sidetape::time::{Mono, Wall};
 
@@ -92,14 +92,16 @@ pub(crate) const KINDS: &[Kind] = &[
 struct File {
     bytes: Vec<u8>,
     last_us: u64,
+    recording: RecordingId,
 }
 
 impl File {
     fn new() -> Self {
         let mut bytes = Vec::new();
         let connection = ConnectionId::new("hostile").expect("a good id");
-        Header::derived(connection, Wall(BEGIN_US), Mono(0), 1).append_to(&mut bytes);
-        Self { bytes, last_us: 0 }
+        let header = Header::derived(connection, Wall(BEGIN_US), Mono(0), 1);
+        header.append_to(&mut bytes);
+        Self { bytes, last_us: 0, recording: header.recording }
     }
 
     fn record(&mut self, kind: RecordKind, scope: Scope, at_us: usize, gateway_us: Option<i64>, body: &[u8]) {
@@ -118,7 +120,7 @@ impl File {
     }
 
     fn seal(mut self) -> Vec<u8> {
-        Record::append_seal(Mono(self.last_us), SealCause::Released, &mut self.bytes);
+        Record::append_seal(Mono(self.last_us), SealCause::Released, self.recording, &mut self.bytes);
         self.bytes
     }
 }

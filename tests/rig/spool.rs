@@ -36,7 +36,8 @@ pub(crate) fn write_spool_of(id: &str, path: &Path, payload_types: [&Value; 2], 
     let opened = Wall(i64::try_from(begin).expect("a time of this century"));
     let connection = ConnectionId::new(id).expect("a good id");
     let mut out = Vec::new();
-    Header::derived(connection, opened, Mono(0), 1).append_to(&mut out);
+    let header = Header::derived(connection, opened, Mono(0), 1);
+    header.append_to(&mut out);
     let mut append = |kind, channel, at, body: &[u8]| {
         let scope = Scope::Channel(channel);
         Record { kind: RecordKind::Tap(kind), scope, at: Mono(at), gateway: None, body }.append_to(&mut out);
@@ -54,7 +55,7 @@ pub(crate) fn write_spool_of(id: &str, path: &Path, payload_types: [&Value; 2], 
     for (at, channel, rtp) in packets {
         append(1, channel, at, rtp);
     }
-    Record::append_seal(Mono(0), SealCause::Released, &mut out);
+    Record::append_seal(Mono(0), SealCause::Released, header.recording, &mut out);
     std::fs::write(path, out).expect("a writable folder");
 }
 

@@ -72,7 +72,11 @@ pub(super) async fn audio(
     })?;
     let made = made.inspect_err(|error| {
         if let StretchError::Render(error) = error {
-            warn!(connection = ?id.as_str(), error = chain(error), "a stretch of a live call could not be made");
+            warn!(
+                connection = id.as_str(),
+                error = chain(error),
+                "a stretch of a live call could not be made"
+            );
         }
     })?;
     let number = |number: String| HeaderValue::try_from(number).unwrap_or(HeaderValue::from_static("0"));

@@ -69,9 +69,16 @@ impl LocalStore {
     }
 
     /// Whether a name is free.
-    #[must_use]
-    pub fn is_free(&self, key: &str) -> bool {
-        fs::symlink_metadata(self.path(key)).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    ///
+    /// # Errors
+    /// Where the disk does not tell.
+    pub fn is_free(&self, key: &str) -> Result<bool, StoreError> {
+        let path = self.path(key);
+        match fs::symlink_metadata(&path) {
+            Ok(_) => Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+            Err(error) => Err(at("looking for", &path)(error)),
+        }
     }
 
     /// Reads an object.
@@ -219,11 +226,11 @@ mod tests {
     fn an_object_is_never_overwritten() {
         let dir = tempfile::tempdir().unwrap();
         let store = LocalStore::new(&dir.path().join("new/deep"));
-        assert!(store.is_free("a/b.opus"));
+        assert!(store.is_free("a/b.opus").unwrap());
         assert_eq!(put(&store, "a/b.opus", b"first"), Put::Created);
         assert_eq!(put(&store, "a/b.opus", b"first"), Put::AlreadyThere);
         assert_eq!(put(&store, "a/b.opus", b"other"), Put::Taken);
-        assert!(store.read("a/b.opus").unwrap() == b"first" && !store.is_free("a/b.opus"));
+        assert!(store.read("a/b.opus").unwrap() == b"first" && !store.is_free("a/b.opus").unwrap());
         let names: Vec<_> = fs::read_dir(dir.path().join("new/deep/a")).unwrap().collect();
         assert_eq!(names.len(), 1, "no temporary file is left");
     }
@@ -244,5 +251,7 @@ mod tests {
         let store = LocalStore::new(&dir.path().join("file"));
         let error = store.put(&object("x.opus", b"x")).unwrap_err();
         assert!(error.to_string().contains("file"), "{error}");
+        let error = store.is_free("x.opus").unwrap_err();
+        assert!(error.to_string().contains("file/x.opus"), "it is not taken: {error}");
     }
 }

@@ -325,7 +325,7 @@ impl Store {
     /// [`StoreError`] where it does not tell.
     pub async fn is_free(&self, key: &str) -> Result<bool, StoreError> {
         match self {
-            Self::Local(store) => Ok(store.is_free(key)),
+            Self::Local(store) => store.is_free(key),
             #[cfg(any(feature = "s3", feature = "azure"))]
             Self::Objects(store) => within(&self.place(key), 0, store.is_free(key)).await,
             #[cfg(feature = "gcs")]

@@ -13,7 +13,7 @@ use sidetape::connection::Rules;
 use sidetape::connection::call::{Call, Kept};
 use sidetape::connection::pauses::{Stamp, TakenOut};
 use sidetape::frame::{Message, parse_body};
-use sidetape::id::{Channel, ConnectionId, Scope};
+use sidetape::id::{Channel, ConnectionId, RecordingId, Scope};
 use sidetape::ledger::Ledger;
 use sidetape::manifest::describe;
 use sidetape::recording::arrange;
@@ -357,7 +357,7 @@ fn check_tail(bytes: &[u8], found: &[(u64, RecordKind, u32)], tail: &Tail) {
     append_opening(OpeningCause::Resumed, &[2; block::RANDOM_BYTES], &mut whole);
     let begin = whole.len();
     block::append_room(&mut whole);
-    Record::append_seal(Mono(1), SealCause::NotResumed, &mut whole);
+    Record::append_seal(Mono(1), SealCause::NotResumed, RecordingId::derived(b"c"), &mut whole);
     block::complete(&mut whole[begin..], 0);
     let (more, gone_on) = outline(&whole, 4096).expect("it has its header");
     assert_eq!((&more[..found.len()], more.len()), (found, found.len() + 1));
