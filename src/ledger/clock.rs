@@ -10,6 +10,7 @@
 use std::time::Duration;
 
 use super::{Ledger, Moment, PauseSpans, Payload};
+use crate::id::Channel;
 use crate::time::Wall;
 use crate::timeline::{Report, Rx};
 
@@ -53,6 +54,18 @@ struct Stamp {
     received: i64,
     /// From the gateway's time to receipt, plus what the clocks differ by.
     latency: i64,
+    ssrc: u32,
+}
+
+impl Stamp {
+    fn of(rx: &Rx, payload: &Payload) -> Option<Self> {
+        payload.has_gateway_time.then(|| Self {
+            ssrc: rx.ssrc,
+            offset: payload.offset,
+            received: payload.received.0,
+            latency: payload.received.0.saturating_sub(rx.arrival.0),
+        })
+    }
 }
 
 /// The gateway's clock was set.
@@ -90,15 +103,16 @@ impl Ledger {
         let mut stamps = Vec::new();
         for ledger in &self.channels {
             let both = ledger.rx.iter().zip(&ledger.payloads);
-            let stamped = both.filter(|(_, payload)| payload.has_gateway_time);
-            stamps.extend(stamped.map(|(rx, payload)| Stamp {
-                offset: payload.offset,
-                received: payload.received.0,
-                latency: payload.received.0.saturating_sub(rx.arrival.0),
-            }));
+            stamps.extend(both.filter_map(|(rx, payload)| Stamp::of(rx, payload)));
         }
         stamps.sort_by_key(|stamp| stamp.offset);
+        if !are_by_one_clock(&stamps) {
+            drop(stamps);
+            Channel::BOTH.into_iter().for_each(|channel| self.undo_steps_of(channel));
+            return;
+        }
         let steps = find_steps(&stamps, &self.restarted_at);
+        drop(stamps);
         if steps.is_empty() {
             return;
         }
@@ -113,6 +127,28 @@ impl Ledger {
             when.gateway =
                 when.gateway.map(|gateway| gateway.plus_us(shift_us(&steps, when.received, gateway)));
         }
+    }
+
+    /// The same of a channel that is stamped by a clock of its own.
+    fn undo_steps_of(&mut self, channel: Channel) {
+        let ledger = &self.channels[channel.index()];
+        let both = ledger.rx.iter().zip(&ledger.payloads);
+        let stamps: Vec<Stamp> = both.filter_map(|(rx, payload)| Stamp::of(rx, payload)).collect();
+        let steps = find_steps(&stamps, &self.restarted_at);
+        if steps.is_empty() {
+            return;
+        }
+        self.clock_steps += u32::try_from(steps.len()).unwrap_or(u32::MAX);
+        let ledger = &mut self.channels[channel.index()];
+        for (rx, payload) in ledger.rx.iter_mut().zip(&ledger.payloads) {
+            if payload.has_gateway_time {
+                rx.arrival = rx.arrival.plus_us(shift_us(&steps, payload.received, rx.arrival));
+            }
+        }
+        self.moments_of(channel, |when| {
+            when.gateway =
+                when.gateway.map(|gateway| gateway.plus_us(shift_us(&steps, when.received, gateway)));
+        });
     }
 
     /// All that happened beside audio.
@@ -157,6 +193,20 @@ impl Ledger {
             when.at = when.gateway.unwrap_or(when.received.plus_us(offset));
         }
     }
+}
+
+/// Whether packets of different senders that were received one after the other, in the order of receipt, took as long as each
+/// other, but for one in ten.
+fn are_by_one_clock(stamps: &[Stamp]) -> bool {
+    let (mut pairs, mut apart) = (0_usize, 0_usize);
+    for pair in stamps.windows(2) {
+        let is_pair = pair[0].ssrc != pair[1].ssrc
+            && pair[1].received.saturating_sub(pair[0].received).saturating_abs() <= NEAR_STEP_US;
+        pairs += usize::from(is_pair);
+        let apart_us = pair[1].latency.saturating_sub(pair[0].latency).saturating_abs();
+        apart += usize::from(is_pair && apart_us > STEP_US);
+    }
+    apart * 10 <= pairs
 }
 
 /// Finds where the gateway's clock was set, in packets in the order of receipt.
@@ -309,7 +359,7 @@ fn repair_lone_times(rx: &mut [Rx], payloads: &[Payload]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::{Channel, ConnectionId, Scope};
+    use crate::id::{ConnectionId, Scope};
     use crate::spool::scan::Located;
     use crate::spool::{Header, Record, RecordKind};
     use crate::time::Mono;
@@ -325,6 +375,8 @@ mod tests {
     struct Delivery {
         /// When the gateway's clock is set, and by how much.
         steps: Vec<(i64, i64)>,
+        /// Whether that is the AI's alone.
+        is_of_ai: bool,
         /// How many times faster than real time frames come.
         speed: i64,
         /// When the socket stalls, and for how long.
@@ -339,7 +391,15 @@ mod tests {
     impl Default for Delivery {
         fn default() -> Self {
             let (steps, stalls) = (Vec::new(), Vec::new());
-            Self { steps, speed: 1, stalls, wrong: None, has_pauses: false, restart_us: None }
+            Self {
+                steps,
+                is_of_ai: false,
+                speed: 1,
+                stalls,
+                wrong: None,
+                has_pauses: false,
+                restart_us: None,
+            }
         }
     }
 
@@ -386,8 +446,9 @@ mod tests {
                 let held_us = stall.map_or(0, |(from, length)| from + length - at_us);
                 let latency_us = 200 + jitter_us(&mut seed) / 2 + held_us;
                 received = received.max((at_us - base) / self.speed + latency_us);
-                let set_us: i64 =
-                    self.steps.iter().filter(|(from, _)| at_us >= *from).map(|(_, by)| by).sum();
+                let is_set = !self.is_of_ai || channel == Channel::Ai;
+                let steps = self.steps.iter().filter(|(from, _)| is_set && at_us >= *from);
+                let set_us: i64 = steps.map(|(_, by)| by).sum();
                 let wrong_us = self.wrong.filter(|wrong| (*wrong..wrong + 10_000).contains(&at_us));
                 let gateway = BEGIN.plus_us(at_us + set_us + wrong_us.map_or(0, |_| HOUR_US));
                 let record = Record {
@@ -481,6 +542,21 @@ mod tests {
                         );
                     }
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn steps_of_a_clock_that_stamps_one_channel_are_taken_out_of_that() {
+        for by_us in [-HOUR_US, HOUR_US, -10_000_000, 3_000_000, -3_000_000] {
+            for seed in 1..4 {
+                let straight = Delivery::default().play(seed);
+                let stepped =
+                    Delivery { steps: vec![(31_000_000, by_us)], is_of_ai: true, ..Delivery::default() };
+                let stepped = stepped.play(seed);
+                let (packets, marks) = difference_us(&straight, &stepped);
+                assert_eq!(stepped.clock_steps, 1, "{by_us}, seed {seed}");
+                assert!(packets <= 10_000 && marks <= 10_000, "{by_us}: {packets} {marks}");
             }
         }
     }

@@ -1,7 +1,8 @@
 //! Whether the gateway's times make sense, channel by channel, by the daemon's own clock at the receipt.
 //!
 //! Times that stand still while packets come are left out: those of the channel are the daemon's then. Of two channels by two
-//! clocks that are seconds apart, the one that is farther from the daemon's clock is brought to the other. A clock that is days
+//! clocks that are ten seconds apart, the one that is farther from the daemon's clock is brought to the other; so is one whose
+//! times are ahead of their receipt where the other's are not. A clock that is days
 //! off, as one that counts from the start of a machine, keeps its precision and is brought to the daemon's: the least latency
 //! counts as none. Calls that come faster than real time, as captures do, keep their days, but none is of before 1990.
 //!
@@ -28,6 +29,10 @@ const SPAN_MIN_US: i64 = 2_000_000;
 const STANDS_STILL: i64 = 10;
 /// Clocks closer than this may be one, of which one channel is delivered later.
 const APART_MIN_US: i64 = 10_000_000;
+/// Stamped this long before their receipt, and so closely alike, the packets of one channel are by a clock that is ahead: the
+/// other channel's are not.
+const AHEAD_MIN_US: i64 = 250_000;
+const ALIKE_US: i64 = 100_000;
 /// Packets of both channels received within this time of each other tell what their clocks differ by, if so many pairs do, the
 /// half of them as closely.
 const PAIR_US: i64 = 1_000_000;
@@ -104,11 +109,17 @@ impl Ledger {
         }
         apart_us.sort_unstable();
         let [low, middle, high] = [1, 2, 3].map(|quarter| apart_us[(apart_us.len() - 1) * quarter / 4]);
-        if middle.saturating_abs() < APART_MIN_US || high.saturating_sub(low) > PAIR_US {
+        let late = |channel: Channel| self.channels[channel.index()].median_late_us();
+        let lates = Channel::BOTH.map(late);
+        let spread_us = high.saturating_sub(low);
+        let is_apart = middle.saturating_abs() >= APART_MIN_US && spread_us <= PAIR_US;
+        let is_ahead = lates.iter().any(|late_us| *late_us < -AHEAD_MIN_US)
+            && lates.iter().any(|late_us| late_us.saturating_abs() < AHEAD_MIN_US)
+            && spread_us <= ALIKE_US;
+        if !is_apart && !is_ahead {
             return;
         }
-        let late = |channel: Channel| self.channels[channel.index()].median_late_us().saturating_abs();
-        if late(Channel::Ai) >= late(Channel::Caller) {
+        if late(Channel::Ai).saturating_abs() >= late(Channel::Caller).saturating_abs() {
             self.shift(Channel::Ai, middle);
         } else {
             self.shift(Channel::Caller, middle.saturating_neg());
@@ -147,7 +158,7 @@ impl Ledger {
     }
 
     /// All that happened on a channel beside audio. CLEAR is about the AI's.
-    fn moments_of(&mut self, channel: Channel, mut change: impl FnMut(&mut Moment)) {
+    pub(super) fn moments_of(&mut self, channel: Channel, mut change: impl FnMut(&mut Moment)) {
         let marks = self.marks.iter_mut().filter(|mark| mark.scope == Scope::Channel(channel));
         marks.for_each(|mark| change(&mut mark.when));
         self.pauses[channel.index()].moments().for_each(&mut change);
@@ -321,7 +332,8 @@ mod tests {
 
     #[test]
     fn an_ai_that_is_stamped_for_the_time_when_it_is_heard_is_believed() {
-        let ledger = call(1, |channel, at| if channel == Channel::Ai { at + 4_000_000 } else { at });
+        let queued = |at: i64| 1_000_000 + (at - OPENED.0) / 2 % 3_000_000;
+        let ledger = call(1, |channel, at| if channel == Channel::Ai { at + queued(at) } else { at });
         assert_eq!(ledger.doubts, NONE);
     }
 }
