@@ -2,18 +2,21 @@
 //! nothing that was promised and not paused is missing.
 //!
 //! `SIDETAPE_KILLS=500 cargo test --release --test paused_kills` ends the daemon as often as that; `SIDETAPE_KILLS_SEED`
-//! repeats the choices of an earlier run. Each payload carries its own time, and is looked for in every file.
+//! repeats the choices of an earlier run. Each payload carries its own time, and is looked for in every file, in the pictures
+//! of the recordings, and in excerpts of live calls.
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
 mod rig;
 
 use std::collections::HashSet;
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 
 use rig::daemon::Daemon;
 use rig::gateway::{AI, CALLER, Gateway, Socket, WHOLE, frame, kind};
+use rig::http::ask;
 use rig::media::{SAMPLES_20_MS, Sender, marked_packet};
 use rig::place::Place;
 
@@ -111,6 +114,27 @@ impl Call {
         }
     }
 
+    /// Listens to the call as it is now: nothing that was paused by then is heard. False if there is no excerpt now.
+    fn check_excerpt(&self, place: &Place) -> bool {
+        let link = UnixStream::connect(place.root().join("http")).unwrap();
+        let (id, to) = (self.id.replace(' ', "%20"), now_us());
+        let target = format!("/v1/connections/{id}/audio?from={}&to={to}", to - 2_000_000);
+        let answer = ask(link, "GET", &target);
+        if answer.status != 200 {
+            return false;
+        }
+        let standing = self.paused_from.map(|from| (from, u64::MAX));
+        for own in times_in(&answer.body) {
+            let is_in = |(from, to): &(u64, u64)| *from < own && own < *to;
+            assert!(
+                !self.paused.iter().chain(&standing).any(is_in),
+                "{own} of {} was paused and is heard",
+                self.id
+            );
+        }
+        true
+    }
+
     fn pause(&mut self, gateway: &mut Gateway, age_us: u64) {
         let from = now_us() - age_us;
         self.paused_from = Some(from);
@@ -141,13 +165,15 @@ impl Call {
 /// One gateway's calls, in one of both ways: parts and pauses of now, or pauses that reach back.
 fn run(kills: u64, seed: u64, reaches_back: bool) {
     println!("{kills} ends, SIDETAPE_KILLS_SEED={seed}");
-    let place = Place::new()
+    let mut place = Place::new()
         .with("AUDIO_RESUME_SECS", "20")
         .with("AUDIO_MAX_DURATION_SECS", if reaches_back { "600" } else { "2" })
         .with("AUDIO_KEEP_CHANNELS", "true")
         .with("AUDIO_LOG", "warn,sidetape=info,sidetape::io::ingest=warn,sidetape::io::finish=warn");
+    let http = place.root().join("http");
+    place.set("AUDIO_HTTP_LISTEN", &format!("unix:{}", http.display()));
     let (mut dice, mut calls, mut opened, mut last_us) = (Dice(seed), Vec::<Call>::new(), 0, 0);
-    let mut ended = Instant::now();
+    let (mut ended, mut excerpts) = (Instant::now(), 0);
     for _ in 0..kills {
         let daemon = Daemon::start(&place);
         let mut gateway = Gateway::connect(&place, &daemon, Socket::UnixStream);
@@ -202,6 +228,11 @@ fn run(kills: u64, seed: u64, reaches_back: bool) {
                 call.sent.iter_mut().for_each(|sent| sent.read = sent.read.or(read));
                 call.said.iter_mut().for_each(|said| said.read = said.read.or(read));
             }
+            for call in calls.iter().filter(|call| !call.is_ended) {
+                if dice.once_in(40) {
+                    excerpts += u32::from(call.check_excerpt(&place));
+                }
+            }
             std::thread::sleep(TICK.saturating_sub(tick.elapsed()));
         }
         ended = Instant::now();
@@ -226,7 +257,25 @@ fn run(kills: u64, seed: u64, reaches_back: bool) {
     let is_spool = |name: &String| name.contains(".spool");
     rig::wait_for("the spool to be empty", || (!place.spool_files().iter().any(is_spool)).then_some(()));
     daemon.stop();
+    for name in place.recordings() {
+        let picture = place.root().join("pictures").join(name.replace('/', "_")).with_extension("svg");
+        std::fs::create_dir_all(picture.parent().unwrap()).unwrap();
+        let recording = place.storage().join(&name);
+        let drawn = place.command("inspect").arg(recording).arg("--svg").arg(&picture).output().unwrap();
+        assert!(picture.exists(), "{drawn:?}");
+    }
+    println!("{excerpts} excerpts of live calls");
+    assert!(excerpts > 0);
     check(&place, &calls);
+}
+
+/// The times of the payloads that are in some bytes.
+fn times_in(bytes: &[u8]) -> impl Iterator<Item = u64> {
+    let places = bytes.windows(MARKER.len()).enumerate().filter(|(_, window)| *window == MARKER);
+    places.filter_map(|(at, _)| {
+        let digits = bytes.get(at + MARKER.len()..at + MARKER.len() + DIGITS)?;
+        std::str::from_utf8(digits).ok()?.parse().ok()
+    })
 }
 
 /// The times of the payloads that are in any file.
@@ -234,11 +283,7 @@ fn times(place: &Place) -> HashSet<u64> {
     let mut found = HashSet::new();
     for file in place.files() {
         let Ok(bytes) = std::fs::read(place.root().join(file)) else { continue };
-        for (at, _) in bytes.windows(MARKER.len()).enumerate().filter(|(_, window)| *window == MARKER) {
-            let digits = bytes.get(at + MARKER.len()..at + MARKER.len() + DIGITS);
-            let own = digits.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
-            found.extend::<Option<u64>>(own);
-        }
+        found.extend(times_in(&bytes));
     }
     found
 }
