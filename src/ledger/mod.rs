@@ -284,7 +284,8 @@ impl Ledger {
         for block in blocks {
             let is_copy = block.age > 0;
             let sequence = packet.sequence.wrapping_sub(block.age);
-            let is_kept = !is_withheld && !block.payload.is_empty();
+            // What was kept out of a packet that is kept is zero, and nothing at all if it was empty.
+            let is_kept = !is_withheld && block.payload.iter().any(|byte| *byte != 0);
             if is_copy && !(is_kept && ledger.copies.are_wanted(&ledger.rx, packet.ssrc, sequence)) {
                 continue;
             }
@@ -294,7 +295,7 @@ impl Ledger {
             let times = (arrival, received, record.gateway.is_some());
             let (rx, payload) = enter_block(&packet, block, rtpmap, offset, times, is_withheld);
             if is_copy {
-                ledger.copies.enter(ledger.rx.len(), rx, payload);
+                ledger.copies.enter(ledger.rx.len(), rx, payload, block.older_ticks);
                 continue;
             }
             if rtpmap.codec == Codec::ComfortNoise {
