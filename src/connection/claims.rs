@@ -118,14 +118,15 @@ impl Claims {
     /// Notes a mark, and tells what to keep of it. One of the whole call may tell what was said on either channel.
     pub fn enter_mark(&mut self, at: Stamp, scope: Scope) -> Keep {
         let is_out = |channel: Channel| {
-            [&self.pauses, &self.unwanted].iter().any(|lane| lane[channel.index()].keep_out(at))
+            [&self.pauses, &self.unwanted].iter().any(|lane| lane[channel.index()].keep_out(self.by_packets(channel, at)))
         };
         if scope.channels().any(is_out) {
             return Keep::NameOnly;
         }
         for channel in scope.channels() {
-            self.pauses[channel.index()].note_kept(at.own());
-            self.unwanted[channel.index()].note_kept(at.own());
+            let own = self.by_packets(channel, at).own();
+            self.pauses[channel.index()].note_kept(own);
+            self.unwanted[channel.index()].note_kept(own);
         }
         Keep::Whole
     }

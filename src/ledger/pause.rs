@@ -150,7 +150,7 @@ impl Ledger {
             }
             ledger.copies.leave_out(|own| taken_out.has(own));
             let is_out =
-                |mark: &super::Mark| mark.scope.covers(channel) && taken_out.has(mark.when.stamp().own());
+                |mark: &super::Mark| mark.scope.covers(channel) && taken_out.has(mark.own[channel.index()]);
             for mark in self.marks.iter_mut().filter(|mark| is_out(mark)) {
                 self.has_paused |= mark.fields.keep_name();
             }
