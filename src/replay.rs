@@ -112,6 +112,8 @@ impl Replay {
 #[derive(Debug)]
 pub struct Rewrite {
     taken_out: [TakenOut; 2],
+    /// Which of them packets of caller and AI have come behind: when it ended.
+    ended: [Option<Wall>; 2],
     replay: Replay,
     is_begun: bool,
     is_other: bool,
@@ -122,7 +124,8 @@ impl Rewrite {
     #[must_use]
     pub fn new(header: Header, rules: Rules, taken_out: [TakenOut; 2]) -> Self {
         let is_other = header.is_of_before();
-        Self { taken_out, replay: Replay::new(header, rules), is_begun: false, is_other }
+        let replay = Replay::new(header, rules);
+        Self { taken_out, ended: [None; 2], replay, is_begun: false, is_other }
     }
 
     /// Whether anything is not as it was.
@@ -139,13 +142,8 @@ impl Rewrite {
             Record::state(record.at, &state).append_to(out);
         }
         let at = self.replay.anchor.stamp(record);
-        let own = at.own();
-        let taken_out = &self.taken_out;
-        let is_out = |scope: Scope| scope.channels().any(|channel| taken_out[channel.index()].has(own));
         let kept = match record.kind {
-            RecordKind::Tap(1) => {
-                self.replay.call.redact_again(record.scope, record.body, is_out(record.scope))
-            }
+            RecordKind::Tap(1) => self.packet(at, record),
             RecordKind::Tap(8) if self.is_mark_out(at, record.scope) => match parse_body(8, record.body) {
                 Ok(message @ Message::Mark(_)) => Kept::Body(name_only(&message)),
                 _ => Kept::Whole,
@@ -166,6 +164,22 @@ impl Rewrite {
         stays.append_to(out);
         // What payload types mean, and what is withheld: as the records that stay say.
         self.replay.record(&Located { record: stays, body_offset: located.body_offset });
+    }
+
+    /// What stays of a packet.
+    fn packet(&mut self, at: Stamp, record: &Record<'_>) -> Kept {
+        let mut is_out = false;
+        for channel in record.scope.channels() {
+            let taken_out = &self.taken_out[channel.index()];
+            is_out |= taken_out.has(at.own());
+            let ended = taken_out.ended_before(at.own());
+            let known = &mut self.ended[channel.index()];
+            if let Some(last) = ended.filter(|ended| known.is_none_or(|known| known < *ended)) {
+                self.replay.call.end_taken_out(channel, last);
+                *known = ended;
+            }
+        }
+        self.replay.call.redact_again(at, record.scope, record.body, is_out)
     }
 
     fn is_mark_out(&self, at: Stamp, scope: Scope) -> bool {

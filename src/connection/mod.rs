@@ -21,6 +21,7 @@ pub mod claims;
 pub mod metadata;
 pub mod pauses;
 pub mod redaction;
+mod repeats;
 mod rules;
 pub mod vigil;
 
