@@ -7,6 +7,7 @@ use sidetape::connection::vigil::sound;
 use sidetape::packet::{check_rtcp, header_only, parse_rtp, sender_reports};
 use sidetape::red::blocks;
 use sidetape::rtpmap::Rtpmap;
+use sidetape::time::Wall;
 
 fuzz_target!(|bytes: &[u8]| {
     if check_rtcp(bytes).is_ok() {
