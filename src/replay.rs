@@ -112,6 +112,8 @@ impl Replay {
 #[derive(Debug)]
 pub struct Rewrite {
     taken_out: [TakenOut; 2],
+    /// Which of them packets of caller and AI have come behind: when it ended.
+    ended: [Option<Wall>; 2],
     replay: Replay,
     is_begun: bool,
     is_other: bool,
@@ -122,7 +124,8 @@ impl Rewrite {
     #[must_use]
     pub fn new(header: Header, rules: Rules, taken_out: [TakenOut; 2]) -> Self {
         let is_other = header.is_of_before();
-        Self { taken_out, replay: Replay::new(header, rules), is_begun: false, is_other }
+        let replay = Replay::new(header, rules);
+        Self { taken_out, ended: [None; 2], replay, is_begun: false, is_other }
     }
 
     /// Whether anything is not as it was.
@@ -138,14 +141,10 @@ impl Rewrite {
             let state = self.replay.call.to_state();
             Record::state(record.at, &state).append_to(out);
         }
-        let own = self.replay.anchor.stamp(record).own();
-        let taken_out = &self.taken_out;
-        let is_out = |scope: Scope| scope.channels().any(|channel| taken_out[channel.index()].has(own));
+        let at = self.replay.anchor.stamp(record);
         let kept = match record.kind {
-            RecordKind::Tap(1) => {
-                self.replay.call.redact_again(record.scope, record.body, is_out(record.scope))
-            }
-            RecordKind::Tap(8) if is_out(record.scope) => match parse_body(8, record.body) {
+            RecordKind::Tap(1) => self.packet(at, record),
+            RecordKind::Tap(8) if self.is_mark_out(at, record.scope) => match parse_body(8, record.body) {
                 Ok(message @ Message::Mark(_)) => Kept::Body(name_only(&message)),
                 _ => Kept::Whole,
             },
@@ -169,6 +168,29 @@ impl Rewrite {
         stays.append_to(out);
         // What payload types mean, and what is withheld: as the records that stay say.
         self.replay.record(&Located { record: stays, body_offset: located.body_offset });
+    }
+
+    /// What stays of a packet.
+    fn packet(&mut self, at: Stamp, record: &Record<'_>) -> Kept {
+        let mut is_out = false;
+        for channel in record.scope.channels() {
+            let taken_out = &self.taken_out[channel.index()];
+            is_out |= taken_out.has(at.own());
+            let ended = taken_out.ended_before(at.own());
+            let known = &mut self.ended[channel.index()];
+            if let Some(last) = ended.filter(|ended| known.is_none_or(|known| known < *ended)) {
+                self.replay.call.end_taken_out(channel, last);
+                *known = ended;
+            }
+        }
+        self.replay.call.redact_again(at, record.scope, record.body, is_out)
+    }
+
+    fn is_mark_out(&self, at: Stamp, scope: Scope) -> bool {
+        let claims = self.replay.call.connection.claims();
+        scope
+            .channels()
+            .any(|channel| self.taken_out[channel.index()].has(claims.by_packets(channel, at).own()))
     }
 }
 
@@ -286,6 +308,33 @@ mod tests {
         let count = |bytes: &[u8]| bytes.windows(4).filter(|found| *found == b"4111").count();
         assert_eq!((count(&bytes), count(&rewritten)), (2, 1));
         assert!(holds(&rewritten, br#"{"name":"card"}"#));
+    }
+
+    #[test]
+    fn a_mark_without_a_time_is_in_a_pause_by_the_clock_of_the_packets() {
+        // The gateway is half a second ahead of the daemon, or behind.
+        for ahead in [5i64, -5] {
+            let mut bytes = Vec::new();
+            header().append_to(&mut bytes);
+            let at = |tenth: i64| Mono(u64::try_from(tenth * 100_000).unwrap());
+            let stamp = |tenth: i64| Some(OPENED.plus_us((tenth + ahead) * 100_000));
+            let mut put = |kind, channel, at, gateway, body: &[u8]| {
+                let scope = if channel { Scope::Channel(Channel::Caller) } else { Scope::Whole };
+                Record { kind: RecordKind::Tap(kind), scope, at, gateway, body }.append_to(&mut bytes);
+            };
+            for tenth in 10..30 {
+                let number = u8::try_from(tenth).unwrap();
+                let rtp = [0x80, 0, 0, number, 0, 0, 0, number, 0, 0, 0, 1, number];
+                put(1, true, at(tenth), stamp(tenth), &rtp);
+                if tenth == 20 {
+                    put(8, false, at(tenth), None, br#"{"name":"card","digits":"4111"}"#);
+                }
+            }
+            put(PAUSE, false, at(30), stamp(19), b"");
+            put(RESUME, false, at(30), stamp(22), b"");
+            let (rewritten, _) = rewrite(&bytes);
+            assert!(!rewritten.windows(4).any(|found| found == b"4111"), "{ahead}");
+        }
     }
 
     #[test]

@@ -71,6 +71,8 @@ struct Told {
 struct Lane {
     told: Vec<Told>,
     last: Option<(i64, bool)>,
+    /// When that was received.
+    last_received: i64,
 }
 
 impl Lane {
@@ -80,6 +82,14 @@ impl Lane {
             (Some(stamp), _) => stamp,
             (None, Some((last, _))) => last + 1,
             (None, None) => received,
+        }
+    }
+
+    /// When a mark without a stamp was made, by the clock of the packets.
+    fn by_packets(&self, received: i64) -> i64 {
+        match self.last {
+            Some((last, true)) => (received - self.last_received + last).max(last + 1),
+            _ => received,
         }
     }
 
@@ -161,7 +171,8 @@ struct Spool {
 
 struct Sent {
     channel: Option<usize>,
-    own: i64,
+    /// By the clock of each channel's packets.
+    own: [i64; 2],
     place: usize,
     text: String,
     is_mark: bool,
@@ -264,8 +275,10 @@ impl World {
                 rtp.extend_from_slice(text.as_bytes());
                 for lane in &mut self.lanes {
                     lane[*channel].last = Some((own, age.is_some()));
+                    lane[*channel].last_received = at;
                 }
                 self.enter(now, stamp(age), scope(&Some(*channel)), &Message::Rtp, &rtp);
+                let own = [own; 2];
                 self.sent.push(Sent { channel: Some(*channel), own, place, text, is_mark: false });
             }
             Event::Mark(channel, age) => {
@@ -274,6 +287,7 @@ impl World {
                 let object = serde_json::json!({ "name": "m", "text": text });
                 let body = serde_json::to_vec(&object).unwrap();
                 let message = Message::Mark(object.as_object().unwrap().clone());
+                let own = self.lanes[0].each_ref().map(|lane| stamp(age).unwrap_or(lane.by_packets(at)));
                 self.enter(now, stamp(age), scope(channel), &message, &body);
                 self.sent.push(Sent { channel: *channel, own, place, text, is_mark: true });
             }
@@ -339,9 +353,10 @@ impl World {
         self.done.push(self.spool);
         for sent in &self.sent {
             let channels = sent.channel.map_or(0..2, |at| at..at + 1);
-            let lanes: Vec<&Lane> =
-                channels.flat_map(|at| self.lanes.iter().map(move |lane| &lane[at])).collect();
-            let answers: Vec<_> = lanes.iter().map(|lane| lane.is_paused(sent.own, sent.place)).collect();
+            let lanes: Vec<(&Lane, i64)> = channels
+                .flat_map(|at| self.lanes.iter().map(move |lane| (&lane[at], sent.own[at])))
+                .collect();
+            let answers: Vec<_> = lanes.iter().map(|(lane, own)| lane.is_paused(*own, sent.place)).collect();
             let is_there = self
                 .done
                 .iter()
@@ -349,7 +364,7 @@ impl World {
             // A pause that reaches back into a part that is over is told to a person.
             let is_of_part_before = lanes
                 .iter()
-                .flat_map(|lane| &lane.told)
+                .flat_map(|(lane, _)| &lane.told)
                 .any(|told| self.parts.iter().any(|part| sent.place < *part && *part < told.begun));
             if answers.contains(&Some(true)) {
                 prop_assert!(!is_there || is_of_part_before, "{} was paused and is there", sent.text);

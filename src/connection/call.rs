@@ -74,7 +74,10 @@ pub struct Counts {
 ///    "skew":0},
 ///  "metadata":{"conversation_id":"c","tenant":null,"labels":{},"meta":{},"consent":null,"traceparent":null,
 ///    "payload_types":[{"111":[{"from":1,"rtpmap":"opus/48000/2"}]},{}]},
-///  "redactions":[{"withheld":{"ssrc":1,"first":2,"last":3,"last_timestamp":4}},{"withheld":null}],
+///  "redactions":[
+///    {"ended":5,"forgotten":0,"sources":[{"ssrc":1,"withheld":{"first":2,"last":3,"last_timestamp":4},
+///      "event":null,"front":{"sequence":4,"timestamp":5,"own":6,"is_past":false}}]},
+///    {"ended":null,"forgotten":0,"sources":[]}],
 ///  "counts":[
 ///    {"before":100,"received":20,"unrecorded":0,"declared":null},
 ///    {"before":0,"received":0,"unrecorded":0,"declared":7}],
@@ -84,8 +87,8 @@ pub struct Counts {
 /// ```
 ///
 /// Lists of two are caller and AI. `pauses` are those of PAUSE, `unwanted` those of META `record`; `from`, `to`, `kept`
-/// are by the packets' own time ([`super::pauses`]), and `skew` is what the gateway's clock is ahead. Names that are not
-/// known are passed over.
+/// are by the packets' own time ([`super::pauses`]), and `skew` is what the gateway's clock is ahead. `redactions` are what is
+/// behind pauses ([`super::redaction`]), of eight sources at most. Names that are not known are passed over.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct State {
     /// References, holds, pauses.
@@ -159,7 +162,7 @@ impl Call {
         if self.connection.has_fallen_silent() && !is_asked {
             return self.next_part(now);
         }
-        Self { redactions: self.redactions, ..Self::of(self.connection.reopened(now)) }
+        Self { redactions: self.redactions.clone(), ..Self::of(self.connection.reopened(now)) }
     }
 
     /// Whether, when it is opened again, something is not to be kept that otherwise would be.
@@ -180,7 +183,7 @@ impl Call {
     #[must_use]
     pub fn to_remembered(&self) -> State {
         let (metadata, counts) = Default::default();
-        let (claims, redactions) = (self.connection.claims().clone(), self.redactions);
+        let (claims, redactions) = (self.connection.claims().clone(), self.redactions.clone());
         State {
             claims,
             metadata,
@@ -237,7 +240,7 @@ impl Call {
         let state = State {
             claims: self.connection.claims().clone(),
             metadata: self.metadata.clone(),
-            redactions: self.redactions,
+            redactions: self.redactions.clone(),
             counts: self.counts,
             declared_together: self.declared_together,
             refused: self.refused.clone(),
@@ -277,16 +280,21 @@ impl Call {
             let is_recorded = decides(object).ok_or(full)?;
             let decision = Map::from_iter([("record".to_owned(), Value::Bool(is_recorded))]);
             let body = serde_json::to_vec(&decision).expect("keys are text");
-            let mut step = self.connection.handle_frame(now, at, scope, &Message::Meta(decision));
+            let mut step = self.step(now, at, scope, &Message::Meta(decision));
             step.is_cut = true;
             return Ok((step, Kept::Body(body)));
         }
-        let step = self.connection.handle_frame(now, at, scope, message);
+        let step = self.step(now, at, scope, message);
         let kept = match step.keep {
-            Keep::Whole => self.redact(scope, message, body),
+            Keep::Whole => self.redact(at, scope, message, body),
             Keep::HeaderOnly => self.withhold(scope, body),
             Keep::NameOnly => Kept::Body(name_only(message)),
-            Keep::Unrecorded => Kept::Unrecorded,
+            Keep::Unrecorded => {
+                if matches!(message, Message::Rtp) {
+                    self.withhold(scope, body);
+                }
+                Kept::Unrecorded
+            }
             Keep::Nothing(refusal) => return Ok((step, Kept::Refused(refusal))),
             Keep::Reopen => return Ok((step, Kept::Reopen)),
         };
@@ -301,17 +309,25 @@ impl Call {
             self.metadata.merge(at.received, scope, object).unwrap_or(());
         }
         // References, holds and pauses depend on the order of frames alone, so any steady time will do.
-        let step = self.connection.handle_frame(Mono(0), at, scope, message);
+        let step = self.step(Mono(0), at, scope, message);
         self.count(scope, message, false);
-        if step.keep == Keep::HeaderOnly {
-            self.withhold(scope, body);
+        match (step.keep, message) {
+            (Keep::HeaderOnly, _) => drop(self.withhold(scope, body)),
+            (Keep::Whole, Message::Rtp) => self.note(at, scope, body, true),
+            _ => {}
         }
     }
 
     /// Takes a packet of which the spool kept the header.
     pub fn replay_withheld(&mut self, at: Stamp, scope: Scope, header: &[u8]) {
-        self.connection.claims_mut().enter_withheld(at, scope);
-        self.withhold(scope, header);
+        let claims = self.connection.claims_mut();
+        claims.enter_withheld(at, scope);
+        // Others came behind a pause.
+        if claims.keeps_out_packet(at, scope) {
+            self.withhold(scope, header);
+        } else {
+            self.note(at, scope, header, false);
+        }
         self.count(scope, &Message::Rtp, false);
     }
 
@@ -325,8 +341,29 @@ impl Call {
 
     /// What may be kept of a packet that lies in a time that is taken out, although it was kept; or of one that comes behind
     /// such packets. For whoever writes a spool file again.
-    pub fn redact_again(&mut self, scope: Scope, body: &[u8], is_taken_out: bool) -> Kept {
-        if is_taken_out { self.withhold(scope, body) } else { self.redact(scope, &Message::Rtp, body) }
+    pub fn redact_again(&mut self, at: Stamp, scope: Scope, body: &[u8], is_taken_out: bool) -> Kept {
+        if is_taken_out { self.withhold(scope, body) } else { self.redact(at, scope, &Message::Rtp, body) }
+    }
+
+    /// Notes that packets from now on are behind a time that is taken out, and that ended then. For the same.
+    pub fn end_taken_out(&mut self, channel: Channel, ended: Wall) {
+        self.redactions[channel.index()].end(ended);
+    }
+
+    /// Tells the connection of a frame, and notes where that ended a time of which nothing is kept.
+    fn step(&mut self, now: Mono, at: Stamp, scope: Scope, message: &Message) -> Step {
+        let is_kept_out =
+            |connection: &Connection| Channel::BOTH.map(|channel| connection.claims().is_kept_out(channel));
+        let before = is_kept_out(&self.connection);
+        let step = self.connection.handle_frame(now, at, scope, message);
+        let after = is_kept_out(&self.connection);
+        for channel in Channel::BOTH {
+            if before[channel.index()] && !after[channel.index()] {
+                let ended = self.connection.claims().own_of(channel, at);
+                self.redactions[channel.index()].end(ended);
+            }
+        }
+        step
     }
 
     fn count(&mut self, scope: Scope, message: &Message, is_unrecorded: bool) {
@@ -345,7 +382,7 @@ impl Call {
     }
 
     /// What of a frame that came outside a PAUSE may be kept.
-    fn redact(&mut self, scope: Scope, message: &Message, body: &[u8]) -> Kept {
+    fn redact(&mut self, at: Stamp, scope: Scope, message: &Message, body: &[u8]) -> Kept {
         let (Message::Rtp, Scope::Channel(channel)) = (message, scope) else {
             return match message {
                 Message::Mark(fields) if self.masks_digits() && tells_key_press(fields) => {
@@ -354,15 +391,17 @@ impl Call {
                 _ => Kept::Whole,
             };
         };
+        let masks_digits = self.masks_digits();
         let metadata = &self.metadata;
-        let rtpmap = |payload_type| metadata.rtpmap(channel, payload_type);
-        let is_told = |payload_type| metadata.is_told(channel, payload_type);
-        let masked =
-            if self.masks_digits() { without_digits(body, rtpmap, is_told) } else { Redacted::Whole };
-        let redaction = &mut self.redactions[channel.index()];
-        let redacted = match masked {
-            Redacted::Whole => redaction.redact(body, rtpmap),
-            masked => masked,
+        let said = |payload_type| metadata.said_rtpmap(channel, payload_type);
+        let redacted = self.redactions[channel.index()].redact(at.own(), body, said);
+        let redacted = match redacted {
+            Redacted::Whole | Redacted::Body(_) if masks_digits => {
+                let rtpmap = |payload_type| metadata.rtpmap(channel, payload_type);
+                let is_told = |payload_type| metadata.is_told(channel, payload_type);
+                if has_digits(body, rtpmap, is_told) { Redacted::HeaderOnly } else { redacted }
+            }
+            redacted => redacted,
         };
         match redacted {
             Redacted::Whole => Kept::Whole,
@@ -371,12 +410,21 @@ impl Call {
         }
     }
 
-    /// Notes a packet that came in a PAUSE.
+    /// Notes a packet of a time of which nothing is kept.
     fn withhold(&mut self, scope: Scope, body: &[u8]) -> Kept {
         if let (Scope::Channel(channel), Ok(packet)) = (scope, parse_rtp(body)) {
-            self.redactions[channel.index()].withhold(&packet);
+            let said = |payload_type| self.metadata.said_rtpmap(channel, payload_type);
+            self.redactions[channel.index()].withhold(&packet, said);
         }
         Kept::Withheld(packet::header_only(body))
+    }
+
+    /// Notes a packet of which the spool has what may be kept, all or its header.
+    fn note(&mut self, at: Stamp, scope: Scope, body: &[u8], is_whole: bool) {
+        if let (Scope::Channel(channel), Ok(packet)) = (scope, parse_rtp(body)) {
+            let said = |payload_type| self.metadata.said_rtpmap(channel, payload_type);
+            self.redactions[channel.index()].note(at.own(), &packet, is_whole, said);
+        }
     }
 
     fn masks_digits(&self) -> bool {
@@ -399,22 +447,21 @@ pub fn tells_key_press(fields: &Map<String, Value>) -> bool {
     KEY_PRESSES.iter().any(|known| name.eq_ignore_ascii_case(known))
 }
 
-/// A packet without the digits in it. What nobody has told the payload type of may be a digit, if it looks like one.
-fn without_digits(body: &[u8], rtpmap: impl Fn(u8) -> Rtpmap, is_told: impl Fn(u8) -> bool) -> Redacted {
-    let Ok(packet) = parse_rtp(body) else { return Redacted::Whole };
+/// Whether a packet tells digits. What nobody has told the payload type of may be a digit, if it looks like one.
+fn has_digits(body: &[u8], rtpmap: impl Fn(u8) -> Rtpmap, is_told: impl Fn(u8) -> bool) -> bool {
+    let Ok(packet) = parse_rtp(body) else { return false };
     let is_digit = |payload_type: u8, payload: &[u8]| match rtpmap(payload_type).codec {
         Codec::TelephoneEvent => true,
         Codec::Opus | Codec::Unknown => !is_told(payload_type) && looks_like_digit(payload),
         _ => false,
     };
-    let has_digit = match rtpmap(packet.payload_type).codec {
+    match rtpmap(packet.payload_type).codec {
         Codec::Red => {
             let blocks = red::blocks(packet.payload).unwrap_or_default();
             blocks.iter().any(|block| is_digit(block.payload_type, block.payload))
         }
         _ => is_digit(packet.payload_type, packet.payload),
-    };
-    if has_digit { Redacted::HeaderOnly } else { Redacted::Whole }
+    }
 }
 
 /// Whether a payload has the form of a key press (RFC 4733 section 2.3): the events 0 to 16, a bit that is zero, four bytes. Opus
@@ -476,9 +523,13 @@ mod tests {
         assert_eq!(enter(&mut call, 20, &Message::Resume, b""), Kept::Whole);
         assert_eq!(enter(&mut call, 30, &Message::Rtp, &packet), Kept::Unrecorded, "RESUME ends no refusal");
         enter(&mut call, 40, &meta(r#"{"record":true}"#), b"");
-        assert_eq!(enter(&mut call, 50, &Message::Rtp, &packet), Kept::Whole);
+        assert_eq!(
+            enter(&mut call, 50, &Message::Rtp, &packet),
+            Kept::Withheld(packet::header_only(&packet))
+        );
+        assert_eq!(enter(&mut call, 60, &Message::Rtp, &rtp(0, 2, b"said")), Kept::Whole);
         let counts = call.counts(Channel::Caller);
-        assert_eq!((counts.received, counts.unrecorded), (3, 2));
+        assert_eq!((counts.received, counts.unrecorded), (4, 2));
     }
 
     #[test]

@@ -68,6 +68,12 @@ impl Claims {
         self.pauses[channel.index()].by_packets(self.skew.credible(at))
     }
 
+    /// When something happened, by the clock of a channel's packets.
+    #[must_use]
+    pub fn own_of(&self, channel: Channel, at: Stamp) -> Wall {
+        self.pauses[channel.index()].happened(self.by_packets(channel, at))
+    }
+
     /// Takes the state that was noted, and goes on knowing what is still to be taken out.
     pub fn restore(&mut self, noted: Self) {
         let Self { references, holds, pauses, unwanted, skew } = noted;
@@ -121,19 +127,27 @@ impl Claims {
         }
     }
 
+    /// Whether a packet is of a time of which nothing is kept.
+    #[must_use]
+    pub fn keeps_out_packet(&self, at: Stamp, scope: Scope) -> bool {
+        scope.channels().any(|channel| self.keeps_out(channel, at))
+    }
+
     /// Notes a mark, and tells what to keep of it. One of the whole call may tell what was said on either channel.
     pub fn enter_mark(&mut self, at: Stamp, scope: Scope) -> Keep {
-        let is_out = |channel: Channel| {
-            [&self.pauses, &self.unwanted].iter().any(|lane| lane[channel.index()].keep_out(at))
-        };
-        if scope.channels().any(is_out) {
+        if scope.channels().any(|channel| self.keeps_out(channel, self.by_packets(channel, at))) {
             return Keep::NameOnly;
         }
         for channel in scope.channels() {
-            self.pauses[channel.index()].note_kept(at.own());
-            self.unwanted[channel.index()].note_kept(at.own());
+            let own = self.by_packets(channel, at).own();
+            self.pauses[channel.index()].note_kept(own);
+            self.unwanted[channel.index()].note_kept(own);
         }
         Keep::Whole
+    }
+
+    fn keeps_out(&self, channel: Channel, at: Stamp) -> bool {
+        [&self.pauses, &self.unwanted].iter().any(|lane| lane[channel.index()].keep_out(at))
     }
 
     /// Begins a PAUSE. Tells what that did on each channel.

@@ -155,8 +155,13 @@ impl Metadata {
     /// What `payload_type` means on `channel` now: as the gateway said, or the default of contract section 3.
     #[must_use]
     pub fn rtpmap(&self, channel: Channel, payload_type: u8) -> Rtpmap {
-        let said = self.payload_types[channel.index()].get(&payload_type).and_then(|said| said.last());
-        said.map_or_else(|| Rtpmap::default_for(payload_type), |meaning| meaning.rtpmap)
+        self.said_rtpmap(channel, payload_type).unwrap_or_else(|| Rtpmap::default_for(payload_type))
+    }
+
+    /// The same, if the gateway has said it.
+    #[must_use]
+    pub fn said_rtpmap(&self, channel: Channel, payload_type: u8) -> Option<Rtpmap> {
+        Some(self.payload_types[channel.index()].get(&payload_type)?.last()?.rtpmap)
     }
 
     /// Whether the gateway has said what `payload_type` means on `channel`.

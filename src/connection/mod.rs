@@ -22,6 +22,7 @@ pub mod metadata;
 pub mod pauses;
 pub mod redaction;
 pub mod refused;
+mod repeats;
 mod rules;
 mod units;
 mod view;

@@ -115,6 +115,12 @@ impl Pauses {
         Stamp { gateway: at.gateway.or_else(|| estimate(self.last?)), ..at }
     }
 
+    /// When something happened of which [`Pauses::by_packets`] has told the time.
+    #[must_use]
+    pub fn happened(&self, at: Stamp) -> Wall {
+        at.gateway.map_or(at.received, |_| self.own_of(at))
+    }
+
     /// Notes a packet, and tells whether it is to be kept out.
     pub fn enter_packet(&mut self, at: Stamp) -> bool {
         let own = at.own();
@@ -312,6 +318,13 @@ impl TakenOut {
     #[must_use]
     pub fn and(&self, other: &Self) -> Self {
         Self::of(self.0.iter().chain(&other.0).copied())
+    }
+
+    /// When the last of them was over that are over at an own time.
+    #[must_use]
+    pub fn ended_before(&self, own: Wall) -> Option<Wall> {
+        let over = self.0.partition_point(|(_, to)| *to <= own);
+        Some(self.0.get(over.checked_sub(1)?)?.1)
     }
 
     /// Whether there are none.

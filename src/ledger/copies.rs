@@ -8,6 +8,7 @@ use std::collections::{HashMap, VecDeque};
 
 use super::ChannelLedger;
 use super::payload::Payload;
+use crate::time::Wall;
 use crate::timeline::Rx;
 
 /// A sequence number comes again after 65,536 packets; a copy is of one no farther away than this.
@@ -36,6 +37,16 @@ struct Copy {
     rx: Rx,
     payload: Payload,
     is_left_out: bool,
+    /// How much older it is than that one, by their timestamps.
+    older_ticks: u32,
+}
+
+impl Copy {
+    /// When it would have come by itself.
+    fn said(&self) -> Wall {
+        let us = u64::from(self.older_ticks) * 1_000_000 / u64::from(self.rx.clock_hz.max(1));
+        self.rx.arrival.plus_us(-i64::try_from(us).unwrap_or(0))
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -61,9 +72,9 @@ impl Copies {
     }
 
     /// Enters a copy that is wanted, of the packet to be entered next.
-    pub(super) fn enter(&mut self, carrier: usize, rx: Rx, payload: Payload) {
+    pub(super) fn enter(&mut self, carrier: usize, rx: Rx, payload: Payload, older_ticks: u32) {
         self.remember(carrier, &rx, Some(self.kept.len()));
-        self.kept.push(Copy { carrier, rx, payload, is_left_out: false });
+        self.kept.push(Copy { carrier, rx, payload, is_left_out: false, older_ticks });
     }
 
     /// Notes a packet that came by itself, the one with this index.
@@ -95,9 +106,10 @@ impl Copies {
         }
     }
 
-    /// Leaves out those whose carriers are not to be kept.
-    pub(super) fn leave_out(&mut self, is_out: impl Fn(&Rx) -> bool) {
-        self.kept.iter_mut().for_each(|copy| copy.is_left_out |= is_out(&copy.rx));
+    /// Leaves out those of times that are not to be kept, and those whose carriers are of such.
+    pub(super) fn leave_out(&mut self, is_out: impl Fn(Wall) -> bool) {
+        let is_out = |copy: &Copy| is_out(copy.rx.arrival) || is_out(copy.said());
+        self.kept.iter_mut().for_each(|copy| copy.is_left_out |= is_out(copy));
     }
 }
 
@@ -132,7 +144,6 @@ mod tests {
     use crate::packet::Rtp;
     use crate::red::Block;
     use crate::rtpmap::Rtpmap;
-    use crate::time::Wall;
     use proptest::prelude::*;
 
     fn entry(sequence: u16, age: u16, at: usize) -> (Rx, Payload) {
@@ -149,7 +160,7 @@ mod tests {
             for age in (1..=*copies).rev() {
                 let (rx, payload) = entry(*sequence, age, at);
                 if ledger.copies.are_wanted(&ledger.rx, rx.ssrc, rx.sequence) {
-                    ledger.copies.enter(ledger.rx.len(), rx, payload);
+                    ledger.copies.enter(ledger.rx.len(), rx, payload, 0);
                 }
             }
             let (rx, payload) = entry(*sequence, 0, at);

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use super::{Ledger, Moment};
 use crate::connection::call::tells_key_press;
 use crate::id::{Channel, Scope};
+use crate::time::Wall;
 
 /// The most marks of a call, as many as there may be control frames. A key press a second for four hours makes 14,400.
 pub const MARKS_MAX: usize = 65_536;
@@ -26,6 +27,8 @@ pub struct Mark {
     pub scope: Scope,
     /// Its name and further fields.
     pub fields: Fields,
+    /// When, by the clock of each channel's packets.
+    pub(super) own: [Wall; 2],
 }
 
 /// The fields of a mark, a JSON object as text.
@@ -89,6 +92,7 @@ impl Ledger {
         }
         let key = event.event.filter(|_| !self.masks_digits);
         self.push_mark(|| Mark {
+            own: [when.stamp().own(); 2],
             when,
             scope: Scope::Channel(channel),
             fields: Fields::of(&key_press_fields(key)),
@@ -100,8 +104,9 @@ impl Ledger {
         if self.masks_digits && tells_key_press(&fields) {
             fields.retain(|name, _| name == "name");
         }
+        let own = Channel::BOTH.map(|channel| self.claims.by_packets(channel, when.stamp()).own());
         self.claims.enter_mark(when.stamp(), scope);
-        self.push_mark(|| Mark { when, scope, fields: Fields::of(&fields) });
+        self.push_mark(|| Mark { when, scope, fields: Fields::of(&fields), own });
     }
 
     fn push_mark(&mut self, mark: impl FnOnce() -> Mark) {

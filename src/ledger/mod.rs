@@ -307,7 +307,8 @@ impl Ledger {
         for block in blocks {
             let is_copy = block.age > 0;
             let sequence = packet.sequence.wrapping_sub(block.age);
-            let is_kept = !is_withheld && !block.payload.is_empty();
+            // What was kept out of a packet that is kept is zero, and nothing at all if it was empty.
+            let is_kept = !is_withheld && block.payload.iter().any(|byte| *byte != 0);
             let told = ledger.numbering.told(packet.ssrc, sequence);
             let known = told.or((is_kept && !is_copy).then(|| ledger.numbering.all_behind(sequence)));
             let Some(sequence) = known else { continue };
@@ -322,7 +323,7 @@ impl Ledger {
             let (rx, payload) = enter_block(&packet, block, meaning, offset, times, is_withheld);
             let rx = Rx { sequence, ..rx };
             if is_copy {
-                ledger.copies.enter(ledger.rx.len(), rx, payload);
+                ledger.copies.enter(ledger.rx.len(), rx, payload, block.older_ticks);
                 continue;
             }
             if rtpmap.codec == Codec::ComfortNoise {

@@ -156,9 +156,9 @@ impl Ledger {
                     self.has_paused = true;
                 }
             }
-            ledger.copies.leave_out(|copy| taken_out.has(copy.arrival));
+            ledger.copies.leave_out(|own| taken_out.has(own));
             let is_out =
-                |mark: &super::Mark| mark.scope.covers(channel) && taken_out.has(mark.when.stamp().own());
+                |mark: &super::Mark| mark.scope.covers(channel) && taken_out.has(mark.own[channel.index()]);
             for mark in self.marks.iter_mut().filter(|mark| is_out(mark)) {
                 self.has_paused |= mark.fields.keep_name();
             }
@@ -170,4 +170,56 @@ impl Ledger {
 fn moment_of(standing: Standing) -> Moment {
     let gateway = standing.is_stamped.then_some(standing.from);
     Moment { at: standing.from, received: standing.from, gateway }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{LONGEST, enter, ledger};
+    use crate::time::Wall;
+    use crate::timeline::RxKind;
+
+    /// A packet with the copy of the one before it.
+    fn red(sequence: u8, copy: [u8; 2]) -> Vec<u8> {
+        let timestamp = (u32::from(sequence) * 960).to_be_bytes();
+        let head =
+            [0x80, 63, 0, sequence, timestamp[0], timestamp[1], timestamp[2], timestamp[3], 0, 0, 0, 5];
+        let block = [0x80 | 111, 0x0f, 0, 2, 111, copy[0], copy[1], 0xfc, sequence];
+        [&head[..], &block].concat()
+    }
+
+    /// What is left of a call of which the packets 5 to 7 did not come: numbers of audio.
+    fn left(commands: &[(u8, i64)], copy: impl Fn(u8) -> [u8; 2]) -> Vec<u16> {
+        let mut ledger = ledger();
+        let stamp = |sequence: i64| Some(Wall(10_000_000 + sequence * 20_000));
+        enter(&mut ledger, 3, 0, None, br#"{"payload_types":{"63":"red/48000/2"}}"#);
+        for sequence in (0..5).chain(8..12u8) {
+            let at = u64::from(sequence) * 20_000;
+            enter(
+                &mut ledger,
+                1,
+                at,
+                stamp(sequence.into()),
+                &red(sequence, copy(sequence - u8::from(sequence > 0))),
+            );
+        }
+        for (kind, sequence) in commands {
+            enter(&mut ledger, *kind, 240_000, stamp(*sequence), b"");
+        }
+        ledger.close(LONGEST);
+        let audio = ledger.channels[0].rx.iter().filter(|rx| rx.kind == RxKind::Audio);
+        audio.map(|rx| rx.sequence).collect()
+    }
+
+    #[test]
+    fn a_copy_is_of_its_own_time_and_not_of_that_of_the_packet_that_brings_it() {
+        let copy = |sequence| [0xfc, sequence];
+        assert_eq!(left(&[], copy), [u16::MAX, 0, 1, 2, 3, 4, 7, 8, 9, 10, 11]);
+        assert_eq!(left(&[(6, 5), (7, 8)], copy), [u16::MAX, 0, 1, 2, 3, 4, 8, 9, 10, 11]);
+    }
+
+    #[test]
+    fn a_copy_that_was_kept_out_mends_no_loss() {
+        let copy = |sequence| if sequence == 7 { [0, 0] } else { [0xfc, sequence] };
+        assert_eq!(left(&[], copy), [u16::MAX, 0, 1, 2, 3, 4, 8, 9, 10, 11]);
+    }
 }

@@ -30,11 +30,12 @@
 //! | 20 | 8 | the gateway's timestamp, 0 = none |
 //! | 28 | N-20 | body |
 //!
-//! The body of a record with a kind of the tap protocol is the frame's, or what may be kept of it. The spool's own kinds:
+//! The body of a record with a kind of the tap protocol is the frame's, or what may be kept of it: copies in an RTP packet
+//! that say again what may not be kept are zero, and so is Opus padding behind it. The spool's own kinds:
 //!
 //! | kind | name | body |
 //! | --- | --- | --- |
-//! | `81` | WITHHELD | the header of an RTP packet whose payload may not be kept |
+//! | `81` | WITHHELD | the header of an RTP packet whose payload may not be kept, of a pause or from behind it |
 //! | `82` | RESUMED | 8 bytes: wall clock at the record's steady clock. The daemon was started again |
 //! | `83` | SEAL | 1 byte: a [`SealCause`]; 16 bytes: the recording id. The recording is over |
 //! | `84` | DROPPED | 4 bytes: so many frames were received here and could not be kept |

@@ -7,6 +7,7 @@ use sidetape::connection::vigil::sound;
 use sidetape::packet::{check_rtcp, header_only, parse_rtp, sender_reports};
 use sidetape::red::blocks;
 use sidetape::rtpmap::Rtpmap;
+use sidetape::time::Wall;
 
 fuzz_target!(|bytes: &[u8]| {
     if check_rtcp(bytes).is_ok() {
@@ -29,8 +30,9 @@ fuzz_target!(|bytes: &[u8]| {
         let mut redaction = Redaction::default();
         let mut paused = header;
         paused[2..4].copy_from_slice(&packet.sequence.wrapping_sub(1).to_be_bytes());
-        redaction.withhold(&parse_rtp(&paused).expect("a packet"));
-        if let Redacted::Body(body) = redaction.redact(bytes, |_| rtpmap) {
+        redaction.withhold(&parse_rtp(&paused).expect("a packet"), |_| Some(rtpmap));
+        redaction.end(Wall(0));
+        if let Redacted::Body(body) = redaction.redact(Wall(1), bytes, |_| Some(rtpmap)) {
             assert_eq!(body.len(), bytes.len());
             assert_eq!(body[..12], bytes[..12]);
         }
