@@ -5,7 +5,7 @@
 //! anything is put under a number, that is noted beside the spool file, as `….spool.name`: after a crash it is found there.
 
 use std::fs::{self, OpenOptions};
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -153,7 +153,11 @@ impl Finisher {
     /// The number that an earlier attempt has noted, before it put anything.
     async fn numbered(&self, note: &Path) -> Option<u32> {
         let note = note.to_owned();
-        let read = self.hands.run(move || fs::read_to_string(note)).await;
+        // A file that would make whoever reads it wait is none of ours.
+        let is_file = |note: &Path| fs::symlink_metadata(note).is_ok_and(|found| found.is_file());
+        let read =
+            move || if is_file(&note) { fs::read_to_string(note) } else { Err(ErrorKind::NotFound.into()) };
+        let read = self.hands.run(read).await;
         let number = read.ok()?.ok()?.trim().parse().ok()?;
         (2..=NUMBER_MAX).contains(&number).then_some(number)
     }

@@ -141,8 +141,9 @@ impl Scanner {
                     let summed = Record::summed_bytes(self.rest());
                     let vain = if self.may_sum(summed) { widen(summed) } else { 0 };
                     self.vain_bytes = self.vain_bytes.saturating_add(vain);
-                    self.take(1);
-                    self.pending_bytes = self.pending_bytes.saturating_add(1);
+                    let skipped = 1 + self.zeros_behind();
+                    self.take(skipped);
+                    self.pending_bytes = self.pending_bytes.saturating_add(widen(skipped));
                     continue;
                 }
             };
@@ -164,6 +165,12 @@ impl Scanner {
     fn may_sum(&self, length: usize) -> bool {
         let allowed = self.position().saturating_add(VAIN_BYTES).saturating_mul(VAIN_SHARE);
         length <= SHORT_BYTES || self.vain_bytes <= allowed
+    }
+
+    /// How many places behind this one begin nothing because they, and the three behind each, are zero, as in a hole of a file.
+    fn zeros_behind(&self) -> usize {
+        let behind = self.rest().get(1..).unwrap_or_default();
+        behind.iter().take_while(|byte| **byte == 0).count().saturating_sub(3)
     }
 
     /// What is looked at next, and whether a block's checksum has been found right for it: then no more than that block.
@@ -295,6 +302,20 @@ mod tests {
             assert_eq!(found, [0, 1, 2, 3, 4]);
             let valid_bytes = length(&bytes);
             assert_eq!(tail, Tail { valid_bytes, damaged_bytes: 0, torn_bytes: 0, missing_blocks: 0 });
+        }
+    }
+
+    #[test]
+    fn a_hole_of_zeros_is_damage_and_what_is_behind_it_is_found() {
+        for zeros in [1, 3, 4, 5, 100, 5000] {
+            let (begin, end) = (file(3), file(6));
+            let records = &end[usize::try_from(length(&begin)).unwrap()..];
+            let holed = [&begin[..], &vec![0; zeros], records].concat();
+            for piece in [1, 7, 100_000] {
+                let (found, tail) = scan(&holed, piece);
+                assert_eq!(found, scan(&end, 100_000).0, "{zeros} zeros in pieces of {piece}");
+                assert_eq!(tail.damaged_bytes, u64::try_from(zeros).unwrap(), "in pieces of {piece}");
+            }
         }
     }
 
