@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use serde_json::Value;
 
 use super::gcs::Gcs;
-use super::place::Place;
+use super::place::{Place, without_absent};
 use super::stores::{AZURITE_ACCOUNT, AZURITE_KEY, Azurite, Moto};
 use super::wait_for;
 
@@ -124,6 +124,6 @@ impl Cloud {
     }
 
     pub(crate) fn manifest(&self, name: &str) -> Value {
-        serde_json::from_slice(&self.await_object(name).bytes).expect("a manifest is JSON")
+        without_absent(serde_json::from_slice(&self.await_object(name).bytes).expect("a manifest is JSON"))
     }
 }
