@@ -1,7 +1,7 @@
 //! Encrypted media told from audio: SRTP has the headers of RTP in clear, and behind them bytes that look drawn at random.
 //!
 //! What a source sends is looked at in windows of a second. Of G.711 and G.722, a window is encrypted if all 256 bytes are as
-//! frequent as each other: no sound is, because codes stand for levels. White noise at full scale is, in L16; there each packet
+//! frequent as each other, and so is what lies between neighbours: no sound is so, because codes stand for levels. White noise at full scale is, in L16; there each packet
 //! must be longer than its time by an authentication tag, too. Bytes of Opus are nearly random in clear: there the first byte
 //! of each packet tells, which names one mode of 32 for long stretches, and in ciphertext another one each time, of which
 //! many are followed by what no packet is.
@@ -50,6 +50,8 @@ struct Source {
     window: Window,
     packets: u32,
     codes: [u16; 256],
+    /// From one byte to the next.
+    jumps: [u16; 256],
     counted: u32,
     /// Packets behind one with the number before, and those of them that are longer than that by a tag.
     steps: u32,
@@ -122,6 +124,7 @@ impl Source {
             window: Window { ssrc, payload_type, first: place, last: place, is_encrypted: false },
             packets: 0,
             codes: [0; 256],
+            jumps: [0; 256],
             counted: 0,
             steps: 0,
             tagged: 0,
@@ -139,9 +142,13 @@ impl Source {
         self.packets += 1;
         let mode = payload.first().map_or(0, |toc| toc >> 3);
         let before = self.last.replace((packet.sequence, packet.timestamp, mode));
+        let mut last = None;
         for code in payload.iter().take(COUNTED_MAX) {
             self.codes[usize::from(*code)] += 1;
             self.counted += 1;
+            if let Some(last) = last.replace(*code) {
+                self.jumps[usize::from(code.wrapping_sub(last))] += 1;
+            }
             if self.key.rtpmap.codec == Codec::Opus {
                 // Of these the first byte alone.
                 break;
@@ -204,11 +211,13 @@ impl Source {
         }
     }
 
-    /// Whether all bytes are as frequent as each other.
+    /// Whether all bytes are as frequent as each other, and all ways from one to the next.
     fn is_even(&self) -> bool {
-        let expected = f64::from(self.counted) / 256.0;
-        let off = self.codes.iter().map(|count| (f64::from(*count) - expected).powi(2));
-        off.sum::<f64>() / expected < CHI_SQUARED_MAX
+        [&self.codes, &self.jumps].into_iter().all(|counts| {
+            let expected = counts.iter().copied().map(f64::from).sum::<f64>() / 256.0;
+            let off = counts.iter().map(|count| (f64::from(*count) - expected).powi(2));
+            off.sum::<f64>() / expected < CHI_SQUARED_MAX
+        })
     }
 }
 
@@ -372,6 +381,9 @@ mod tests {
         {
             assert_eq!(encrypted(&call(rtpmap, ticks, (0..400).map(|_| noise.bytes(bytes)))), 0, "{rtpmap}");
         }
+        // Each code as often as the others, in an order.
+        let ramp = |n: usize| (0..160).map(|at| u8::try_from((at * 7 + n) % 251).unwrap()).collect();
+        assert_eq!(encrypted(&call("PCMU/8000", 160, (0..400).map(ramp))), 0);
         // Opus that changes its mode with each packet, and Opus whose bytes are random behind the first one.
         let mut packet = |n: u8| [vec![n << 3], noise.bytes(60)].concat();
         let changing: Vec<_> = (0..=255).chain(0..=255).map(&mut packet).collect();
