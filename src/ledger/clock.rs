@@ -183,11 +183,18 @@ impl Ledger {
             }
             return;
         }
-        let offset = if median.abs() < SAME_CLOCK_US { 0 } else { median };
+        let is_same = median.abs() < SAME_CLOCK_US;
+        let offset = if is_same { 0 } else { median };
         for ledger in &mut self.channels {
-            let both = ledger.rx.iter_mut().zip(&ledger.payloads);
-            both.filter(|(_, payload)| !payload.has_gateway_time)
-                .for_each(|(rx, payload)| rx.arrival = payload.received.plus_us(offset));
+            // By another clock, what a packet's neighbour shows is nearer: a capture may be replayed fast.
+            let mut last = offset;
+            for (rx, payload) in ledger.rx.iter_mut().zip(&ledger.payloads) {
+                if !payload.has_gateway_time {
+                    rx.arrival = payload.received.plus_us(last);
+                } else if !is_same {
+                    last = rx.arrival.0.saturating_sub(payload.received.0);
+                }
+            }
         }
         for when in self.moments() {
             when.at = when.gateway.unwrap_or(when.received.plus_us(offset));
