@@ -141,7 +141,7 @@ impl Scanner {
                     let summed = Record::summed_bytes(self.rest());
                     let vain = if self.may_sum(summed) { widen(summed) } else { 0 };
                     self.vain_bytes = self.vain_bytes.saturating_add(vain);
-                    let skipped = 1 + self.zeros_behind();
+                    let skipped = self.zeros_behind().saturating_add(1);
                     self.take(skipped);
                     self.pending_bytes = self.pending_bytes.saturating_add(widen(skipped));
                     continue;
