@@ -12,7 +12,7 @@
 //!    network (`envelope`). Nothing arrives before it was sent, so the level of a sender in real time is never above it.
 //! 4. *Mode*: a sender whose audio never comes at the pace of real time delivers faster ([`pace`](super::pace)).
 //! 5. *Level*, of a paced sender: follows the envelope at drift's pace, and rises in a step where the envelope jumped by
-//!    more than 60 ms and what follows stands on it in real time (`paced`, [`evidence`](super::evidence)). Of a bursting
+//!    more than 60 ms and what follows stands on it in real time (`paced`, `evidence.rs`). Of a bursting
 //!    sender: a queue that plays out; a step only where the queue had run empty (`burst`).
 //! 6. *Smoothing*: between two steps the level is averaged, since a clock runs straight (`smooth`).
 //!
