@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::claims::Claims;
+use super::digits::{has_digits, tells_key_press};
 use super::metadata::{Metadata, MetadataFull, asks_to_reopen, decides};
 use super::pauses::Stamp;
 use super::redaction::{Redacted, Redaction};
@@ -18,12 +19,7 @@ use super::{Connection, Keep, Refusal, Rules, Step};
 use crate::frame::Message;
 use crate::id::{Channel, Scope};
 use crate::packet::{self, HEADER_BYTES, parse_rtp};
-use crate::red;
-use crate::rtpmap::{Codec, Rtpmap};
 use crate::time::{Mono, Wall};
-
-/// Names of marks that tell of key presses: their further fields are digits.
-const KEY_PRESSES: [&str; 2] = ["telephone-event", "dtmf"];
 
 /// A connection with all that is known of it.
 #[derive(Clone, Debug)]
@@ -440,39 +436,10 @@ pub fn name_only(message: &Message) -> Vec<u8> {
     serde_json::to_vec(&object).expect("a name is text")
 }
 
-/// Whether a mark tells of a key press, so that its fields are digits.
-#[must_use]
-pub fn tells_key_press(fields: &Map<String, Value>) -> bool {
-    let name = fields.get("name").and_then(Value::as_str).unwrap_or_default();
-    KEY_PRESSES.iter().any(|known| name.eq_ignore_ascii_case(known))
-}
-
-/// Whether a packet tells digits. What nobody has told the payload type of may be a digit, if it looks like one.
-fn has_digits(body: &[u8], rtpmap: impl Fn(u8) -> Rtpmap, is_told: impl Fn(u8) -> bool) -> bool {
-    let Ok(packet) = parse_rtp(body) else { return false };
-    let is_digit = |payload_type: u8, payload: &[u8]| match rtpmap(payload_type).codec {
-        Codec::TelephoneEvent => true,
-        Codec::Opus | Codec::Unknown => !is_told(payload_type) && looks_like_digit(payload),
-        _ => false,
-    };
-    match rtpmap(packet.payload_type).codec {
-        Codec::Red => {
-            let blocks = red::blocks(packet.payload).unwrap_or_default();
-            blocks.iter().any(|block| is_digit(block.payload_type, block.payload))
-        }
-        _ => is_digit(packet.payload_type, packet.payload),
-    }
-}
-
-/// Whether a payload has the form of a key press (RFC 4733 section 2.3): the events 0 to 16, a bit that is zero, four bytes. Opus
-/// has packets of this form, narrowband speech in three bytes, which is less than encoders spend on speech.
-fn looks_like_digit(payload: &[u8]) -> bool {
-    matches!(payload, [0..=16, flags, _, _] if flags & 0x40 == 0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rtpmap::Codec;
 
     fn rules(masks_digits: bool) -> Rules {
         Rules { max_duration: Duration::from_secs(60), ..Rules::for_reading(masks_digits) }

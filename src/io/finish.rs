@@ -583,10 +583,7 @@ fn remove(spool: &Path) -> io::Result<()> {
 }
 
 fn aside_of(keep: Keep) -> Aside {
-    match keep {
-        Keep::Undecodable | Keep::Overlapping => Aside::Kept,
-        Keep::Damaged => Aside::Damaged,
-    }
+    if keep == Keep::Damaged { Aside::Damaged } else { Aside::Kept }
 }
 
 /// How long ago a connection ended: its seal was the last that was written to its spool file. By the wall clock, since

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::{Ledger, Moment};
-use crate::connection::call::tells_key_press;
+use crate::connection::digits::tells_key_press;
 use crate::id::{Channel, Scope};
 use crate::time::Wall;
 
