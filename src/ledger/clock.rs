@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use super::{Ledger, Moment, PauseSpans, Payload};
+use super::{ChannelLedger, Ledger, Moment, PauseSpans, Payload};
 use crate::id::Channel;
 use crate::time::Wall;
 use crate::timeline::{Report, Rx};
@@ -113,17 +113,12 @@ impl Ledger {
         }
         let steps = find_steps(&stamps, &self.restarted_at);
         drop(stamps);
+        if steps.is_empty() {
+            return;
+        }
         self.clock_steps = u32::try_from(steps.len()).unwrap_or(u32::MAX);
-        for ledger in &mut self.channels {
-            let both = ledger.rx.iter_mut().zip(&ledger.payloads);
-            for (rx, payload) in both.filter(|(_, payload)| payload.has_gateway_time) {
-                rx.arrival = rx.arrival.plus_us(shift_us(&steps, payload.received, rx.arrival));
-            }
-        }
-        for when in self.moments() {
-            when.gateway =
-                when.gateway.map(|gateway| gateway.plus_us(shift_us(&steps, when.received, gateway)));
-        }
+        self.channels.iter_mut().for_each(|ledger| shift_packets(ledger, &steps));
+        self.moments().for_each(|when| shift_moment(when, &steps));
     }
 
     /// The same of a channel that is stamped by a clock of its own.
@@ -136,16 +131,8 @@ impl Ledger {
             return;
         }
         self.clock_steps += u32::try_from(steps.len()).unwrap_or(u32::MAX);
-        let ledger = &mut self.channels[channel.index()];
-        for (rx, payload) in ledger.rx.iter_mut().zip(&ledger.payloads) {
-            if payload.has_gateway_time {
-                rx.arrival = rx.arrival.plus_us(shift_us(&steps, payload.received, rx.arrival));
-            }
-        }
-        self.moments_of(channel, |when| {
-            when.gateway =
-                when.gateway.map(|gateway| gateway.plus_us(shift_us(&steps, when.received, gateway)));
-        });
+        shift_packets(&mut self.channels[channel.index()], &steps);
+        self.moments_of(channel, |when| shift_moment(when, &steps));
     }
 
     /// All that happened beside audio.
@@ -319,6 +306,17 @@ fn steady_least(latencies: &[i64]) -> Option<i64> {
     };
     let (first, second) = (least(first)?, least(second)?);
     (first.saturating_sub(second).saturating_abs() <= HALVES_US).then_some(first.min(second))
+}
+
+fn shift_packets(ledger: &mut ChannelLedger, steps: &[Step]) {
+    let both = ledger.rx.iter_mut().zip(&ledger.payloads);
+    for (rx, payload) in both.filter(|(_, payload)| payload.has_gateway_time) {
+        rx.arrival = rx.arrival.plus_us(shift_us(steps, payload.received, rx.arrival));
+    }
+}
+
+fn shift_moment(when: &mut Moment, steps: &[Step]) {
+    when.gateway = when.gateway.map(|gateway| gateway.plus_us(shift_us(steps, when.received, gateway)));
 }
 
 /// What to add to a time of the gateway's.
