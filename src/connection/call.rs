@@ -394,7 +394,7 @@ impl Call {
         let redacted = match redacted {
             Redacted::Whole | Redacted::Body(_) if masks_digits => {
                 let rtpmap = |payload_type| metadata.rtpmap(channel, payload_type);
-                let is_told = |payload_type| metadata.is_told(channel, payload_type);
+                let is_told = |payload_type| said(payload_type).is_some();
                 if has_digits(body, rtpmap, is_told) { Redacted::HeaderOnly } else { redacted }
             }
             redacted => redacted,

@@ -164,12 +164,6 @@ impl Metadata {
         Some(self.payload_types[channel.index()].get(&payload_type)?.last()?.rtpmap)
     }
 
-    /// Whether the gateway has said what `payload_type` means on `channel`.
-    #[must_use]
-    pub fn is_told(&self, channel: Channel, payload_type: u8) -> bool {
-        self.payload_types[channel.index()].contains_key(&payload_type)
-    }
-
     /// Whether a payload type was told a meaning that is not understood.
     #[must_use]
     pub fn has_unknown_meanings(&self) -> bool {
