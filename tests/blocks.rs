@@ -326,19 +326,25 @@ fn a_damaged_state_costs_nothing_but_itself() {
     }
 }
 
-#[test]
-fn a_block_that_is_missing_is_told_of() {
-    let place = place();
+/// A file of two blocks, and where the second one stands.
+fn file_with_two_blocks() -> (File, std::ops::Range<usize>) {
     let mut file = File::begin("missing");
     file.say(5);
     file.end_block();
     let from = file.bytes.len();
     file.say(5);
     file.end_block();
-    let to = file.bytes.len();
+    let second = from..file.bytes.len();
+    (file, second)
+}
+
+#[test]
+fn a_block_that_is_missing_is_told_of() {
+    let place = place();
+    let (mut file, missing) = file_with_two_blocks();
     file.say(5);
     file.seal();
-    file.bytes.drain(from..to);
+    file.bytes.drain(missing);
     file.write(&place);
     start(&place);
     let (manifest, recording) = place.recording("missing");
@@ -470,17 +476,11 @@ fn a_call_of_version_1_that_the_disk_has_no_room_for_goes_on_in_another_file_wit
 #[test]
 fn a_block_that_is_missing_is_still_told_of_when_the_file_was_written_again() {
     let place = place();
-    let mut file = File::begin("missing");
-    file.say(5);
-    file.end_block();
-    let from = file.bytes.len();
-    file.say(5);
-    file.end_block();
-    let to = file.bytes.len();
+    let (mut file, missing) = file_with_two_blocks();
     file.say(20);
     file.frame(PAUSE, Scope::Whole, 90_000, b"");
     file.end_block();
-    file.bytes.drain(from..to);
+    file.bytes.drain(missing);
     file.write(&place);
     start(&place);
     let (manifest, recording) = place.recording("missing");
