@@ -240,4 +240,22 @@ mod tests {
         assert_eq!(names(dir.path()), ["b.spool.trying"]);
         std::mem::forget((begun, late));
     }
+
+    #[test]
+    fn what_ends_for_lack_of_room_stays_as_suspect_as_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = dir.path().join("x.spool");
+        let (_trials, mut trial) = begin(&spool);
+        trial.adjourn();
+        drop(trial);
+        assert_eq!(Standing::of(&spool), Standing::Clear, "no process has died over it");
+
+        let (trials, trial) = begin(&spool);
+        die(trials, trial);
+        let (trials, mut trial) = begin(&spool);
+        trial.adjourn();
+        drop(trial);
+        assert_eq!(Standing::of(&spool), Standing::Suspect, "its trial has not ended");
+        assert!(lock(&trials.0).kept.is_empty());
+    }
 }
