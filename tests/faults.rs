@@ -104,6 +104,26 @@ fn a_disk_that_fails_for_a_while_costs_nothing_of_what_was_received() {
     daemon.stop();
 }
 
+#[test]
+fn a_disk_that_fails_when_all_is_published_makes_no_second_manifest() {
+    let mut place = Place::new();
+    let Some(errors) = IoErrors::prepare(&mut place) else { return };
+    errors.set("names");
+    let daemon = Daemon::start(&place);
+    let mut gateway = Gateway::connect(&place, &daemon, Socket::UnixStream);
+    gateway.play("once", CALLER, &Sender::new(1).packets(&voice(MUSIC, 150.0, 50)));
+    gateway.end("once");
+    place.recording("once");
+    wait_for("another attempt", || {
+        let log = daemon.log();
+        ["attempt=2", "the spool is lost"].iter().any(|line| log.contains(line)).then_some(())
+    });
+    errors.set("");
+    let log = daemon.stop();
+    assert_eq!(place.manifests().len(), 1, "{:?}", place.manifests());
+    assert_eq!(log.matches("recording published").count(), 1, "{log}");
+}
+
 /// Sends a backlog of both channels, 16-bit samples at 16 kHz, over a byte stream as fast as that takes it, and waits
 /// until all of it is in the spool.
 fn send_backlog(place: &Place, seconds: u32) {

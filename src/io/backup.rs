@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::finish::{FinishError, Finisher, Prepared, clear_up};
+use super::finish::{FinishError, Finisher, Prepared};
 use super::log::chain;
+use super::retire::clear_up;
 use super::spool_dir::{connection_of, parse_name, set_aside};
 use super::spool_writer::lock;
 use super::store::Store;

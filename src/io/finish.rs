@@ -14,33 +14,31 @@
 use std::fs::{self, File};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{sleep, timeout};
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use super::backup::{Backup, Choice, Health};
 use super::doubts::warn_of;
 use super::log::chain;
-use super::publishing::{Published, forget_numbers};
 use super::render::{Keep, Options, RenderError, Rendered, describe_failure, describe_gone, render};
+use super::retire::DEADLY;
 use super::scratch::{Elsewhere, Room, TurnElsewhere, tells_full};
-use super::spool_dir::{ReadError, beside, header_from_name, header_of, set_aside, sync_dir};
-use super::spool_file::remove_if_there;
+use super::spool_dir::{ReadError, header_from_name, header_of, sync_dir};
 use super::store::{Store, StoreError, Trouble};
 use super::threads::{Threads, ThreadsError};
-use super::trials::{Standing, Trials, forget};
+use super::trials::{Standing, Trials};
 use super::turnstile::{Turn, Turnstile};
 use crate::manifest;
 use crate::metrics::{Metrics, RetryCause};
 use crate::publish::numbers::{NUMBER_MAX, Numbers};
 use crate::publish::turns::Size;
 use crate::spool::HeaderError;
-use crate::spool::name::{Aside, Made};
 use crate::time::Mono;
 
 /// Recordings sent at once: enough for a link of some delay, few enough that a store that hangs ties up little.
@@ -56,9 +54,7 @@ const HANDS: usize = 4;
 /// How much less processor rendering gets than receiving, where both want it: about a third.
 const NICE: i32 = 5;
 /// What is said of a spool file that others have taken away.
-const GONE: &str = "the spool file was removed by somebody else";
-/// What is said of one over which two processes have died.
-const DEADLY: &str = "the daemon died twice while it made this recording";
+pub(super) const GONE: &str = "the spool file was removed by somebody else";
 
 /// Makes a recording of a spool file.
 pub type Renderer = fn(&Path, &Options) -> Result<Rendered, RenderError>;
@@ -92,8 +88,9 @@ pub struct Finisher {
 #[derive(Debug)]
 pub struct Prepared {
     pub(super) rendered: Rendered,
-    end: End,
-    since: Instant,
+    pub(super) end: End,
+    pub(super) since: Instant,
+    is_published: bool,
     /// Where it was not made beside the spool file.
     turn: Option<TurnElsewhere>,
 }
@@ -101,6 +98,13 @@ pub struct Prepared {
 impl Prepared {
     pub(super) fn with_turn(self, turn: TurnElsewhere) -> Self {
         Self { turn: Some(turn), ..self }
+    }
+
+    /// Notes that the store has it: what was made is not needed any more.
+    fn note_published(&mut self) {
+        self.is_published = true;
+        self.rendered.files.clear();
+        self.turn = None;
     }
 
     /// Whose it is.
@@ -121,7 +125,7 @@ impl Prepared {
 
 /// What becomes of a spool file when its recording is published.
 #[derive(Debug)]
-enum End {
+pub(super) enum End {
     Remove,
     /// It holds what the recording does not.
     Keep(Keep),
@@ -285,6 +289,10 @@ impl Finisher {
         spool: &Path,
         prepared: &mut Option<Arc<Prepared>>,
     ) -> Result<(), FinishError> {
+        if let Some(ready) = prepared.as_ref().filter(|ready| ready.is_published) {
+            let (finisher, path, ready) = (Arc::clone(self), spool.to_owned(), Arc::clone(ready));
+            return Ok(self.hands.run(move || finisher.retire(&path, &ready)).await??);
+        }
         if let Some(made) = prepared.as_ref()
             && made.rendered.files.iter().any(|file| !file.path.exists())
         {
@@ -316,7 +324,19 @@ impl Finisher {
             }
         };
         let (finisher, path) = (Arc::clone(self), spool.to_owned());
-        Ok(self.hands.run(move || finisher.retire(&path, &ready, &published)).await??)
+        let tell = move || {
+            finisher.tell_published(&path, &ready, &published);
+            ready
+        };
+        // From here on, this alone holds it.
+        *prepared = None;
+        let mut ready = self.hands.run(tell).await?;
+        if let Some(ready) = Arc::get_mut(&mut ready) {
+            ready.note_published();
+        }
+        let (finisher, path) = (Arc::clone(self), spool.to_owned());
+        let left = Arc::clone(prepared.insert(ready));
+        Ok(self.hands.run(move || finisher.retire(&path, &left)).await??)
     }
 
     /// Makes a recording on a thread for that, when it is its turn. What else is returned is held until it was sent, or was
@@ -415,7 +435,7 @@ impl Finisher {
         );
         warn_of(manifest);
         let end = rendered.keep.map_or(End::Remove, End::Keep);
-        Ok(Some(Prepared { rendered, end, since, turn: None }))
+        Ok(Some(Prepared { rendered, end, since, is_published: false, turn: None }))
     }
 
     /// Makes the manifest of a spool of which no recording can be made, or sets it aside if not even that can be done.
@@ -427,7 +447,13 @@ impl Finisher {
     ) -> Result<Option<Prepared>, FinishError> {
         let described = catch_unwind(AssertUnwindSafe(|| describe_failure(spool, &self.options, &reason)));
         match described {
-            Ok(Ok(rendered)) => Ok(Some(Prepared { rendered, end: End::Fail(reason), since, turn: None })),
+            Ok(Ok(rendered)) => Ok(Some(Prepared {
+                rendered,
+                end: End::Fail(reason),
+                since,
+                is_published: false,
+                turn: None,
+            })),
             Ok(Err(error @ ReadError::Io(_))) => Err(error.into()),
             Ok(Err(ReadError::Header(error))) => {
                 // Somebody has put another file in its place: of what it was, only the name tells. What another version of
@@ -439,6 +465,7 @@ impl Finisher {
                     rendered: describe_gone(header, &reason),
                     end: End::Fail(reason),
                     since,
+                    is_published: false,
                     turn: None,
                 }))
             }
@@ -455,7 +482,13 @@ impl Finisher {
             self.convict(spool, None)?;
             return Ok(None);
         };
-        Ok(Some(Prepared { rendered: describe_gone(header, DEADLY), end: End::Convict, since, turn: None }))
+        Ok(Some(Prepared {
+            rendered: describe_gone(header, DEADLY),
+            end: End::Convict,
+            since,
+            is_published: false,
+            turn: None,
+        }))
     }
 
     /// Sets a spool aside of which not even a manifest can be made.
@@ -471,126 +504,14 @@ impl Finisher {
             error!(outcome = "failed", path = %spool.display(), error = GONE, "no recording could be made, and the spool is lost");
             return None;
         };
-        Some(Prepared { rendered: describe_gone(header, GONE), end: End::Gone, since, turn: None })
+        Some(Prepared {
+            rendered: describe_gone(header, GONE),
+            end: End::Gone,
+            since,
+            is_published: false,
+            turn: None,
+        })
     }
-
-    /// Does what is left when all is in the store.
-    fn retire(&self, spool: &Path, ready: &Prepared, published: &Published) -> io::Result<()> {
-        published.log(&ready.rendered, ready.since);
-        let manifest = &ready.rendered.manifest;
-        match &ready.end {
-            End::Fail(reason) => return self.give_up(spool, Some(&manifest.connection_id), reason),
-            End::Convict => return self.convict(spool, Some(&manifest.connection_id)),
-            End::Gone => {
-                clear_up(spool)?;
-                forget_numbers(spool);
-                self.metrics.finish(manifest::Outcome::Failed);
-                error!(
-                    connection = manifest.connection_id,
-                    outcome = "failed",
-                    path = %spool.display(),
-                    error = GONE,
-                    "no recording could be made, and the spool is lost: find out who removes files from the spool directory"
-                );
-                return Ok(());
-            }
-            End::Remove | End::Keep(_) => {}
-        }
-        Metrics::add(&self.metrics.published);
-        self.metrics.finish(manifest.outcome);
-        self.metrics.record(manifest);
-        self.metrics.end_to_published.observe(since_end(spool));
-        clear_up(spool)?;
-        let End::Keep(keep) = ready.end else {
-            remove(spool)?;
-            forget_numbers(spool);
-            return Ok(());
-        };
-        let (connection, kept) = (&manifest.connection_id, set_aside(spool, aside_of(keep))?);
-        forget_numbers(spool);
-        let path = kept.display();
-        match keep {
-            Keep::Undecodable => {
-                warn!(connection, %path, "spool kept, it holds audio of a codec that this version cannot record");
-            }
-            Keep::Overlapping => {
-                warn!(connection, %path, "spool kept, two sources spoke on one channel at once and one is left out");
-            }
-            Keep::Damaged => {
-                error!(connection, %path, "spool file is damaged, what could be read is published; look at the disk, remove the file when it is not needed");
-            }
-        }
-        Ok(())
-    }
-
-    /// Sets a spool aside over which two processes have died.
-    fn convict(&self, spool: &Path, connection: Option<&String>) -> io::Result<()> {
-        let kept = self.keep_failed(spool)?;
-        // Whoever gives it its name back wants it to be tried.
-        forget(spool);
-        error!(
-            connection,
-            outcome = "failed",
-            path = %kept.display(),
-            error = DEADLY,
-            "recording cannot be made without ending the daemon, the spool is kept: give the file its name back and run sidetape recover where there is more memory"
-        );
-        Ok(())
-    }
-
-    /// Sets a spool aside as failed, with nothing left beside it, and returns where it is.
-    fn keep_failed(&self, spool: &Path) -> io::Result<PathBuf> {
-        clear_up(spool)?;
-        let kept = set_aside(spool, Aside::Failed)?;
-        forget_numbers(spool);
-        self.metrics.finish(manifest::Outcome::Failed);
-        Ok(kept)
-    }
-
-    /// Sets a spool aside of which no recording can be made.
-    fn give_up(&self, spool: &Path, connection: Option<&String>, reason: &str) -> io::Result<()> {
-        let kept = self.keep_failed(spool)?;
-        error!(
-            connection,
-            outcome = "failed",
-            path = %kept.display(),
-            error = reason,
-            "no recording could be made, the spool is kept"
-        );
-        Ok(())
-    }
-}
-
-/// Removes what rendering left beside a spool file.
-///
-/// # Errors
-/// Where the disk says no.
-pub fn clear_up(spool: &Path) -> io::Result<()> {
-    for made in Made::RENDERED {
-        match fs::remove_file(beside(spool, made)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-/// Removes a spool file whose recording is published.
-fn remove(spool: &Path) -> io::Result<()> {
-    // Somebody else may have done so: what is published is not lost by that.
-    remove_if_there(spool)?;
-    sync_dir(spool.parent().unwrap_or(Path::new(".")))
-}
-
-fn aside_of(keep: Keep) -> Aside {
-    if keep == Keep::Damaged { Aside::Damaged } else { Aside::Kept }
-}
-
-/// How long ago a connection ended: its seal was the last that was written to its spool file. By the wall clock, since
-/// the daemon may have been started again in between.
-fn since_end(spool: &Path) -> Duration {
-    let written = fs::metadata(spool).and_then(|found| found.modified());
-    written.ok().and_then(|written| written.elapsed().ok()).unwrap_or_default()
 }
 
 pub(super) fn elapsed_ms(since: Instant) -> u64 {

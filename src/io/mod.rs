@@ -28,6 +28,7 @@ mod refusals;
 pub mod render;
 mod reserve;
 pub mod resume;
+mod retire;
 pub mod rtp_ports;
 pub mod scrape;
 mod scratch;

@@ -22,9 +22,10 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::finish::{FinishError, Finisher, Prepared, clear_up};
+use super::finish::{FinishError, Finisher, Prepared};
 use super::log::chain;
 use super::recover::seal_cut;
+use super::retire::clear_up;
 use super::sealed::{is_sealed, oldest_sealed};
 use super::spool_dir::connection_of;
 use crate::publish::turns::Size;

@@ -18,8 +18,9 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tracing::warn;
 
-use super::finish::{FinishError, Finisher, Prepared, clear_up};
+use super::finish::{FinishError, Finisher, Prepared};
 use super::render::{RenderError, Rendered, render_in};
+use super::retire::clear_up;
 use super::spool_dir::{ReadError, nameless_beside};
 use super::spool_rewrite::{rewrite_elsewhere, rewrite_file};
 use super::spool_writer::lock;

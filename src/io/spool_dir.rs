@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::backup::Choice;
 use super::reserve;
@@ -324,7 +324,10 @@ pub fn set_aside(path: &Path, why: Aside) -> io::Result<PathBuf> {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             done => {
                 done?;
-                sync_dir(path.parent().unwrap_or(Path::new(".")))?;
+                // After a power failure it may have its name of before: then the same is done with it again.
+                if let Err(error) = sync_dir(path.parent().unwrap_or(Path::new("."))) {
+                    debug!(path = %path.display(), %error, "the directory cannot be synced");
+                }
                 return Ok(aside);
             }
         }

@@ -1,6 +1,6 @@
 /* Lets system calls on files whose path holds FAIL_ON fail with EIO, as a dying disk does: those named in the file
-   FAIL_FILE (write, sync, read); with the word quota there, writing fails with EDQUOT; with slow, each write takes 200 ms.
-   Loaded in front of the C library. */
+   FAIL_FILE (write, sync, read); with the word quota there, writing fails with EDQUOT; with slow, each write takes 200 ms;
+   with names, a directory cannot be synced once such a file was removed. Loaded in front of the C library. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -8,21 +8,30 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-static int is_on(int fd, const char *what) {
-    const char *on = getenv("FAIL_ON"), *file = getenv("FAIL_FILE");
-    char link[64], path[4096], words[256];
-    int saved = errno, switches, result = 0;
+static int is_switched_on(const char *what) {
+    const char *file = getenv("FAIL_FILE");
+    char words[256];
+    int switches;
     ssize_t length;
-    if (!on || !file) return 0;
+    if (!file) return 0;
     switches = (int)syscall(SYS_openat, AT_FDCWD, file, O_RDONLY, 0);
-    if (switches < 0) goto out;
+    if (switches < 0) return 0;
     length = syscall(SYS_read, switches, words, sizeof words - 1);
     syscall(SYS_close, switches);
     words[length > 0 ? length : 0] = 0;
-    if (!strstr(words, what)) goto out;
+    return strstr(words, what) != NULL;
+}
+
+static int is_on(int fd, const char *what) {
+    const char *on = getenv("FAIL_ON");
+    char link[64], path[4096];
+    int saved = errno, result = 0;
+    ssize_t length;
+    if (!on || !is_switched_on(what)) goto out;
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     length = readlink(link, path, sizeof path - 1);
     path[length > 0 ? length : 0] = 0;
@@ -31,6 +40,8 @@ out:
     errno = result ? EIO : saved;
     return result;
 }
+
+static int is_removed;
 
 #define NEXT(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 
@@ -43,5 +54,18 @@ ssize_t write(int fd, const void *bytes, size_t count) {
     return is_on(fd, "write") ? -1 : NEXT(write)(fd, bytes, count);
 }
 ssize_t read(int fd, void *bytes, size_t count) { return is_on(fd, "read") ? -1 : NEXT(read)(fd, bytes, count); }
-int fsync(int fd) { return is_on(fd, "sync") ? -1 : NEXT(fsync)(fd); }
+int fsync(int fd) {
+    struct stat found;
+    if (is_removed && is_switched_on("names") && !fstat(fd, &found) && S_ISDIR(found.st_mode)) {
+        errno = EIO;
+        return -1;
+    }
+    return is_on(fd, "sync") ? -1 : NEXT(fsync)(fd);
+}
 int fdatasync(int fd) { return is_on(fd, "sync") ? -1 : NEXT(fdatasync)(fd); }
+int unlink(const char *path) {
+    const char *on = getenv("FAIL_ON");
+    size_t length = strlen(path), end = on ? strlen(on) : 0;
+    if (on && length >= end && !strcmp(path + length - end, on)) is_removed = 1;
+    return NEXT(unlink)(path);
+}
