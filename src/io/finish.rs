@@ -347,7 +347,8 @@ impl Finisher {
         room: Room,
     ) -> Result<(Option<Prepared>, Option<SemaphorePermit<'_>>), FinishError> {
         let path = spool.to_owned();
-        let look = move || (Standing::of(&path), fs::metadata(&path).map_or(0, |found| found.len()));
+        let trials = Arc::clone(&self.trials);
+        let look = move || (trials.standing(&path), fs::metadata(&path).map_or(0, |found| found.len()));
         let (standing, bytes) = self.hands.run(look).await?;
         let is_alone = standing == Standing::Suspect;
         let (turn, ahead) = if is_alone {

@@ -10,8 +10,8 @@
 //! | `….spool.trying` | it was, maybe with others: a suspect | it is rendered once more, alone, after all others |
 //! | `….spool.alone` | it was, and alone, after a death before: that was its doing | it is set aside |
 //!
-//! A note is an empty file, made before the directory is synced, and removed when rendering is over, however it ended. No
-//! note is kept from when the daemon is asked to stop: whoever is killed then is not killed for what it renders. A
+//! A note is an empty file, made before the directory is synced, and removed when rendering is over, however it ended.
+//! Where the disk does not remove one, the process remembers that nobody has died. No note is kept from when the daemon is asked to stop: whoever is killed then is not killed for what it renders. A
 //! disk that takes no note is no reason not to render.
 
 use std::collections::HashMap;
@@ -60,6 +60,8 @@ struct Notes {
     is_over: bool,
     /// Of what is being rendered.
     kept: HashMap<PathBuf, Made>,
+    /// What is true where the disk has kept notes that were to be removed.
+    stuck: HashMap<PathBuf, Standing>,
 }
 
 /// A note that stands beside a spool file until this is dropped.
@@ -71,6 +73,12 @@ pub(super) struct Trial {
 }
 
 impl Trials {
+    /// What is to be believed of a spool file.
+    pub(super) fn standing(&self, spool: &Path) -> Standing {
+        let stuck = lock(&self.0).stuck.get(spool).copied();
+        stuck.unwrap_or_else(|| Standing::of(spool))
+    }
+
     /// Notes that a spool file is rendered from now on. Whoever calls this syncs the directory before that begins.
     pub(super) fn begin(self: &Arc<Self>, spool: &Path, standing: Standing) -> Trial {
         let mut notes = lock(&self.0);
@@ -92,8 +100,10 @@ impl Trials {
     /// Notes that others are rendered beside a suspect from now on.
     pub(super) fn end_alone(&self, spool: &Path) {
         let mut notes = lock(&self.0);
-        if let Some(note) = notes.kept.get_mut(spool) {
-            lift(spool, note);
+        if let Some(note) = notes.kept.get_mut(spool)
+            && lift(spool)
+        {
+            *note = Made::Trying;
         }
     }
 
@@ -101,9 +111,9 @@ impl Trials {
     pub(super) fn end(&self) {
         let mut notes = lock(&self.0);
         notes.is_over = true;
-        for (spool, mut note) in notes.kept.drain() {
+        for (spool, note) in notes.kept.drain() {
             match note {
-                Made::Alone => lift(&spool, &mut note),
+                Made::Alone => drop(lift(&spool)),
                 _ => remove(&spool, note),
             }
         }
@@ -120,12 +130,22 @@ impl Trial {
 impl Drop for Trial {
     fn drop(&mut self) {
         let note = lock(&self.trials.0).kept.remove(&self.spool);
-        match note {
-            Some(mut note @ Made::Alone) if self.is_adjourned => {
-                lift(&self.spool, &mut note);
+        let standing = match note {
+            Some(Made::Alone) if self.is_adjourned => {
+                lift(&self.spool);
                 sync(&self.spool);
+                Standing::Suspect
             }
-            _ => forget(&self.spool),
+            _ => {
+                forget(&self.spool);
+                Standing::Clear
+            }
+        };
+        let mut notes = lock(&self.trials.0);
+        if Standing::of(&self.spool) == standing {
+            notes.stuck.remove(&self.spool);
+        } else {
+            notes.stuck.insert(self.spool.clone(), standing);
         }
     }
 }
@@ -134,6 +154,10 @@ impl Drop for Trial {
 pub(super) fn forget(spool: &Path) {
     let was_suspect = Standing::of(spool) == Standing::Convicted;
     [Made::Trying, Made::Alone].into_iter().for_each(|note| remove(spool, note));
+    if Standing::of(spool) == Standing::Convicted {
+        // A disk that removes nothing may still rename: one death more shall not be its second.
+        lift(spool);
+    }
     if was_suspect {
         sync(spool);
     }
@@ -146,12 +170,13 @@ fn sync(spool: &Path) {
     }
 }
 
-/// Makes the note of one that is rendered alone that of one that is rendered with others.
-fn lift(spool: &Path, note: &mut Made) {
-    match fs::rename(beside(spool, Made::Alone), beside(spool, Made::Trying)) {
-        Ok(()) => *note = Made::Trying,
-        Err(error) => debug!(path = %spool.display(), %error, "a note stays as it is"),
+/// Makes the note of one that is rendered alone that of one that is rendered with others, and returns whether it is.
+fn lift(spool: &Path) -> bool {
+    let lifted = fs::rename(beside(spool, Made::Alone), beside(spool, Made::Trying));
+    if let Err(error) = &lifted {
+        debug!(path = %spool.display(), %error, "a note stays as it is");
     }
+    lifted.is_ok()
 }
 
 fn make(note: &Path) -> io::Result<()> {
@@ -239,6 +264,33 @@ mod tests {
         let late = trials.begin(&late, Standing::Clear);
         assert_eq!(names(dir.path()), ["b.spool.trying"]);
         std::mem::forget((begun, late));
+    }
+
+    #[test]
+    fn a_note_that_the_disk_does_not_remove_tells_of_no_death() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = dir.path().join("x.spool");
+        // What is a directory cannot be removed as a file.
+        let get_stuck = |note| {
+            fs::remove_file(beside(&spool, note)).unwrap();
+            fs::create_dir(beside(&spool, note)).unwrap();
+        };
+        let trials = Arc::new(Trials::default());
+        let trial = trials.begin(&spool, trials.standing(&spool));
+        get_stuck(Made::Trying);
+        drop(trial);
+        assert_eq!((Standing::of(&spool), trials.standing(&spool)), (Standing::Suspect, Standing::Clear));
+        fs::remove_dir(beside(&spool, Made::Trying)).unwrap();
+        drop(trials.begin(&spool, trials.standing(&spool)));
+        assert!(lock(&trials.0).stuck.is_empty());
+
+        let (trials, trial) = begin(&spool);
+        die(trials, trial);
+        let (trials, trial) = begin(&spool);
+        get_stuck(Made::Alone);
+        drop(trial);
+        assert_eq!(trials.standing(&spool), Standing::Clear, "it has stood its trial");
+        assert_eq!(Standing::of(&spool), Standing::Suspect, "another death is not its second");
     }
 
     #[test]
