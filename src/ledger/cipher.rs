@@ -1,10 +1,11 @@
 //! Encrypted media told from audio: SRTP has the headers of RTP in clear, and behind them bytes that look drawn at random.
 //!
 //! What a source sends is looked at in windows of a second. Of G.711 and G.722, a window is encrypted if all 256 bytes are as
-//! frequent as each other, and so is what lies between neighbours: no sound is so, because codes stand for levels. White noise at full scale is, in L16; there each packet
-//! must be longer than its time by an authentication tag, too. Bytes of Opus are nearly random in clear: there the first byte
+//! frequent as each other, and so is what lies between neighbours: no sound is so, because codes stand for levels. White
+//! noise at full scale is, in L16; there each packet must be longer than its time by an authentication tag, too. Bytes of Opus are nearly random in clear: there the first byte
 //! of each packet tells, which names one mode of 32 for long stretches, and in ciphertext another one each time, of which
-//! many are followed by what no packet is.
+//! many are followed by what no packet is. Where nobody has told that it is Opus, its bytes must be even as well, because
+//! codes of G.711 pass for Opus that is encrypted; and where it is told later to be another codec, what follows decides.
 //!
 //! A packet in a window that is encrypted is no audio. Limits: less than half a second is not looked at, nor sources beyond
 //! four at once; where a source begins to encrypt, up to a second is heard unless its packets get longer. Takes time by the
@@ -28,6 +29,8 @@ const WINDOW_BYTES_MIN: u32 = 4000;
 /// A window of Opus packets, likewise.
 const WINDOW_PACKETS: u32 = 50;
 const WINDOW_PACKETS_MIN: u32 = 25;
+/// So many bytes show whether they are even.
+const EVEN_BYTES_MIN: u32 = 1280;
 /// Chi-squared of 256 frequencies that are equal is 255, give or take 23. Sound has thousands.
 const CHI_SQUARED_MAX: f64 = 400.0;
 /// Authentication tags of SRTP, in bytes (RFC 3711, RFC 7714).
@@ -46,7 +49,8 @@ pub(super) struct Ciphers {
 #[derive(Clone, Debug)]
 struct Source {
     key: Key,
-    is_encrypted: bool,
+    /// Whether its last window was, if there was one.
+    is_encrypted: Option<bool>,
     window: Window,
     packets: u32,
     codes: [u16; 256],
@@ -56,6 +60,8 @@ struct Source {
     /// Packets behind one with the number before, and those of them that are longer than that by a tag.
     steps: u32,
     tagged: u32,
+    /// The first bytes that were there.
+    firsts: [bool; 256],
     /// Packets that are no Opus, and those in the mode of the one before.
     broken: u32,
     repeated: u32,
@@ -67,28 +73,38 @@ struct Key {
     ssrc: u32,
     payload_type: u8,
     rtpmap: Rtpmap,
+    /// How many meanings of the payload type had been told.
+    meanings: u8,
 }
 
 /// Packets of a source, by their places in the list of all.
 #[derive(Clone, Copy, Debug)]
 struct Window {
-    ssrc: u32,
-    payload_type: u8,
+    /// By which codec it was judged, too.
+    key: Key,
     first: u32,
     last: u32,
     is_encrypted: bool,
+    /// Whether there was enough of it to tell.
+    is_judged: bool,
 }
 
 impl Ciphers {
     /// Looks at a packet that will have this place in the list.
-    pub(super) fn see(&mut self, packet: &Rtp<'_>, block: &Block<'_>, rtpmap: Rtpmap, place: usize) {
+    pub(super) fn see(
+        &mut self,
+        packet: &Rtp<'_>,
+        block: &Block<'_>,
+        (rtpmap, meanings): (Rtpmap, u8),
+        place: usize,
+    ) {
         let is_looked_at =
             matches!(rtpmap.codec, Codec::Opus | Codec::Pcmu | Codec::Pcma | Codec::G722 | Codec::L16);
         let Ok(place) = u32::try_from(place) else { return };
         if !is_looked_at || block.payload.is_empty() {
             return;
         }
-        let key = Key { ssrc: packet.ssrc, payload_type: block.payload_type, rtpmap };
+        let key = Key { ssrc: packet.ssrc, payload_type: block.payload_type, rtpmap, meanings };
         match self.sources.iter().position(|source| source.key == key) {
             Some(found) => {
                 let last = self.sources.len() - 1;
@@ -108,7 +124,7 @@ impl Ciphers {
         if source.is_full() {
             let over = source.clone();
             let closed = over.close(false);
-            let is_encrypted = closed.is_some_and(|window| window.is_encrypted);
+            let is_encrypted = closed.map(|window| window.is_encrypted);
             *source = Source { is_encrypted, last: over.last, ..Source::new(key, place) };
             self.windows.extend(closed);
         }
@@ -117,17 +133,17 @@ impl Ciphers {
 
 impl Source {
     fn new(key: Key, place: u32) -> Self {
-        let Key { ssrc, payload_type, .. } = key;
         Self {
             key,
-            is_encrypted: false,
-            window: Window { ssrc, payload_type, first: place, last: place, is_encrypted: false },
+            is_encrypted: None,
+            window: Window { key, first: place, last: place, is_encrypted: false, is_judged: false },
             packets: 0,
             codes: [0; 256],
             jumps: [0; 256],
             counted: 0,
             steps: 0,
             tagged: 0,
+            firsts: [false; 256],
             broken: 0,
             repeated: 0,
             last: None,
@@ -143,19 +159,20 @@ impl Source {
         let mode = payload.first().map_or(0, |toc| toc >> 3);
         let before = self.last.replace((packet.sequence, packet.timestamp, mode));
         let mut last = None;
-        for code in payload.iter().take(COUNTED_MAX) {
+        // Of Opus the first byte is enough, where it was told to be Opus.
+        let is_opus = self.key.rtpmap.codec == Codec::Opus && self.key.meanings > 0;
+        for code in payload.iter().take(if is_opus { 1 } else { COUNTED_MAX }) {
             self.codes[usize::from(*code)] += 1;
             self.counted += 1;
             if let Some(last) = last.replace(*code) {
                 self.jumps[usize::from(code.wrapping_sub(last))] += 1;
             }
-            if self.key.rtpmap.codec == Codec::Opus {
-                // Of these the first byte alone.
-                break;
-            }
         }
         match self.key.rtpmap.codec {
             Codec::Opus => {
+                if let Some(first) = payload.first() {
+                    self.firsts[usize::from(*first)] = true;
+                }
                 self.broken += u32::from(packet::parse(payload).is_err());
                 self.repeated += u32::from(before.is_some_and(|(.., other)| other == mode));
             }
@@ -182,7 +199,7 @@ impl Source {
         }
     }
 
-    /// The window, if there is anything in it. One that is too short to tell is as the one before it.
+    /// The window, if there is anything in it. One that is too short to tell is as the one before it, or behind it.
     fn close(&self, is_last: bool) -> Option<Window> {
         if self.packets == 0 {
             return None;
@@ -191,20 +208,22 @@ impl Source {
             Codec::Opus => self.packets >= WINDOW_PACKETS_MIN,
             _ => self.counted >= WINDOW_BYTES_MIN,
         };
-        let is_encrypted = if is_last && !tells { self.is_encrypted } else { self.looks_encrypted() };
-        Some(Window { is_encrypted, ..self.window })
+        let told = if is_last && !tells { self.is_encrypted } else { Some(self.looks_encrypted()) };
+        Some(Window { is_encrypted: told == Some(true), is_judged: told.is_some(), ..self.window })
     }
 
     fn looks_encrypted(&self) -> bool {
         match self.key.rtpmap.codec {
             Codec::Opus => {
                 let distinct =
-                    u32::try_from(self.codes.iter().filter(|count| **count > 0).count()).unwrap_or(0);
+                    u32::try_from(self.firsts.iter().filter(|is_there| **is_there).count()).unwrap_or(0);
                 // Of 50 random packets 45 begin otherwise than all others, one or two are in the mode of the one before, and 10 to
                 // 25 are broken.
                 distinct * 10 >= self.packets * 6
                     && self.repeated * 10 <= self.packets * 2
                     && self.broken * 8 >= self.packets
+                    // Codes of speech would pass as well.
+                    && (self.counted < EVEN_BYTES_MIN || self.is_even())
             }
             Codec::L16 => self.is_even() && self.steps >= 10 && self.tagged * 10 >= self.steps * 9,
             _ => self.is_even(),
@@ -221,23 +240,39 @@ impl Source {
     }
 }
 
+impl Window {
+    fn source(&self) -> (u32, u8) {
+        (self.key.ssrc, self.key.payload_type)
+    }
+}
+
 impl ChannelLedger {
-    /// Notes which packets are encrypted. Before copies are put between them.
-    pub(super) fn find_encrypted(&mut self) {
+    /// Notes which packets are encrypted. Before copies are put between them. `meant` tells what a payload type meant when so
+    /// many meanings of it had been told.
+    pub(super) fn find_encrypted(&mut self, meant: impl Fn(u8, u8) -> Rtpmap) {
         let Ciphers { sources, mut windows } = std::mem::take(&mut self.ciphers);
         windows.extend(sources.iter().filter_map(|source| source.close(true)));
         if !windows.iter().any(|window| window.is_encrypted) {
             return;
         }
         // Each source's in their order.
-        windows.sort_by_key(|window| (window.ssrc, window.payload_type, window.first));
+        windows.sort_by_key(|window| (window.source(), window.first));
+        let mut next: Option<Window> = None;
+        for window in windows.iter_mut().rev() {
+            let key = window.key;
+            // What its codec is may be told later: until then it was judged by another one.
+            if !window.is_judged || meant(key.payload_type, key.meanings) != key.rtpmap {
+                let next = next.filter(|next| next.source() == window.source());
+                window.is_encrypted = next.is_some_and(|next| next.is_encrypted);
+            }
+            next = Some(*window);
+        }
         for window in windows.iter().filter(|window| window.is_encrypted) {
             self.packets_of(*window).for_each(|(_, payload)| payload.note_encrypted());
         }
         for pair in windows.windows(2) {
             let [one, other] = *pair else { continue };
-            let is_of_one = (one.ssrc, one.payload_type) == (other.ssrc, other.payload_type);
-            if is_of_one && one.is_encrypted != other.is_encrypted {
+            if one.source() == other.source() && one.is_encrypted != other.is_encrypted {
                 self.find_edge(one, other);
             }
         }
@@ -266,7 +301,7 @@ impl ChannelLedger {
         let range = first..self.rx.len().min(last.saturating_add(1));
         let both = self.rx[range.clone()].iter().zip(&mut self.payloads[range]);
         let is_own = move |(rx, payload): &(&Rx, &mut Payload)| {
-            rx.ssrc == window.ssrc && payload.payload_type == window.payload_type && !payload.is_withheld()
+            window.source() == (rx.ssrc, payload.payload_type) && !payload.is_withheld()
         };
         both.filter(is_own).map(|(rx, payload)| (rx.bytes, payload))
     }
@@ -301,9 +336,17 @@ mod tests {
 
     /// A call of packets of this codec, each so many ticks long.
     fn call(rtpmap: &str, ticks: u32, payloads: impl Iterator<Item = Vec<u8>>) -> Ledger {
+        call_told(0, rtpmap, ticks, payloads)
+    }
+
+    /// The same, where the codec is told in front of one of its packets.
+    fn call_told(told: u32, rtpmap: &str, ticks: u32, payloads: impl Iterator<Item = Vec<u8>>) -> Ledger {
         let mut ledger = ledger();
-        enter(&mut ledger, 3, 600, None, format!(r#"{{"payload_types":{{"96":"{rtpmap}"}}}}"#).as_bytes());
         for (n, payload) in (0u32..).zip(payloads) {
+            if n == told {
+                let meta = format!(r#"{{"payload_types":{{"96":"{rtpmap}"}}}}"#);
+                enter(&mut ledger, 3, 600, None, meta.as_bytes());
+            }
             let [.., high, low] = n.to_be_bytes();
             let head = [&[0x80, 96, high, low][..], &(n * ticks).to_be_bytes(), &[0, 0, 0, 5]].concat();
             enter(&mut ledger, 1, 600 + u64::from(n) * 20_000, None, &[&head[..], &payload].concat());
@@ -402,6 +445,24 @@ mod tests {
         let silent = ledger.channels[0].rx.iter().enumerate().filter(|(_, rx)| rx.kind == RxKind::Unusable);
         assert!(silent.map(|(n, _)| n).eq(333..777), "to the packet, as they are longer");
         assert_eq!(encrypted(&ledger), 444);
+    }
+
+    #[test]
+    fn what_is_judged_before_its_codec_is_told_is_judged_by_what_follows() {
+        // Codes of speech look as Opus does that is encrypted.
+        let mut noise = Noise(521_288_629);
+        let mut speech = || (0..160).map(|_| coded("PCMA/8000", noise.sample().powi(5))).collect::<Vec<_>>();
+        let spoken: Vec<_> = (0..400).map(|_| speech()).collect();
+        assert_eq!(encrypted(&call_told(400, "", 160, spoken.clone().into_iter())), 0, "never told");
+        assert_eq!(encrypted(&call_told(170, "PCMA/8000", 160, spoken.clone().into_iter())), 0);
+        assert_eq!(encrypted(&call_told(399, "PCMA/8000", 160, spoken.into_iter())), 0);
+        let mut noise = Noise(362_436_069);
+        for told in [1, 400] {
+            let ledger = call_told(told, "opus/48000/2", 960, (0..400).map(|_| noise.bytes(90)));
+            assert_eq!(encrypted(&ledger), 400, "told in front of packet {told}");
+        }
+        let ledger = call_told(170, "PCMA/8000", 160, (0..400).map(|_| noise.bytes(170)));
+        assert_eq!(encrypted(&ledger), 400);
     }
 
     #[test]

@@ -246,7 +246,9 @@ impl Ledger {
         self.settle_clocks(longest);
         for channel in Channel::BOTH {
             let ledger = &mut self.channels[channel.index()];
-            ledger.find_encrypted();
+            ledger.find_encrypted(|payload_type, meanings| {
+                self.metadata.rtpmap_after(channel, payload_type, meanings)
+            });
             ledger.restore_lost();
             for (rx, payload) in ledger.rx.iter_mut().zip(&ledger.payloads) {
                 let rtpmap = self.metadata.rtpmap_after(channel, payload.payload_type, payload.meanings());
@@ -331,7 +333,7 @@ impl Ledger {
             }
             let noise = if rtpmap.codec.is_beside_audio() { None } else { ledger.noise.take() };
             if !is_withheld {
-                ledger.ciphers.see(&packet, block, rtpmap, ledger.rx.len());
+                ledger.ciphers.see(&packet, block, meaning, ledger.rx.len());
             }
             ledger.copies.note(ledger.rx.len(), &rx);
             ledger.rx.push(rx);
