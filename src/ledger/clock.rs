@@ -165,6 +165,7 @@ impl Ledger {
                     .zip(&ledger.payloads)
                     .for_each(|(rx, payload)| rx.arrival = payload.received);
             }
+            self.moments().for_each(|when| when.at = when.received);
             return;
         }
         let is_same = median.abs() < SAME_CLOCK_US;

@@ -477,8 +477,10 @@ mod tests {
             let wrong = Wall(100_000 * hour + i64::from(n));
             enter(&mut many, 1, 600 + u64::from(n) * 20_000, Some(wrong), &rtp(111, n, &[0xf8]));
         }
+        enter(&mut many, 9, 300_600, Some(Wall(100_000 * hour)), b"");
         many.close(LONGEST);
         assert!(many.is_gateway_ignored);
+        assert_eq!(many.clears[0].at, Wall(1_000_000_000 + 100 + 300_000), "what happened as well");
         assert_eq!(many.channels[0].rx[15].arrival, Wall(1_000_000_000 + 100 + 300_000));
     }
 

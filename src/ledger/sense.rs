@@ -29,8 +29,8 @@ const SPAN_MIN_US: i64 = 2_000_000;
 const STANDS_STILL: i64 = 10;
 /// Clocks closer than this may be one, of which one channel is delivered later.
 const APART_MIN_US: i64 = 10_000_000;
-/// Stamped this long before their receipt, and so closely alike, the packets of one channel are by a clock that is ahead: the
-/// other channel's are not.
+/// Stamped with times so far ahead of their receipt, and by as much each, the packets of one channel are by a clock that is
+/// ahead, if the other channel's are not.
 const AHEAD_MIN_US: i64 = 250_000;
 const ALIKE_US: i64 = 100_000;
 /// Packets of both channels received within this time of each other tell what their clocks differ by, if so many pairs do, the
@@ -75,11 +75,18 @@ impl Ledger {
     fn leave_out(&mut self, channel: Channel) {
         self.doubts.has_ignored = true;
         let ledger = &mut self.channels[channel.index()];
+        let told = ledger.told();
         for (rx, payload) in ledger.rx.iter_mut().zip(&mut ledger.payloads) {
             rx.arrival = payload.received;
             payload.has_gateway_time = false;
         }
-        self.moments_of(channel, |when| (when.gateway, when.at) = (None, when.received));
+        self.moments_of(channel, leave_out);
+        // What is of the whole call may be stamped by the same clock.
+        let is_of_it = |when: &Moment| {
+            let (Some(gateway), Some((least, most))) = (when.gateway, told) else { return false };
+            gateway >= least.plus_us(-PAIR_US) && gateway <= most.plus_us(PAIR_US)
+        };
+        self.whole_marks().filter(|when| is_of_it(when)).for_each(leave_out);
     }
 
     /// Brings the channel whose clock is farther from the daemon's to that of the other, if they are two.
@@ -119,11 +126,19 @@ impl Ledger {
         if !is_apart && !is_ahead {
             return;
         }
-        if late(Channel::Ai).saturating_abs() >= late(Channel::Caller).saturating_abs() {
-            self.shift(Channel::Ai, middle);
+        let (channel, by_us) = if late(Channel::Ai).saturating_abs() >= late(Channel::Caller).saturating_abs()
+        {
+            (Channel::Ai, middle)
         } else {
-            self.shift(Channel::Caller, middle.saturating_neg());
-        }
+            (Channel::Caller, middle.saturating_neg())
+        };
+        let late_us = lates[channel.index()];
+        let is_of_it = |when: &Moment| {
+            let own = when.gateway.map(|gateway| when.received.0.saturating_sub(gateway.0));
+            is_apart && own.is_some_and(|own| own.saturating_sub(late_us).saturating_abs() <= PAIR_US)
+        };
+        self.shift(channel, by_us);
+        self.whole_marks().filter(|when| is_of_it(when)).for_each(|when| shift(when, by_us));
     }
 
     /// Brings a clock that is days off to the daemon's.
@@ -139,9 +154,7 @@ impl Ledger {
         let is_in_real_time = self.channels.iter().any(|channel| channel.spans().is_in_real_time());
         if least_us.saturating_abs() > OFF_MAX_US && (is_old || is_in_real_time) {
             Channel::BOTH.into_iter().for_each(|channel| self.shift(channel, least_us));
-            for mark in self.marks.iter_mut().filter(|mark| mark.scope == Scope::Whole) {
-                shift(&mut mark.when, least_us);
-            }
+            self.whole_marks().for_each(|when| shift(when, least_us));
         }
     }
 
@@ -157,6 +170,11 @@ impl Ledger {
         self.moments_of(channel, |when| shift(when, by_us));
     }
 
+    /// When what is marked of the whole call was.
+    fn whole_marks(&mut self) -> impl Iterator<Item = &mut Moment> {
+        self.marks.iter_mut().filter(|mark| mark.scope == Scope::Whole).map(|mark| &mut mark.when)
+    }
+
     /// All that happened on a channel beside audio. CLEAR is about the AI's.
     pub(super) fn moments_of(&mut self, channel: Channel, mut change: impl FnMut(&mut Moment)) {
         let marks = self.marks.iter_mut().filter(|mark| mark.scope == Scope::Channel(channel));
@@ -167,6 +185,10 @@ impl Ledger {
             self.clears.iter_mut().for_each(change);
         }
     }
+}
+
+fn leave_out(when: &mut Moment) {
+    (when.gateway, when.at) = (None, when.received);
 }
 
 fn shift(when: &mut Moment, by_us: i64) {
@@ -189,6 +211,13 @@ impl ChannelLedger {
         let mut late_us: Vec<i64> = self.stamped().map(|(.., late_us)| late_us).collect();
         let middle = late_us.len() / 2;
         if late_us.is_empty() { 0 } else { *late_us.select_nth_unstable(middle).1 }
+    }
+
+    /// The first and the last of the gateway's times.
+    fn told(&self) -> Option<(Wall, Wall)> {
+        let both = self.rx.iter().zip(&self.payloads).filter(|(_, payload)| payload.has_gateway_time);
+        both.map(|(rx, _)| (rx.arrival, rx.arrival))
+            .reduce(|(least, most), (at, _)| (least.min(at), most.max(at)))
     }
 
     fn is_of_long_ago(&self) -> bool {
@@ -258,6 +287,9 @@ mod tests {
                 if n == 250 {
                     let record = Record { kind: RecordKind::Tap(8), body: br#"{"name":"m"}"#, ..record };
                     ledger.record(&Located { record, body_offset: offset + 400 });
+                    // One of the whole call, by the clock of what came last.
+                    let record = Record { scope: Scope::Whole, ..record };
+                    ledger.record(&Located { record, body_offset: offset + 450 });
                 }
             }
         }
@@ -273,7 +305,7 @@ mod tests {
                 worst = worst.max((rx.arrival.0 - OPENED.0 - n * 20_000 - of).abs());
             }
         }
-        for (mark, of) in ledger.marks.iter().zip([0, 3000]) {
+        for (mark, of) in ledger.marks.iter().zip([0, 0, 3000, 3000]) {
             worst = worst.max((mark.when.at.0 - OPENED.0 - 250 * 20_000 - of).abs());
         }
         (worst, ledger.doubts)
