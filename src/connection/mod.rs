@@ -324,7 +324,9 @@ impl Connection {
             }
             State::Open if now >= self.poll_timeout() => {
                 // A HOLD that is never given back makes no parts for ever.
-                let is_silent = self.claims.holds > 0 && now.since(self.last_frame) >= self.rules.retention;
+                let (holds, retention) = (self.claims.holds, self.rules.retention);
+                let nearly = self.rules.patience(holds).saturating_sub(retention).max(retention);
+                let is_silent = holds > 0 && now.since(self.last_frame) >= nearly;
                 self.seal(now, if is_silent { End::Stale } else { End::PartFull })
             }
             _ => Timeout::Wait(Some(self.poll_timeout())),
@@ -479,6 +481,11 @@ mod tests {
         assert_eq!(call.handle_sweep(at(3 * hour)), Timeout::Wait(None));
         let full = call.poll_timeout();
         assert!(matches!(call.handle_timeout(full), Timeout::Seal(End::Stale, _)), "and no part behind it");
+
+        let mut call = open();
+        call.frame(at(1), Scope::Whole, &Message::Hold);
+        call.frame(at(3 * hour), CALLER, &Message::Rtp);
+        assert!(matches!(call.handle_timeout(full), Timeout::Seal(End::PartFull, _)), "silent for an hour");
     }
 
     #[test]
