@@ -375,6 +375,29 @@ fn a_stream_that_goes_on_from_another_address_is_whole_and_what_is_refused_is_to
 }
 
 #[test]
+fn reports_of_another_host_are_left_out_and_make_no_recording_doubtful() {
+    let (place, _) = place_with_ports(1);
+    let daemon = Daemon::start(&place);
+    let ports = open(&daemon, &json!({ "connection_id": "c" }));
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let other = UdpSocket::bind("127.0.0.2:0").unwrap();
+    let payloads = voice(SPEECH, 150.0, 20);
+    for port in ports {
+        pace(&socket, port, &rtp_of(&mut Sender::new(u32::from(port)), &payloads));
+        other.send_to(&[0x80, 201, 0, 1, 0, 0, 0, 1], ("127.0.0.1", port + 1)).unwrap();
+        // What comes behind it is taken behind it.
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(post(&daemon, "/v1/connections/c/end", &[], &json!({})).status, 200);
+    let (manifest, _) = place.recording("c");
+    assert_eq!(manifest["outcome_told"], "ok", "{manifest}");
+    for side in ["caller", "ai"] {
+        assert_eq!(manifest["channels"][side]["refused"], json!({ "other_rtcp": 1 }));
+    }
+    daemon.stop();
+}
+
+#[test]
 fn ports_are_given_back_and_used_again_one_after_the_other() {
     let (place, low) = place_with_ports(2);
     let daemon = Daemon::start(&place);

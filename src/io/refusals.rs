@@ -20,6 +20,7 @@ fn is_of_call(reason: DropReason) -> bool {
             | DropReason::RtcpAsRtp
             | DropReason::KeyExchange
             | DropReason::OtherSource
+            | DropReason::OtherRtcp
             | DropReason::Rtcp
             | DropReason::MetadataFull
             | DropReason::ControlFull

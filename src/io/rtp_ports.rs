@@ -324,7 +324,7 @@ impl Receiver {
         let frame = |kind, body| encode(kind, scope, None, &self.connection, body);
         if is_rtcp(bytes) {
             if !source.believes(from) {
-                return self.ingest.drop_frame(DropReason::OtherSource, &frame(RTCP, bytes));
+                return self.ingest.drop_frame(DropReason::OtherRtcp, &frame(RTCP, bytes));
             }
             source.take_leave(byes(bytes), now);
             self.ingest.receive(&frame(RTCP, bytes), Via::Ports, now);

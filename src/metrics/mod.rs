@@ -123,6 +123,8 @@ words! {
     KeyExchange "key_exchange"
     /// Plain RTP of another sender than the one that has the port.
     OtherSource "other_source"
+    /// RTCP of another sender than the one that has the port.
+    OtherRtcp "other_rtcp"
     /// A body that is no compound RTCP packet.
     Rtcp "bad_rtcp"
     /// Metadata of one connection beyond 64 KiB.
