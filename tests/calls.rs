@@ -6,6 +6,7 @@ use std::io::IoSlice;
 use std::net::UdpSocket;
 use std::os::fd::AsRawFd as _;
 use std::path::Path;
+use std::time::{Duration, UNIX_EPOCH};
 
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use serde_json::json;
@@ -51,6 +52,41 @@ fn a_call_with_one_silent_side_is_a_recording() {
         assert!(recording.sounds(usize::from(channel)) == sounds_in(&packets));
         let silent = &recording.decode()[usize::from(1 - channel)];
         assert_eq!(peak(silent, 0..silent.len()), 0.0, "the other channel is silent");
+    }
+}
+
+#[test]
+fn what_is_done_about_a_gateways_clock_and_that_media_are_encrypted_is_told() {
+    let place = Place::new();
+    let (_daemon, mut gateway) = begin(&place, Socket::UnixStream);
+    let now = u64::try_from(UNIX_EPOCH.elapsed().unwrap().as_micros()).unwrap();
+    let sound = |at: u32| [0xff, 0xd5, 0x6a, 0x40][usize::try_from(at / 7 % 4).unwrap()];
+    let mix = |value: u32, by: u32| (value ^ (value >> 15)).wrapping_mul(by);
+    let drawn = |at: u32| mix(mix(at.wrapping_mul(0x9e37_79b9), 0x85eb_ca6b), 0xc2b2_ae35).to_be_bytes()[0];
+    // What the bytes are, the time that the gateway tells of a true one, and the reason.
+    type Call<'a> = (&'a str, &'a dyn Fn(u32) -> u8, &'a dyn Fn(u64) -> u64, &'a [&'a str]);
+    let calls: [Call<'_>; 4] = [
+        ("right", &sound, &|at| at, &[]),
+        ("in nanoseconds", &sound, &|at| at * 1000, &["gateway_clock_corrected"]),
+        ("standing still", &sound, &|_| now, &["gateway_clock_ignored"]),
+        ("secret", &drawn, &|at| at, &["encrypted_media"]),
+    ];
+    let mut sender = Sender { payload_type: 0, ..Sender::new(1) };
+    // Three seconds, in real time: a clock shows itself by the daemon's.
+    for n in 0..150_u32 {
+        sender.timestamp = n * 160;
+        for (id, bytes, told, _) in calls {
+            let payload: Vec<u8> = (n * 160..n * 160 + 160).map(bytes).collect();
+            let packet = Sender { ..sender.clone() }.packet(&payload, 960);
+            let at_us = told(now + u64::from(n) * 20_000);
+            gateway.send(&frame(kind::RTP, CALLER, at_us, id.as_bytes(), &packet.rtp));
+        }
+        sender.sequence = sender.sequence.wrapping_add(1);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    for (id, _, _, reasons) in calls {
+        gateway.end(id);
+        assert_eq!(place.manifest(id)["reasons"], json!(reasons), "{id}");
     }
 }
 
