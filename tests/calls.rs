@@ -174,7 +174,7 @@ fn a_hold_keeps_a_silent_call_open() {
     gateway.sync();
     assert_eq!(place.manifest("silent")["outcome"], "stale");
     // Two sweeps more.
-    std::thread::sleep(std::time::Duration::from_millis(2100));
+    std::thread::sleep(Duration::from_millis(2100));
     assert_eq!(place.manifests().len(), 1);
     let mut caller = Sender::new(1);
     caller.packets(&packets[..20]);
@@ -616,7 +616,7 @@ fn copies_of_what_was_said_during_a_pause_are_nowhere_either() {
     gateway.play("card", CALLER, &[sent[2].clone()]);
     gateway.sync();
     wait_for("what was paused to be noted", || place.spool_holds(b"digit 1").then_some(()));
-    std::thread::sleep(std::time::Duration::from_millis(150));
+    std::thread::sleep(Duration::from_millis(150));
     daemon.kill();
     let (_daemon, mut gateway) = begin(&place, Socket::UnixStream);
     gateway.play("card", CALLER, &[sent[1].clone()]);
