@@ -6,6 +6,8 @@
 //! (those that are not told one by one), and `part` where a long call goes on in another file.
 //! The same spool gives the same manifest: nothing in it is about when or where it was made.
 
+mod holes;
+
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
@@ -18,6 +20,7 @@ use crate::spool::SealCause;
 use crate::spool::scan::Tail;
 use crate::time::Samples48k;
 use crate::timeline::RxKind;
+pub use holes::{Hole, Minute, MoreHoles};
 
 /// How a connection ended. Each ends in exactly one of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -162,24 +165,6 @@ pub struct ChannelCounts {
     pub holes: Vec<Hole>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub more_holes: Option<MoreHoles>,
-}
-
-/// The holes beyond those that are told one by one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[expect(missing_docs, reason = "the names are the manifest's")]
-pub struct MoreHoles {
-    pub count: u64,
-    pub lost_ms: u64,
-    pub silence_ms: u64,
-}
-
-/// A stretch of a channel without audio: a loss of any length, or silence of a second and more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[expect(missing_docs, reason = "the names are the manifest's")]
-pub struct Hole {
-    pub lost: bool,
-    pub from_ms: u64,
-    pub to_ms: u64,
 }
 
 /// A stretch that was not kept.
@@ -394,12 +379,8 @@ pub fn count(ledger: &Ledger, call: &Arrangement, channel: Channel, muxed: Muxed
         error_ms: error_ms(arranged, muxed.largest_move),
         first_packet_at: received.first_last.map(|(first, _)| first.to_rfc3339()),
         last_packet_at: received.first_last.map(|(_, last)| last.to_rfc3339()),
-        holes: arranged.holes.iter().map(hole).collect(),
-        more_holes: (arranged.more_holes.count > 0).then_some(MoreHoles {
-            count: arranged.more_holes.count,
-            lost_ms: arranged.more_holes.lost.to_ms(),
-            silence_ms: arranged.more_holes.silence.to_ms(),
-        }),
+        holes: arranged.holes.iter().map(Hole::of).collect(),
+        more_holes: MoreHoles::of(arranged),
         ..ChannelCounts::default()
     }
 }
@@ -408,10 +389,6 @@ pub fn count(ledger: &Ledger, call: &Arrangement, channel: Channel, muxed: Muxed
 #[expect(clippy::cast_precision_loss, reason = "far below 2^52 microseconds")]
 fn error_ms(arranged: &ArrangedChannel, largest_move: Samples48k) -> f64 {
     to_tenths((arranged.error_us + largest_move.to_us()) as f64 / 1000.0)
-}
-
-fn hole(hole: &crate::recording::Hole) -> Hole {
-    Hole { lost: hole.is_loss, from_ms: hole.from.to_ms(), to_ms: hole.to.to_ms() }
 }
 
 impl ChannelCounts {

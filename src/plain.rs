@@ -6,12 +6,15 @@
 //!
 //! Whom to believe: the first address that sends RTP to a port has it, until it takes its leave or has been silent for
 //! [`GIVES_WAY_AFTER`]. Another address that goes on with the same SSRC and numbers, as after a change of route, has it at
-//! once. This keeps packets of a call before, or of somebody who guesses ports, out of a recording; it is no authentication.
+//! once. What another one sends while the first is silent is held ([`Held`]) until it is clear which of them goes on, so that
+//! nothing is lost where a call moves to another gateway. This keeps packets of a call before, or of somebody who guesses
+//! ports, out of a recording; it is no authentication.
 #![cfg_attr(
     not(test),
     deny(clippy::indexing_slicing, clippy::as_conversions, clippy::arithmetic_side_effects)
 )]
 
+use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -19,7 +22,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use crate::id::{Channel, ConnectionId, Scope};
-use crate::packet::Rtp;
+use crate::packet::{Rtp, parse_rtp};
 use crate::rtpmap::{Codec, Rtpmap};
 use crate::time::Mono;
 
@@ -28,6 +31,10 @@ use crate::time::Mono;
 pub const GIVES_WAY_AFTER: Duration = Duration::from_secs(2);
 /// How long packets that were sent before a BYE may still come behind it: the two have different sockets.
 const STRAGGLES_FOR: Duration = Duration::from_millis(200);
+/// What is held of other addresses for a channel: 2.2 s of G.711, of Opus at 128 kbit/s, of 16-bit sound at 8 kHz, in packets of
+/// 10 ms and more.
+const HELD_MAX: usize = 256;
+const HELD_MAX_BYTES: usize = 48 * 1024;
 /// Numbers that go on from others are no farther behind or ahead (RFC 3550 appendix A.1).
 const MISORDER: i16 = 100;
 const DROPOUT: i16 = 3000;
@@ -184,12 +191,28 @@ pub fn is_rtcp(bytes: &[u8]) -> bool {
 }
 
 /// Whom a port believes, and whether that one has taken its leave.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Source {
     latched: Option<(SocketAddr, Mono)>,
     /// The SSRC that was heard last, and its number.
     heard: Option<(u32, u16)>,
     left: Option<Left>,
+    /// What other addresses sent since the one that has the port was last heard, and a little before.
+    held: VecDeque<Held>,
+    held_bytes: usize,
+    /// Whether nothing is held until somebody has the port.
+    is_barred: bool,
+}
+
+/// A packet of an address that does not have the port, and may have it soon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Who sent it.
+    pub from: SocketAddr,
+    /// When it came.
+    pub at: Mono,
+    /// The whole packet.
+    pub bytes: Box<[u8]>,
 }
 
 /// A BYE of the source that was heard last.
@@ -211,6 +234,7 @@ impl Source {
             return false;
         }
         self.latched = Some((from, now));
+        self.is_barred = false;
         let is_news = step.is_none_or(|(is_same, step)| !is_same || step > 0 || !goes_on);
         if let Some(left) = &mut self.left {
             left.last = now;
@@ -223,6 +247,71 @@ impl Source {
             self.heard = Some((packet.ssrc, packet.sequence));
         }
         true
+    }
+
+    /// Holds a packet that was not admitted. False where there is no more room: then it is refused.
+    pub fn hold(&mut self, from: SocketAddr, bytes: &[u8], now: Mono) -> bool {
+        let held_bytes = self.held_bytes.saturating_add(bytes.len());
+        let has_room = !self.is_barred && self.held.len() < HELD_MAX && held_bytes <= HELD_MAX_BYTES;
+        if has_room {
+            self.held_bytes = held_bytes;
+            self.held.push_back(Held { from, at: now, bytes: bytes.into() });
+        }
+        has_room
+    }
+
+    /// Whether something is held.
+    #[must_use]
+    pub fn is_holding(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// When the address whose packets are held has the port although none follows: it sent before the port was given up.
+    #[must_use]
+    pub fn gives_way_at(&self) -> Option<Mono> {
+        let (_, last) = self.latched.filter(|_| self.is_holding())?;
+        Some(last.after(GIVES_WAY_AFTER))
+    }
+
+    /// Gives the port to whoever sent the last of what is held, if the one that had it has been silent for so long.
+    pub fn give_way(&mut self, now: Mono) {
+        if self.gives_way_at().is_some_and(|at| now >= at)
+            && let Some(last) = self.held.back()
+        {
+            self.latched = Some((last.from, last.at));
+            self.heard = parse_rtp(&last.bytes).ok().map(|packet| (packet.ssrc, packet.sequence));
+        }
+    }
+
+    /// Takes out what need not be held any longer: each packet, and whether it is believed. What came just before the last
+    /// packet of another one stays: that one may have been on the way for longer.
+    pub fn settled(&mut self) -> Vec<(Held, bool)> {
+        let mut settled = Vec::new();
+        let Some((latched, last)) = self.latched else { return settled };
+        let is_taken = self.held.iter().any(|held| held.from == latched);
+        while let Some(held) = self.held.pop_front() {
+            if !is_taken && last.since(held.at) < STRAGGLES_FOR {
+                self.held.push_front(held);
+                break;
+            }
+            self.held_bytes = self.held_bytes.saturating_sub(held.bytes.len());
+            let is_believed = held.from == latched;
+            settled.push((held, is_believed));
+        }
+        settled
+    }
+
+    /// Holds nothing until somebody has the port, and takes out what is held: what comes now is not to be kept, and behind a
+    /// pause only what comes in its time is told from what was said in it.
+    pub fn bar(&mut self) -> VecDeque<Held> {
+        self.is_barred = true;
+        self.refused()
+    }
+
+    /// Takes out all that is held, of a channel that ends: nothing shows any more who would have gone on.
+    pub fn refused(&mut self) -> VecDeque<Held> {
+        self.held_bytes = 0;
+        std::mem::take(&mut self.held)
     }
 
     /// Whether RTCP from an address is believed: that of the host which sends the RTP, from whatever port.
@@ -362,6 +451,67 @@ mod tests {
         assert!(source.admit(two, &rtp(1, 3), at(40)));
         assert!(source.admit(one, &rtp(1, 65_535), at(41)), "what was still on the way");
         assert!(source.admit(two, &rtp(1, 4), at(60)));
+    }
+
+    /// What of the held packets is settled: of which address, when, and whether it is believed.
+    fn settled(source: &mut Source) -> Vec<(SocketAddr, Mono, bool)> {
+        source.settled().into_iter().map(|(held, is_believed)| (held.from, held.at, is_believed)).collect()
+    }
+
+    #[test]
+    fn what_another_address_sends_is_held_until_the_first_is_silent_or_goes_on() {
+        let [one, two, three] =
+            ["10.0.0.1:1000", "10.9.9.9:2000", "10.6.6.6:6"].map(|text| text.parse().unwrap());
+        let mut source = Source::default();
+        let other = |source: &mut Source, from, ms| {
+            let is_admitted = source.admit(from, &rtp(2, u16::try_from(ms).unwrap()), at(ms));
+            assert!(is_admitted || source.hold(from, &[0; 172], at(ms)), "at {ms} ms");
+            is_admitted
+        };
+        assert!(source.admit(one, &rtp(1, 7), at(0)));
+        assert!(!other(&mut source, two, 10) && !other(&mut source, two, 100));
+        assert!(source.admit(one, &rtp(1, 8), at(250)), "it goes on");
+        assert_eq!(settled(&mut source), [(two, at(10), false)], "but may have been overtaken");
+        assert!(source.admit(one, &rtp(1, 9), at(300)));
+        assert_eq!(settled(&mut source), [(two, at(100), false)]);
+        // It is not heard again: of who follows nothing is lost, and nothing of others is taken.
+        for ms in (310..2_290).step_by(20) {
+            assert!(!other(&mut source, two, ms));
+        }
+        assert!(!other(&mut source, three, 2_290));
+        assert_eq!(settled(&mut source), []);
+        assert!(other(&mut source, two, 2_310));
+        let all = settled(&mut source);
+        assert_eq!((all.len(), all[0], all[99]), (100, (two, at(310), true), (three, at(2_290), false)));
+        assert!(all[..99].iter().all(|(_, _, is_believed)| *is_believed));
+    }
+
+    #[test]
+    fn what_is_held_is_taken_when_nothing_more_comes_and_is_bounded() {
+        let [one, two] = ["10.0.0.1:1000", "10.9.9.9:2000"].map(|text| text.parse().unwrap());
+        let mut source = Source::default();
+        source.admit(one, &rtp(1, 7), at(0));
+        assert_eq!(source.gives_way_at(), None, "nobody else is there");
+        assert!(source.hold(
+            two,
+            &[&[0x80, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 2][..], &[0; 160]].concat(),
+            at(500)
+        ));
+        assert_eq!(source.gives_way_at(), Some(at(2000)));
+        source.give_way(at(1_999));
+        assert_eq!(settled(&mut source), []);
+        source.give_way(at(2_000));
+        assert_eq!(settled(&mut source), [(two, at(500), true)]);
+        assert!(!source.admit(one, &rtp(1, 8), at(2_001)), "the port is another's now");
+        assert!(source.admit(two, &rtp(2, 10), at(2_002)));
+        let held = (0..1000).filter(|ms| source.hold(one, &[0; 172], at(2_100 + ms))).count();
+        assert_eq!(held, HELD_MAX);
+        assert_eq!(source.refused().len(), HELD_MAX);
+        let held = (0..1000).filter(|ms| source.hold(one, &[0; 1000], at(3_100 + ms))).count();
+        assert_eq!(held, HELD_MAX_BYTES / 1000);
+        assert_eq!(source.bar().len(), held);
+        assert!(!source.hold(one, &[0; 10], at(4_000)), "until it has the port");
+        assert!(source.admit(one, &rtp(1, 9), at(5_000)) && source.hold(two, &[0; 10], at(5_001)));
     }
 
     #[test]

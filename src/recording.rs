@@ -7,6 +7,8 @@
 //! What is told as paused is silent: where audio that was not paused lies in a pause, as that of a sender in bursts does, the
 //! pause gives way.
 
+mod holes;
+
 use std::time::Duration;
 
 use crate::frame::PauseMode;
@@ -14,7 +16,9 @@ use crate::id::{Channel, Scope};
 use crate::ledger::{ChannelLedger, Fields, Ledger, PauseReason, format_of};
 use crate::sound::{Audio, OPUS_DELAY_SAMPLES};
 use crate::time::{Samples48k, Wall};
-use crate::timeline::{self, Counts, Gap, Placed, Placement, Rx, Sender};
+use crate::timeline::{self, Counts, Placed, Placement, Rx, Sender};
+use holes::with_holes;
+pub use holes::{HOLES_MAX, Hole, Minute, MoreHoles};
 
 /// How far beyond the longest recording audio may still lie: jitter, stragglers, and a generous offset of the AI.
 const SLACK: Duration = Duration::from_secs(120);
@@ -23,11 +27,6 @@ const SLACK: Duration = Duration::from_secs(120);
 const LEAD_SAMPLES: i64 = 9600;
 /// The grid of the recording, 20 ms: a stretch begins on it too.
 const GRID_SAMPLES: i64 = 960;
-
-/// Stretches without audio that are told one by one: a call that loses more is judged by its counts.
-pub const HOLES_MAX: usize = 2000;
-/// A stretch of silence shorter than this is the breath between two words: 1 s. A loss is told at any length.
-const HOLE_MIN_SAMPLES: i64 = 48_000;
 
 /// A call, arranged.
 #[derive(Clone, Debug, Default)]
@@ -93,28 +92,6 @@ pub struct ArrangedChannel {
     pub left_out: Samples48k,
     /// Whether some of it is placed by arrival alone, because nothing else could be right.
     pub is_uncertain: bool,
-}
-
-/// A stretch of a channel without audio.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hole {
-    /// Whether what was there was sent and got lost.
-    pub is_loss: bool,
-    /// Where it begins.
-    pub from: Samples48k,
-    /// Where it ends.
-    pub to: Samples48k,
-}
-
-/// Stretches without audio that are told together.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct MoreHoles {
-    /// How many.
-    pub count: u64,
-    /// How long those are that were lost.
-    pub lost: Samples48k,
-    /// How long the others are.
-    pub silence: Samples48k,
 }
 
 /// A named moment with its place in the recording.
@@ -226,31 +203,6 @@ pub fn arrange(ledger: &Ledger, ai_offset_ms: i64, longest: Duration) -> Arrange
     });
     let (marks, paused) = (marks.collect(), paused.collect());
     Arrangement { start, end, marks, paused, channels, cuts }
-}
-
-/// Measures the time of a channel without audio, up to the end of the conversation.
-fn with_holes(mut channel: ArrangedChannel, end: Samples48k) -> ArrangedChannel {
-    let mut reached = 0;
-    let behind = channel.packets.iter().map(|packet| (packet.at.0, packet.gap, packet.samples));
-    for (at, gap, samples) in behind.chain([(end.0, Gap::Pause, 0)]) {
-        let length = at - reached;
-        let is_loss = gap == Gap::Loss;
-        if length > 0 {
-            channel.silence.0 += if is_loss { 0 } else { length };
-            let more = &mut channel.more_holes;
-            if !is_loss && length < HOLE_MIN_SAMPLES {
-                // The breath between two words.
-            } else if channel.holes.len() < HOLES_MAX {
-                channel.holes.push(Hole { is_loss, from: Samples48k(reached), to: Samples48k(at) });
-            } else {
-                more.count += 1;
-                let together = if is_loss { &mut more.lost } else { &mut more.silence };
-                together.0 += length;
-            }
-        }
-        reached = reached.max(at + i64::from(samples));
-    }
-    channel
 }
 
 fn place(ledger: &Ledger, channel: Channel, origin: Wall, ai_offset_ms: i64) -> Placement {

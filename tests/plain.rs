@@ -398,6 +398,53 @@ fn reports_of_another_host_are_left_out_and_make_no_recording_doubtful() {
 }
 
 #[test]
+fn a_call_that_moves_to_another_gateway_loses_nothing() {
+    let (place, _) = place_with_ports(1);
+    let daemon = Daemon::start(&place);
+    let ports = open(&daemon, &json!({ "connection_id": "c" }));
+    let [one, two, three] = [(); 3].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
+    let payloads = voice(SPEECH, 150.0, 150);
+    pace(&one, ports[0], &rtp_of(&mut Sender::new(1), &payloads[..20]));
+    // Other numbers from another address, and no BYE.
+    pace(&two, ports[0], &rtp_of(&mut Sender::new(2), &payloads[20..]));
+    // Nobody is silent any more, so that this one is a stranger, up to the end.
+    pace(&three, ports[0], &rtp_of(&mut Sender::new(7), &payloads[..5]));
+    assert_eq!(post(&daemon, "/v1/connections/c/end", &[], &json!({})).status, 200);
+    let (manifest, recording) = place.recording("c");
+    let sounds = recording.sounds(0);
+    assert!(heard(&sounds, &payloads[..20]) && heard(&sounds, &payloads[20..]), "{manifest}");
+    assert_eq!(manifest["channels"]["caller"]["ssrcs"], json!([1, 2]));
+    assert_eq!(manifest["channels"]["caller"]["packets"], 150);
+    assert_eq!(manifest["channels"]["caller"]["refused"], json!({ "other_source": 5 }));
+    daemon.stop();
+}
+
+#[test]
+fn nothing_of_a_pause_is_held_for_later() {
+    let (place, _) = place_with_ports(1);
+    let daemon = Daemon::start(&place);
+    let ports = open(&daemon, &json!({ "connection_id": "c" }));
+    let [one, two] = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
+    let payloads = voice(SPEECH, 150.0, 160);
+    pace(&one, ports[0], &rtp_of(&mut Sender::new(1), &payloads[..20]));
+    let mut moved = Sender::new(2);
+    pace(&two, ports[0], &rtp_of(&mut moved, &payloads[20..40]));
+    let of_channel = json!({ "channel": "caller" });
+    assert_eq!(post(&daemon, "/v1/connections/c/pause", &[], &of_channel).status, 200);
+    pace(&two, ports[0], &rtp_of(&mut moved, &payloads[40..60]));
+    assert_eq!(post(&daemon, "/v1/connections/c/resume", &[], &of_channel).status, 200);
+    pace(&two, ports[0], &rtp_of(&mut moved, &payloads[60..]));
+    assert_eq!(post(&daemon, "/v1/connections/c/end", &[], &json!({})).status, 200);
+    let (manifest, recording) = place.recording("c");
+    let sounds = recording.sounds(0);
+    assert!(heard(&sounds, &payloads[..20]) && heard(&sounds, &payloads[140..]), "{manifest}");
+    assert!(payloads[40..60].chunks(2).all(|paused| !heard(&sounds, paused)), "{manifest}");
+    let kept = manifest["channels"]["caller"]["packets"].as_u64().unwrap();
+    assert_eq!(manifest["channels"]["caller"]["refused"], json!({ "other_source": 160 - kept }));
+    daemon.stop();
+}
+
+#[test]
 fn ports_are_given_back_and_used_again_one_after_the_other() {
     let (place, low) = place_with_ports(2);
     let daemon = Daemon::start(&place);

@@ -301,8 +301,10 @@ fn weave(left: &Path, right: &Path, dir: &Path, to: &Path) -> Result<(), String>
     let pcm = |from: &Path, name: &str| {
         let path = dir.join(name);
         run(&mut opusdec(from, &path))?;
+        let made = fs::read(path).map_err(|error| format!("opusdec: made no file ({error})"))?;
         // 44 bytes of header, 16-bit samples.
-        Ok::<_, String>(fs::read(path).unwrap().split_off(44))
+        let samples = made.get(44..).ok_or("opusdec: made a file without sound")?;
+        Ok::<_, String>(samples.to_vec())
     };
     let (left, right) = (pcm(left, "l.wav")?, pcm(right, "r.wav")?);
     let samples: Vec<u8> =

@@ -480,6 +480,20 @@ impl Ingest {
         is_live.then(|| slot.file.path.clone())
     }
 
+    /// Whether a connection is live, and its end has not been told: what comes behind that is waited for no longer than the
+    /// linger.
+    #[must_use]
+    pub fn is_referenced(&self, id: &ConnectionId) -> bool {
+        self.find(id.as_str()).is_some_and(|slot| lock(&slot.state).call.connection.is_referenced())
+    }
+
+    /// Whether a channel's audio is not to be kept now.
+    #[must_use]
+    pub fn is_kept_out(&self, id: &ConnectionId, channel: Channel) -> bool {
+        let is_kept_out = |slot: Arc<Slot>| lock(&slot.state).call.connection.claims().is_kept_out(channel);
+        self.find(id.as_str()).is_some_and(is_kept_out)
+    }
+
     /// Why a new connection would be refused now, if it would.
     #[must_use]
     pub fn refusal(&self) -> Option<&'static str> {

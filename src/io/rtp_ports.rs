@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use tokio::net::UdpSocket;
 use tokio::runtime::Handle;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -25,7 +26,7 @@ use crate::frame::encode;
 use crate::id::{Channel, ConnectionId, Scope};
 use crate::metrics::DropReason;
 use crate::packet::{byes, parse_rtp};
-use crate::plain::{Opening, Source, is_rtcp};
+use crate::plain::{Held, Opening, Source, is_rtcp};
 use crate::time::Mono;
 
 /// Ports of a call: RTP and RTCP of each channel.
@@ -36,6 +37,11 @@ const PACKET_MAX_BYTES: usize = 16 * 1024;
 const BATCH: usize = 64;
 /// How soon ports are given back when their call has ended.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How soon at most what is held of others is refused then: well within the linger, so that the manifest tells.
+const LOOK_EVERY_WHILE_HOLDING: Duration = Duration::from_millis(100);
+const LOOKS_WHILE_LINGERING: u32 = 4;
+/// How often it is looked for at most.
+const LOOK_EVERY_LEAST: Duration = Duration::from_millis(10);
 
 const RTP: u8 = 1;
 const END: u8 = 2;
@@ -257,10 +263,14 @@ struct Receiver {
 impl Receiver {
     /// Receives until the connection has ended, or `stop`, and then what the sockets still hold.
     async fn run(mut self, group: Group, stop: CancellationToken) {
-        let mut look = tokio::time::interval(LOOK_EVERY);
+        let soon = self.ingest.limits.rules.linger / LOOKS_WHILE_LINGERING;
+        let soon = soon.clamp(LOOK_EVERY_LEAST, LOOK_EVERY_WHILE_HOLDING);
+        let [mut look, mut look_soon] = [LOOK_EVERY, soon].map(tokio::time::interval);
+        look_soon.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let [[caller, caller_rtcp], [ai, ai_rtcp]] = &group.sockets;
         loop {
             let end = self.next_end();
+            let is_holding = self.sources.iter().any(Source::is_holding);
             // Which of them it was, and whether that went well, the receiving itself tells.
             let is_last = tokio::select! {
                 _ = caller.readable() => false,
@@ -268,7 +278,8 @@ impl Receiver {
                 _ = ai.readable() => false,
                 _ = ai_rtcp.readable() => false,
                 () = wait_until(end, self.ingest.now()) => false,
-                _ = look.tick() => self.ingest.live_spool(self.connection.as_str()).is_none(),
+                _ = look.tick() => self.has_ended(),
+                _ = look_soon.tick(), if is_holding => self.has_ended(),
                 () = stop.cancelled() => true,
             };
             let mut is_more = false;
@@ -278,6 +289,7 @@ impl Receiver {
                 }
             }
             let is_stopping = is_last && !is_more;
+            self.settle_held();
             self.end_streams(is_stopping);
             if is_stopping {
                 return;
@@ -288,17 +300,64 @@ impl Receiver {
         }
     }
 
-    /// When the next stream ends of which nothing follows.
+    /// When the next stream ends of which nothing follows, or an address has its port that sent before.
     fn next_end(&self) -> Option<Mono> {
-        self.sources.iter().filter_map(|source| source.ends_at(self.ingest.limits.rules.linger)).min()
+        let linger = self.ingest.limits.rules.linger;
+        let ends = |source: &Source| [source.ends_at(linger), source.gives_way_at()];
+        self.sources.iter().flat_map(ends).flatten().min()
+    }
+
+    /// Whether the connection is over. While it lingers, what is held is refused.
+    fn has_ended(&mut self) -> bool {
+        if self.sources.iter().any(Source::is_holding) && !self.ingest.is_referenced(&self.connection) {
+            Channel::BOTH.into_iter().for_each(|channel| self.refuse_held(channel));
+        }
+        self.ingest.live_spool(self.connection.as_str()).is_none()
+    }
+
+    fn refuse_held(&mut self, channel: Channel) {
+        let held = self.sources[channel.index()].refused();
+        self.refuse(held, channel);
+    }
+
+    fn refuse(&self, held: impl IntoIterator<Item = Held>, channel: Channel) {
+        for held in held {
+            let frame = encode(RTP, Scope::Channel(channel), None, &self.connection, &held.bytes);
+            self.ingest.drop_frame(DropReason::OtherSource, &frame);
+        }
+    }
+
+    /// Gives ports to those who have waited for them.
+    fn settle_held(&mut self) {
+        let now = self.ingest.now();
+        for channel in Channel::BOTH {
+            self.sources[channel.index()].give_way(now);
+            self.take_settled(channel);
+        }
+    }
+
+    /// Takes what was held and is believed now, as of the moment when it came.
+    fn take_settled(&mut self, channel: Channel) {
+        for (held, is_believed) in self.sources[channel.index()].settled() {
+            let frame = encode(RTP, Scope::Channel(channel), None, &self.connection, &held.bytes);
+            if is_believed {
+                self.ingest.receive(&frame, Via::Ports, held.at);
+            } else {
+                self.ingest.drop_frame(DropReason::OtherSource, &frame);
+            }
+        }
     }
 
     /// Ends the streams that have taken their leave and that nothing has followed; with `is_stopping` at once.
     fn end_streams(&mut self, is_stopping: bool) {
         let (now, linger) = (self.ingest.now(), self.ingest.limits.rules.linger);
-        for (channel, source) in Channel::BOTH.into_iter().zip(&mut self.sources) {
-            if source.ends_at(linger).is_some_and(|end| is_stopping || now >= end) {
-                source.note_end();
+        for channel in Channel::BOTH {
+            let ends_at = self.sources[channel.index()].ends_at(linger);
+            if is_stopping || ends_at.is_some_and(|end| now >= end) {
+                self.refuse_held(channel);
+            }
+            if ends_at.is_some_and(|end| is_stopping || now >= end) {
+                self.sources[channel.index()].note_end();
                 let end = encode(END, Scope::Channel(channel), None, &self.connection, &[]);
                 self.ingest.receive(&end, Via::Ports, now);
             }
@@ -337,8 +396,16 @@ impl Receiver {
                 self.ingest.drop_frame(DropReason::Rtp, &frame(RTP, bytes))
             }
             Ok(rtp) if source.admit(from, &rtp, now) => {
-                self.ingest.receive(&frame(RTP, bytes), Via::Ports, now);
+                let frame = frame(RTP, bytes);
+                self.take_settled(channel);
+                self.ingest.receive(&frame, Via::Ports, now);
             }
+            Ok(_) if self.ingest.is_kept_out(&self.connection, channel) => {
+                self.ingest.drop_frame(DropReason::OtherSource, &frame(RTP, bytes));
+                let held = source.bar();
+                self.refuse(held, channel);
+            }
+            Ok(_) if source.hold(from, bytes, now) => {}
             Ok(_) => self.ingest.drop_frame(DropReason::OtherSource, &frame(RTP, bytes)),
         }
     }

@@ -11,6 +11,7 @@ mod mark;
 mod pause;
 mod payload;
 mod sense;
+mod untold;
 mod unwanted;
 
 use std::num::NonZeroU8;
@@ -39,6 +40,7 @@ pub use pause::{PauseReason, PauseSpan, PauseSpans};
 pub use payload::{Payload, format_of};
 use payload::{enter_block, settle};
 pub use sense::Doubts;
+use untold::Untold;
 use unwanted::Numbering;
 
 /// SSRCs listed in a manifest. A call has a few; a hostile sender may use a new one for each packet.
@@ -136,6 +138,7 @@ pub struct ChannelLedger {
     copies: Copies,
     ciphers: Ciphers,
     numbering: Numbering,
+    untold: Untold,
 }
 
 /// When something happened, by both clocks until it is settled which one holds.
@@ -251,7 +254,11 @@ impl Ledger {
             });
             ledger.restore_lost();
             for (rx, payload) in ledger.rx.iter_mut().zip(&ledger.payloads) {
-                let rtpmap = self.metadata.rtpmap_after(channel, payload.payload_type, payload.meanings());
+                let mut rtpmap =
+                    self.metadata.rtpmap_after(channel, payload.payload_type, payload.meanings());
+                if self.metadata.meanings(channel, payload.payload_type) == 0 {
+                    rtpmap = ledger.untold.meaning(payload.payload_type, rtpmap);
+                }
                 settle(rx, payload, rtpmap);
                 let is_encrypted = rx.kind == RxKind::Unusable && payload.is_encrypted();
                 ledger.encrypted += u64::from(is_encrypted);
@@ -317,12 +324,18 @@ impl Ledger {
             if is_copy && !(is_kept && ledger.copies.are_wanted(&ledger.rx, packet.ssrc, sequence)) {
                 continue;
             }
+            let meanings = metadata.meanings(channel, block.payload_type);
             rtpmap = metadata.rtpmap(channel, block.payload_type);
+            if is_kept {
+                ledger.untold.note(block.payload_type, block.payload);
+            }
+            if meanings == 0 {
+                rtpmap = ledger.untold.meaning(block.payload_type, rtpmap);
+            }
             let before_block = block.payload.as_ptr().addr() - packet.payload.as_ptr().addr();
             let offset = payload_at + u64::try_from(before_block).unwrap_or(0);
             let times = (arrival, received, at.gateway.is_some());
-            let meaning = (rtpmap, metadata.meanings(channel, block.payload_type));
-            let (rx, payload) = enter_block(&packet, block, meaning, offset, times, is_withheld);
+            let (rx, payload) = enter_block(&packet, block, (rtpmap, meanings), offset, times, is_withheld);
             let rx = Rx { sequence, ..rx };
             if is_copy {
                 ledger.copies.enter(ledger.rx.len(), rx, payload, block.older_ticks);
@@ -333,7 +346,7 @@ impl Ledger {
             }
             let noise = if rtpmap.codec.is_beside_audio() { None } else { ledger.noise.take() };
             if !is_withheld {
-                ledger.ciphers.see(&packet, block, meaning, ledger.rx.len());
+                ledger.ciphers.see(&packet, block, (rtpmap, meanings), ledger.rx.len());
             }
             ledger.copies.note(ledger.rx.len(), &rx);
             ledger.rx.push(rx);

@@ -8,12 +8,21 @@
 //! No scripts, no fonts, nothing from elsewhere; the same data gives the same bytes. Whatever stands in texts, the
 //! result is well-formed XML. Size: two lanes of 1,500 columns are about 110 kB, and 300 kB is never reached.
 
+/// Adds formatted text.
+macro_rules! put {
+    ($drawing:expr, $($arg:tt)*) => {
+        write!($drawing.svg, $($arg)*).expect("writing to a string cannot fail")
+    };
+}
+
+mod bands;
 pub mod envelope;
 mod text;
 
 use std::fmt::Write as _;
 
 use crate::time::Samples48k;
+pub use bands::{Band, BandKind, Spread};
 use envelope::{Column, Envelope};
 pub use text::clock;
 use text::{escape, shorten};
@@ -65,30 +74,8 @@ pub struct Lane<'a> {
     pub envelope: &'a Envelope,
     /// Where something is not as it should be.
     pub bands: Vec<Band>,
-}
-
-/// What a stretch of a channel is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BandKind {
-    /// Nothing was sent.
-    Silence,
-    /// It was not to be kept.
-    Pause,
-    /// It was sent and did not arrive.
-    Loss,
-    /// It was in the file, which is damaged.
-    Damage,
-}
-
-/// A stretch of a channel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Band {
-    /// What it is.
-    pub kind: BandKind,
-    /// Where it begins.
-    pub from: Samples48k,
-    /// Where it ends.
-    pub to: Samples48k,
+    /// Where it is told no closer.
+    pub spreads: Vec<Spread>,
 }
 
 /// A named moment.
@@ -114,9 +101,6 @@ const MARKS_TOP: f64 = 96.0;
 const LANES_TOP: f64 = 166.0;
 /// From the top of one lane to that of the next.
 const LANE_STEP: f64 = 190.0;
-/// A loss of 20 ms in an hour would be a hundredth of a pixel.
-const BAND_MIN_WIDTH: f64 = 1.5;
-const RAIL_HEIGHT: f64 = 6.0;
 /// More lines than this are no longer told apart; the legend says how many there are.
 const MARKS_MAX: usize = 250;
 const INK: &str = "#1b2430";
@@ -152,13 +136,6 @@ struct Drawing {
     span: i64,
     /// Where the last lane ends.
     bottom: f64,
-}
-
-/// Adds formatted text.
-macro_rules! put {
-    ($drawing:expr, $($arg:tt)*) => {
-        write!($drawing.svg, $($arg)*).expect("writing to a string cannot fail")
-    };
 }
 
 impl Drawing {
@@ -291,73 +268,6 @@ impl Drawing {
         put!(self, "Z\"/>\n");
     }
 
-    fn bands(&mut self, lane: &Lane<'_>, kind: BandKind, top: f64) {
-        let shares = self.shares(lane.bands.iter().filter(|band| band.kind == kind));
-        let (class, fill, opacities) = match kind {
-            BandKind::Silence => ("silence", "#c3c9d3", [0.5; 4]),
-            BandKind::Pause => ("pause", "url(#hatch)", [1.0; 4]),
-            BandKind::Loss => ("loss", "#d90f24", [0.35, 0.5, 0.65, 0.8]),
-            BandKind::Damage => ("damage", "#5e0a14", [0.9; 4]),
-        };
-        for (strength, opacity) in opacities.into_iter().enumerate() {
-            let runs = runs(&shares, |share| strength_of(share) == Some(strength));
-            self.boxes(class, fill, opacity, &runs, [top, LANE_HEIGHT]);
-        }
-        if kind == BandKind::Loss {
-            let runs = runs(&shares, |share| share > 0.0);
-            self.boxes("rail", fill, 1.0, &runs, [top + LANE_HEIGHT + 1.0, RAIL_HEIGHT]);
-        }
-        if kind == BandKind::Pause {
-            for run in runs(&shares, |share| share > 0.0) {
-                self.pause_label(run, top);
-            }
-        }
-    }
-
-    fn pause_label(&mut self, [from, width]: [f64; 2], top: f64) {
-        if width >= 64.0 {
-            let x = LEFT + from + width / 2.0;
-            put!(
-                self,
-                "<rect x=\"{:.1}\" y=\"{:.1}\" width=\"56\" height=\"18\" rx=\"3\" fill=\"#fcfcfa\"/>\n",
-                x - 28.0,
-                top + 4.0
-            );
-            self.text(x, top + 17.0, "fill=\"#4b35a3\" text-anchor=\"middle\"", "paused", 56.0);
-        }
-    }
-
-    /// The share of each pixel that bands take. One narrower than a pixel is not lost.
-    fn shares<'b>(&self, bands: impl Iterator<Item = &'b Band>) -> Vec<f64> {
-        let mut shares = vec![0.0f64; usize::try_from(COLUMNS).unwrap_or(0)];
-        for band in bands {
-            let from = self.x(band.from) - LEFT;
-            let to = (self.x(band.to) - LEFT).max(from + 0.01);
-            let mut at = from.floor().min(PLOT - 1.0);
-            let mut column = pixel(at);
-            while at < to && column < shares.len() {
-                shares[column] += (to.min(at + 1.0) - from.max(at)).max(0.001);
-                at += 1.0;
-                column += 1;
-            }
-        }
-        shares
-    }
-
-    /// Boxes of one colour in one path. A run is where it begins and how wide it is.
-    fn boxes(&mut self, class: &str, fill: &str, opacity: f64, runs: &[[f64; 2]], [top, height]: [f64; 2]) {
-        if runs.is_empty() {
-            return;
-        }
-        put!(self, "<path class=\"{class}\" fill=\"{fill}\" fill-opacity=\"{opacity}\" d=\"");
-        for [from, width] in runs {
-            let width = width.max(BAND_MIN_WIDTH);
-            let from = (LEFT + from).min(LEFT + PLOT - width);
-            put!(self, "M{from} {top}h{width}v{height}H{from}z");
-        }
-        put!(self, "\"/>\n");
-    }
-
     fn marks(&mut self, picture: &Picture<'_>) {
         put!(self, "<g stroke=\"#a34a00\" stroke-width=\"1.5\">\n");
         let mut names = Vec::new();
@@ -433,33 +343,6 @@ fn tenths(x: f64) -> f64 {
     (x * 10.0).round() / 10.0
 }
 
-/// How strong a column is drawn of which so much is missing; not at all where nothing is.
-fn strength_of(share: f64) -> Option<usize> {
-    let above = [0.0, 0.1, 0.4, 0.8].iter().take_while(|least| share > **least).count();
-    above.checked_sub(1)
-}
-
-/// The runs of pixels for which `is_in` holds: where each begins, and its width.
-fn runs(shares: &[f64], is_in: impl Fn(f64) -> bool) -> Vec<[f64; 2]> {
-    let mut runs: Vec<[f64; 2]> = Vec::new();
-    let mut at = 0.0;
-    for share in shares {
-        if is_in(*share) {
-            match runs.last_mut() {
-                Some([from, width]) if *from + *width == at => *width += 1.0,
-                _ => runs.push([at, 1.0]),
-            }
-        }
-        at += 1.0;
-    }
-    runs
-}
-
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and the plot's width")]
-fn pixel(at: f64) -> usize {
-    at.max(0.0) as usize
-}
-
 /// The distance of ticks: the shortest round one that leaves room for the numbers.
 fn tick_step(duration: Samples48k) -> i64 {
     let seconds = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 43_200];
@@ -485,6 +368,7 @@ mod tests {
             counts: "150 packets".to_owned(),
             envelope,
             bands,
+            spreads: Vec::new(),
         };
         Picture {
             tone: Tone::Good,
@@ -547,6 +431,28 @@ mod tests {
         assert_eq!(opacities(&draw(&picture(&envelope, 3600, thin.collect()))), ["0.35"]);
         let long = vec![band(BandKind::Loss, 0, 3_600_000)];
         assert_eq!(opacities(&draw(&picture(&envelope, 3600, long))), ["0.8\""]);
+    }
+
+    #[test]
+    fn what_is_told_by_the_minute_is_drawn_as_strong_as_it_is() {
+        let envelope = Envelope::default();
+        let mut picture = picture(&envelope, 3600, Vec::new());
+        let minute = |kind, number: i64, seconds: i64| {
+            let [from, to] = [number, number + 1].map(|minute| Samples48k(minute * 60 * SECOND));
+            Spread { kind, from, to, length: Samples48k(seconds * SECOND) }
+        };
+        picture.lanes[0].spreads = vec![
+            minute(BandKind::Loss, 30, 3),
+            minute(BandKind::Loss, 31, 60),
+            minute(BandKind::Silence, 32, 30),
+            minute(BandKind::Silence, 31, 0),
+        ];
+        let svg = draw(&picture);
+        assert_eq!(boxes(&svg, "loss"), [[800.0, 25.0], [825.0, 25.0]]);
+        let loss: Vec<_> = svg.match_indices("class=\"loss\"").map(|(at, _)| &svg[at..at + 60]).collect();
+        assert!(loss[0].contains("fill-opacity=\"0.35\"") && loss[1].contains("0.8"), "{loss:?}");
+        assert_eq!(boxes(&svg, "rail"), [[800.0, 50.0]]);
+        assert_eq!(boxes(&svg, "silence"), [[850.0, 25.0]]);
     }
 
     #[test]

@@ -58,12 +58,15 @@ const LEADS_MIN: usize = 5;
 
 /// What is left open of a level: timers and the rounding of timestamps; of a queue that plays out, which nobody sees; of
 /// a single packet, by its jitter; of jitter, as a share of its median; of a queue that held up all of the packets
-/// around, as a share of its length. Chosen on the simulated scenarios, where nine calls of ten keep within.
+/// around, where the sender hides pauses, as a share of its length. Chosen on the simulated scenarios, where nine calls of
+/// ten keep within.
 const LEAST_ERROR_S: f64 = 0.003;
 const BURST_ERROR_S: f64 = 0.020;
 const FEW_ERROR_S: f64 = 0.040;
 const JITTER_SHARE: f64 = 0.5;
 const QUEUE_SHARE: f64 = 0.05;
+/// A packet closer to the least delay than this shows it: the link is free around it.
+const FREE_S: f64 = 0.020;
 /// How many packets on each side are around one.
 const QUEUE_PACKETS: usize = 10;
 
@@ -228,7 +231,7 @@ fn envelope(members: &[Member], delay: &[f64], is_barrier: &[bool], slew: f64) -
 
 fn paced(members: &[Member], mut delays: Delays, sender: Sender) -> Levels {
     delays.bring_within_bounds();
-    let middle = middle_above(&delays);
+    let jitter = jitter(&delays);
     let mut levels = follow(members, &delays, SLEW);
     let has_steps = levels.is_step.contains(&true);
     if !has_steps && spread(&levels.level) <= STEP_S {
@@ -240,7 +243,9 @@ fn paced(members: &[Member], mut delays: Delays, sender: Sender) -> Levels {
         levels = follow(members, &delays, SLEW_IN_ORDER);
     }
     (delays.is_barrier, delays.begins_chunk, delays.bounds) = Default::default();
-    levels.error_us = errors_us(&mut delays, &levels.level, middle);
+    let unfollowed_most = if sender == Sender::RealTime && !has_steps { STEP_S } else { f64::INFINITY };
+    let open = Open { jitter, unfollowed_most, hides_pauses: has_steps };
+    levels.error_us = errors_us(members, &mut delays, &levels.level, &open);
     smooth(members, &mut levels);
     if sender == Sender::Any {
         add_lead(members, &delays, &mut levels);
@@ -329,29 +334,69 @@ fn smooth(members: &[Member], levels: &mut Levels) {
     }
 }
 
+/// What decides how much of a level is left open.
+struct Open {
+    /// The link's jitter where it is free.
+    jitter: f64,
+    /// A rise of the envelope that was not followed tells of no more: what is sampled by a clock and has hidden no pause before
+    /// hides none at its end, where a queue has not come back yet.
+    unfollowed_most: f64,
+    hides_pauses: bool,
+}
+
 /// How far each level may be off, as far as delays tell. Where the envelope left the level and was not followed, by
-/// all of that; where a queue held all packets up, by a share; and by what jitter and the number of packets leave open.
+/// all of that; by what clocks may drift until the link is free again, or since it was; and by what jitter and the number of
+/// packets leave open. A queue that is worked off leaves nothing open but, where the sender hides pauses, which of them are
+/// under it.
 #[expect(clippy::cast_possible_truncation, reason = "seconds, to a millionth")]
-fn errors_us(delays: &mut Delays, level: &[f64], middle: f64) -> Vec<u32> {
+fn errors_us(members: &[Member], delays: &mut Delays, level: &[f64], open: &Open) -> Vec<u32> {
     let both = delays.envelope.iter().zip(level);
-    let unfollowed: Vec<f32> = both.map(|(envelope, level)| (envelope - level).abs() as f32).collect();
+    let unfollowed = both.map(|(envelope, level)| (envelope - level).abs().min(open.unfollowed_most) as f32);
+    let unfollowed: Vec<f32> = unfollowed.collect();
     // The envelope is not needed any more: in its place, how far the delay is above it.
     let mut above = std::mem::take(&mut delays.envelope);
     above.iter_mut().zip(&delays.delay).for_each(|(above, delay)| *above = (delay - *above).max(0.0));
     let few = FEW_ERROR_S / f64::from(u32::try_from(above.len()).unwrap_or(u32::MAX));
-    let queues = least_around(above);
-    let error = |(unfollowed, queue): (f32, &f64)| {
-        to_us(LEAST_ERROR_S + few + JITTER_SHARE * middle + QUEUE_SHARE * queue + f64::from(unfollowed))
+    let away = away_from_free(members, &above);
+    let queues = if open.hides_pauses { least_around(above) } else { vec![0.0; above.len()] };
+    let error = |((unfollowed, away), queue): ((f32, f32), &f64)| {
+        let drift = SLEW * f64::from(away);
+        let by_delays = JITTER_SHARE * open.jitter + QUEUE_SHARE * queue + f64::from(unfollowed);
+        to_us(LEAST_ERROR_S + few + drift + by_delays)
     };
-    unfollowed.into_iter().zip(&queues).map(error).collect()
+    unfollowed.into_iter().zip(away).zip(&queues).map(error).collect()
 }
 
-/// How far the packet in the middle is above the envelope.
-fn middle_above(delays: &Delays) -> f64 {
+/// For each packet, how far in media time the next one is, before or behind, that shows the least delay.
+#[expect(clippy::cast_possible_truncation, reason = "seconds, to a millionth")]
+fn away_from_free(members: &[Member], above: &[f64]) -> Vec<f32> {
+    let mut away = vec![f32::INFINITY; above.len()];
+    let mut pass = |order: &mut dyn Iterator<Item = usize>| {
+        let mut free: Option<f64> = None;
+        for at in order {
+            let media = members[at].media;
+            if above[at] <= FREE_S {
+                free = Some(media);
+            }
+            if let Some(free) = free {
+                away[at] = away[at].min((media - free).abs() as f32);
+            }
+        }
+    };
+    pass(&mut (0..above.len()));
+    pass(&mut (0..above.len()).rev());
+    away
+}
+
+/// The jitter of the link where no queue holds up all packets around: how far the packet in the middle is above the envelope.
+fn jitter(delays: &Delays) -> f64 {
     let both = delays.delay.iter().zip(&delays.envelope);
-    let mut above: Vec<f64> = both.map(|(delay, least)| (delay - least).max(0.0)).collect();
-    let middle = above.len() / 2;
-    if above.is_empty() { 0.0 } else { *above.select_nth_unstable_by(middle, f64::total_cmp).1 }
+    let above: Vec<f64> = both.map(|(delay, least)| (delay - least).max(0.0)).collect();
+    let queues = least_around(above.clone());
+    let mut free: Vec<f64> =
+        above.iter().zip(&queues).filter(|(_, queue)| **queue <= FREE_S).map(|(above, _)| *above).collect();
+    let middle = free.len() / 2;
+    if free.is_empty() { 0.0 } else { *free.select_nth_unstable_by(middle, f64::total_cmp).1 }
 }
 
 #[expect(

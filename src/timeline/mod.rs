@@ -200,7 +200,7 @@ pub fn place(packets: &[Rx], sender: Sender, origin: Wall, clears: &[Wall], repo
         }
         if let Some(before) = end.filter(|_| !is_behind_clear && !is_by_arrival) {
             let overlap_s = join(&members, &mut positions, before, mode, &mut Looks::at(members.len()));
-            draw_back(&mut placed, packets, overlap_s, &mut looks);
+            draw_back_placed(&mut placed, packets, overlap_s, &mut looks);
         }
         of_one.reserve(if is_one { members.len() } else { 0 });
         let push =
@@ -346,31 +346,43 @@ fn join(members: &[Member], positions: &mut [f64], before: f64, mode: Mode, look
     0.0
 }
 
-/// Makes the end of a stretch earlier, as far as nothing is between its packets, at the pace of drift.
+/// Makes the end of a stretch earlier.
 fn draw_back_positions(members: &[Member], positions: &mut [f64], by_s: f64, looks: &mut Looks) {
-    let (mut left, mut next): (f64, Option<f64>) = (by_s, None);
-    for (member, position) in members.iter().zip(positions).rev() {
-        left = left_in_front(left, *position + member.duration(), *position, next);
-        if left <= 0.0 || !looks.take() {
-            break;
-        }
-        next = Some(*position);
-        *position -= left;
-    }
+    let backwards = members.iter().zip(positions).rev();
+    let span = |(member, position): &(&Member, &mut f64)| (**position, **position + member.duration());
+    draw_back(backwards, by_s, looks, span, |(_, position), by_s| *position -= by_s);
 }
 
 /// The same, of what is placed already.
-fn draw_back(placed: &mut [Candidate], packets: &[Rx], by_s: f64, looks: &mut Looks) {
+fn draw_back_placed(placed: &mut [Candidate], packets: &[Rx], by_s: f64, looks: &mut Looks) {
+    let span = |placed: &&mut Placed| {
+        let begin = to_seconds(placed.at);
+        (begin, begin + f64::from(packets[index(placed.rx)].samples) / 48_000.0)
+    };
+    let backwards = placed.iter_mut().rev().map(|candidate| &mut candidate.placed);
+    draw_back(backwards, by_s, looks, span, |placed, by_s| {
+        placed.at = to_samples(to_seconds(placed.at) - by_s)
+    });
+}
+
+/// Makes the last packets earlier, as far as nothing is between them, at the pace of drift. `span` is from where to where
+/// one of them is, `draw` makes it earlier.
+fn draw_back<T>(
+    backwards: impl Iterator<Item = T>,
+    by_s: f64,
+    looks: &mut Looks,
+    span: impl Fn(&T) -> (f64, f64),
+    draw: impl Fn(T, f64),
+) {
     let (mut left, mut next): (f64, Option<f64>) = (by_s, None);
-    for Candidate { placed, .. } in placed.iter_mut().rev() {
-        let position = to_seconds(placed.at);
-        let end = position + f64::from(packets[index(placed.rx)].samples) / 48_000.0;
-        left = left_in_front(left, end, position, next);
+    for packet in backwards {
+        let (begin, end) = span(&packet);
+        left = left_in_front(left, end, begin, next);
         if left <= 0.0 || !looks.take() {
             break;
         }
-        next = Some(position);
-        placed.at = to_samples(position - left);
+        next = Some(begin);
+        draw(packet, left);
     }
 }
 

@@ -16,9 +16,9 @@ use anyhow::Context as _;
 use serde_json::Value;
 
 use crate::io::listen::{Heard, listen};
-use crate::picture::{Band, BandKind, Lane, Mark, Picture, clock, draw};
+use crate::picture::{Band, BandKind, Lane, Mark, Picture, Spread, clock, draw};
 use crate::time::Samples48k;
-use told::{Told, plain};
+use told::{Told, ToldMinute, plain};
 use verdict::{Evidence, Verdict, channel_of, has_roles, judge, label};
 
 /// A manifest longer than this is none: the longest that this version writes is a tenth of it.
@@ -178,6 +178,7 @@ fn picture<'a>(evidence: &Evidence<'_>, heard: &'a Heard, verdict: &Verdict, fil
                 counts: counts(evidence, heard, index),
                 envelope: &heard.channels[index].envelope,
                 bands: bands(told, heard, index),
+                spreads: spreads(told, heard, index),
             })
             .collect(),
         marks: told.into_iter().flat_map(|told| marks(told, count)).collect(),
@@ -212,7 +213,10 @@ fn missing(evidence: &Evidence<'_>, heard: &Heard, index: usize) -> String {
         [(told.lost, "lost"), (told.recovered, "recovered"), (told.socket_lost, "lost by the socket")];
     let above_zero = counts.into_iter().filter_map(|(count, what)| Some((count.filter(|c| *c > 0)?, what)));
     let mut texts: Vec<String> = above_zero.map(|(count, what)| format!("{count} {what}")).collect();
-    texts.extend(told.more_holes.map(|more| format!("{} later holes are not drawn", more.count)));
+    texts.extend(told.more_holes.as_ref().map(|more| {
+        let how = if more.minutes.is_empty() { "are not drawn" } else { "drawn by the minute" };
+        format!("{} later holes {how}", more.count)
+    }));
     texts.join(", ")
 }
 
@@ -243,6 +247,20 @@ fn bands(told: Option<&Told>, heard: &Heard, index: usize) -> Vec<Band> {
         to: *to,
     }));
     bands
+}
+
+/// Holes that the manifest tells by the minute.
+fn spreads(told: Option<&Told>, heard: &Heard, index: usize) -> Vec<Spread> {
+    let channel = channel_of(index, heard.channels.len());
+    let more =
+        told.zip(channel).and_then(|(told, channel)| told.channels[channel.index()].more_holes.as_ref());
+    let minutes = more.into_iter().flat_map(|more| &more.minutes);
+    let of_minute =
+        |minute: &ToldMinute| {
+            [(BandKind::Loss, minute.lost), (BandKind::Silence, minute.silence)]
+                .map(|(kind, length)| Spread { kind, from: minute.from, to: minute.to, length })
+        };
+    minutes.flat_map(of_minute).collect()
 }
 
 fn marks(told: &Told, count: usize) -> Vec<Mark> {

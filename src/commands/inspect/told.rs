@@ -59,9 +59,20 @@ pub(super) struct ToldChannel {
 }
 
 /// Stretches that are told together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ToldMore {
     pub(super) count: u64,
+    pub(super) lost: Samples48k,
+    pub(super) silence: Samples48k,
+    /// Where they are. Manifests of earlier versions do not say.
+    pub(super) minutes: Vec<ToldMinute>,
+}
+
+/// How much of them is between two places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ToldMinute {
+    pub(super) from: Samples48k,
+    pub(super) to: Samples48k,
     pub(super) lost: Samples48k,
     pub(super) silence: Samples48k,
 }
@@ -139,9 +150,14 @@ impl ToldChannel {
 }
 
 fn more(told: &Value) -> Option<ToldMore> {
-    let length = |name: &str| time(&told[name]).unwrap_or_default();
-    let (lost, silence) = (length("lost_ms"), length("silence_ms"));
-    Some(ToldMore { count: told["count"].as_u64().filter(|count| *count > 0)?, lost, silence })
+    let length = |of: &Value, name: &str| time(&of[name]).unwrap_or_default();
+    let (lost, silence) = (length(told, "lost_ms"), length(told, "silence_ms"));
+    let minute = |of: &Value| {
+        let (from, to) = stretch(of)?;
+        Some(ToldMinute { from, to, lost: length(of, "lost_ms"), silence: length(of, "silence_ms") })
+    };
+    let minutes = entries(&told["minutes"]).filter_map(minute).collect();
+    Some(ToldMore { count: told["count"].as_u64().filter(|count| *count > 0)?, lost, silence, minutes })
 }
 
 fn entries(list: &Value) -> impl Iterator<Item = &Value> {

@@ -159,7 +159,8 @@ impl Words {
                     told.channels[channel.index()].holes.iter().filter(|hole| hole.is_loss == is_loss);
                 lines.extend(holes(channel, is_loss, of_kind.copied().collect()));
             }
-            lines.extend(told.channels[channel.index()].more_holes.map(|more| more_holes(channel, &more)));
+            let more = told.channels[channel.index()].more_holes.as_ref();
+            lines.extend(more.map(|more| more_holes(channel, more)));
         }
         self.list("Holes", &lines);
         let pauses = told.paused.iter().map(|pause| {
