@@ -13,6 +13,7 @@ use sidetape::connection::call::{Call, Kept};
 use sidetape::connection::pauses::Stamp;
 use sidetape::frame::{Message, PauseMode};
 use sidetape::id::{Channel, ConnectionId, Scope};
+use sidetape::ledger::Ledger;
 use sidetape::packet::parse_rtp;
 use sidetape::red::blocks;
 use sidetape::replay::{Replay, Rewrite};
@@ -411,6 +412,45 @@ fn check(story: &Story) -> Result<(), TestCaseError> {
     world.rewrite();
     prop_assert!(world.spool == once, "what is written again once has nothing more to be taken out");
     Ok(())
+}
+
+/// The marks of a call in which a key was pressed for five frames, from the frame 10 on, and that is paused from `from` to `to`.
+fn marks(kind: Kind, from: i64, to: i64, told: Told) -> Vec<serde_json::Value> {
+    let item = |at| Item {
+        kind: if (10..15).contains(&at) { kind } else { Kind::Plain },
+        is_lost: false,
+        late_ms: 0,
+    };
+    let out = Out { gap: from - 3, frames: to - from, told, is_killed: false };
+    let sources = [(0..30).map(item).collect(), Vec::new()];
+    let story = Story { sources, outs: vec![out], is_stamped: true, is_named_first: true };
+    let mut world = World::new();
+    let names = serde_json::json!({ "payload_types": {"63": "red/48000/2", "101": "telephone-event/48000"} });
+    world.meta(0, None, &names);
+    let times = times(&story);
+    events(&story, &times).iter().for_each(|(us, event)| happen(&mut world, &story, &times, *us, *event));
+    let mut ledger = Ledger::new(world.header.clone());
+    scan(&world.spool, |located| ledger.record(located));
+    ledger.close(Duration::from_secs(14_400));
+    ledger.marks.iter().map(|mark| mark.fields.to_map().into()).collect()
+}
+
+#[test]
+fn a_key_pressed_in_a_pause_leaves_its_mark_also_where_it_came_as_a_redundant_packet() {
+    let (masked, whole) = (
+        serde_json::json!({ "name": "telephone-event" }),
+        serde_json::json!({ "name": "telephone-event", "event": "9" }),
+    );
+    for told in [Told::Pause, Told::Afterwards(3)] {
+        for kind in [Kind::Key, Kind::RedKey] {
+            for (from, to) in [(8, 20), (8, 13), (10, 11)] {
+                let marks = marks(kind, from, to, told);
+                assert_eq!(marks, [masked.clone()], "{kind:?} in {from}..{to}, {told:?}");
+            }
+            assert_eq!(marks(kind, 12, 20, told), [whole.clone()], "{kind:?} before the pause");
+            assert_eq!(marks(kind, 18, 20, told), [whole.clone()], "{kind:?} outside");
+        }
+    }
 }
 
 /// The same stories each time; with `PROPTEST_CASES` as many others.

@@ -15,6 +15,7 @@ use super::metadata::{Metadata, MetadataFull, asks_to_reopen, decides};
 use super::pauses::Stamp;
 use super::redaction::{Redacted, Redaction};
 use super::refused::Refused;
+use super::repeats::key_press_type;
 use super::{Connection, Keep, Refusal, Rules, Step};
 use crate::frame::Message;
 use crate::id::{Channel, Scope};
@@ -401,7 +402,7 @@ impl Call {
         };
         match redacted {
             Redacted::Whole => Kept::Whole,
-            Redacted::HeaderOnly => Kept::Withheld(packet::header_only(body)),
+            Redacted::HeaderOnly => self.header_of(scope, body),
             Redacted::Body(body) => Kept::Body(body),
         }
     }
@@ -412,7 +413,19 @@ impl Call {
             let said = |payload_type| self.metadata.said_rtpmap(channel, payload_type);
             self.redactions[channel.index()].withhold(&packet, said);
         }
-        Kept::Withheld(packet::header_only(body))
+        self.header_of(scope, body)
+    }
+
+    /// The header of a packet of which no more is kept. That of a key press says so, also where copies came with it.
+    fn header_of(&self, scope: Scope, body: &[u8]) -> Kept {
+        let mut header = packet::header_only(body);
+        if let (Scope::Channel(channel), Ok(packet)) = (scope, parse_rtp(body)) {
+            let said = |payload_type| self.metadata.said_rtpmap(channel, payload_type);
+            if let Some(payload_type) = key_press_type(&packet, &said) {
+                header[1] = header[1] & 0x80 | payload_type;
+            }
+        }
+        Kept::Withheld(header)
     }
 
     /// Notes a packet of which the spool has what may be kept, all or its header.
@@ -516,7 +529,8 @@ mod tests {
         assert_eq!(enter(&mut call, 10, &Message::Rtp, &digit), Kept::Withheld(packet::header_only(&digit)));
         enter(&mut call, 20, &meta(r#"{"payload_types":{"63":"red/8000"}}"#), b"");
         let copy = rtp(63, 2, &[0x80 | 101, 0, 0, 4, 101, 5, 0, 0, 160, 6, 0, 0, 160]);
-        assert_eq!(enter(&mut call, 30, &Message::Rtp, &copy), Kept::Withheld(packet::header_only(&copy)));
+        let withheld = Kept::Withheld(packet::header_only(&rtp(101, 2, b"")));
+        assert_eq!(enter(&mut call, 30, &Message::Rtp, &copy), withheld, "a key press, as it was told of");
         let mark = Message::Mark(serde_json::from_str(r#"{"name":"DTMF","digit":"5"}"#).unwrap());
         assert_eq!(enter(&mut call, 40, &mark, b"mark"), Kept::Body(br#"{"name":"DTMF"}"#.to_vec()));
         assert_eq!(enter(&mut call, 50, &Message::Rtp, &rtp(111, 3, b"said")), Kept::Whole);
