@@ -392,17 +392,12 @@ impl Call {
         let metadata = &self.metadata;
         let said = |payload_type| metadata.said_rtpmap(channel, payload_type);
         let redacted = self.redactions[channel.index()].redact(at.own(), body, said);
-        let redacted = match redacted {
-            Redacted::Whole | Redacted::Body(_) if masks_digits => {
-                let rtpmap = |payload_type| metadata.rtpmap(channel, payload_type);
-                let is_told = |payload_type| said(payload_type).is_some();
-                if has_digits(body, rtpmap, is_told) { Redacted::HeaderOnly } else { redacted }
-            }
-            redacted => redacted,
-        };
+        let rtpmap = |payload_type| metadata.rtpmap(channel, payload_type);
+        let is_told = |payload_type| said(payload_type).is_some();
         match redacted {
-            Redacted::Whole => Kept::Whole,
             Redacted::HeaderOnly => self.header_of(scope, body),
+            _ if masks_digits && has_digits(body, rtpmap, is_told) => self.header_of(scope, body),
+            Redacted::Whole => Kept::Whole,
             Redacted::Body(body) => Kept::Body(body),
         }
     }
@@ -416,7 +411,7 @@ impl Call {
         self.header_of(scope, body)
     }
 
-    /// The header of a packet of which no more is kept. That of a key press says so, also where copies came with it.
+    /// The header of a packet of which no more is kept. It tells a key press also where copies came with that.
     fn header_of(&self, scope: Scope, body: &[u8]) -> Kept {
         let mut header = packet::header_only(body);
         if let (Scope::Channel(channel), Ok(packet)) = (scope, parse_rtp(body)) {
@@ -529,8 +524,8 @@ mod tests {
         assert_eq!(enter(&mut call, 10, &Message::Rtp, &digit), Kept::Withheld(packet::header_only(&digit)));
         enter(&mut call, 20, &meta(r#"{"payload_types":{"63":"red/8000"}}"#), b"");
         let copy = rtp(63, 2, &[0x80 | 101, 0, 0, 4, 101, 5, 0, 0, 160, 6, 0, 0, 160]);
-        let withheld = Kept::Withheld(packet::header_only(&rtp(101, 2, b"")));
-        assert_eq!(enter(&mut call, 30, &Message::Rtp, &copy), withheld, "a key press, as it was told of");
+        let key_press = Kept::Withheld(packet::header_only(&rtp(101, 2, b"")));
+        assert_eq!(enter(&mut call, 30, &Message::Rtp, &copy), key_press);
         let mark = Message::Mark(serde_json::from_str(r#"{"name":"DTMF","digit":"5"}"#).unwrap());
         assert_eq!(enter(&mut call, 40, &mark, b"mark"), Kept::Body(br#"{"name":"DTMF"}"#.to_vec()));
         assert_eq!(enter(&mut call, 50, &Message::Rtp, &rtp(111, 3, b"said")), Kept::Whole);
