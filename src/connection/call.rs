@@ -192,11 +192,13 @@ impl Call {
         }
     }
 
-    /// One that is over, and whose frames are late until then.
+    /// One that is over, and whose frames are late until then; with what is remembered of it.
     #[must_use]
-    pub fn ended(state: State, now: Mono, until: Mono, rules: Rules) -> Self {
+    pub fn ended(state: Option<State>, now: Mono, until: Mono, rules: Rules) -> Self {
         let mut call = Self::open(now, Stamp::default(), rules);
-        call.replay_state(state);
+        if let Some(state) = state {
+            call.replay_state(state);
+        }
         call.connection.state = super::State::Sealed { until };
         call
     }

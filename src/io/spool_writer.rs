@@ -170,7 +170,7 @@ impl SpoolWriter {
         self.work.buffered.load(Ordering::Relaxed)
     }
 
-    /// The notes of calls that ended in a pause.
+    /// The notes of calls that have ended.
     pub(super) fn ended(&self) -> &Ended {
         &self.work.ended
     }
