@@ -4,10 +4,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
+#[path = "rig/histories.rs"]
+mod histories;
+
 use std::time::Duration;
 
+use histories::config;
 use proptest::prelude::*;
-use proptest::test_runner::RngSeed;
 use sidetape::connection::Rules;
 use sidetape::connection::call::{Call, Kept};
 use sidetape::connection::pauses::Stamp;
@@ -453,16 +456,8 @@ fn a_key_pressed_in_a_pause_leaves_its_mark_also_where_it_came_as_a_redundant_pa
     }
 }
 
-/// The same stories each time; with `PROPTEST_CASES` as many others.
-fn config() -> ProptestConfig {
-    let (default, is_asked) = (ProptestConfig::default(), std::env::var_os("PROPTEST_CASES").is_some());
-    let rng_seed = if is_asked { default.rng_seed } else { RngSeed::Fixed(15) };
-    let cases = if is_asked { default.cases } else { 400 };
-    ProptestConfig { cases, rng_seed, failure_persistence: None, ..default }
-}
-
 proptest! {
-    #![proptest_config(config())]
+    #![proptest_config(config(15, 400))]
 
     #[test]
     fn no_packet_says_again_what_was_not_to_be_kept(story in story()) {
