@@ -143,7 +143,17 @@ impl Rewrite {
         }
         let at = self.replay.anchor.stamp(record);
         let kept = match record.kind {
-            RecordKind::Tap(1) => self.packet(at, record),
+            RecordKind::Tap(1) => {
+                let is_out = self.is_packet_out(at, record.scope);
+                self.replay.call.redact_again(at, record.scope, record.body, is_out)
+            }
+            RecordKind::Withheld => {
+                // It may be the first behind a time that was taken out before, which pays for that: no other is to pay again.
+                if self.is_packet_out(at, record.scope) {
+                    self.replay.call.redact_again(at, record.scope, record.body, true);
+                }
+                Kept::Whole
+            }
             RecordKind::Tap(8) if self.is_mark_out(at, record.scope) => match parse_body(8, record.body) {
                 Ok(message @ Message::Mark(_)) => Kept::Body(name_only(&message)),
                 _ => Kept::Whole,
@@ -170,10 +180,10 @@ impl Rewrite {
         self.replay.record(&Located { record: stays, body_offset: located.body_offset });
     }
 
-    /// What stays of a packet.
-    fn packet(&mut self, at: Stamp, record: &Record<'_>) -> Kept {
+    /// Whether a packet is of a time that is taken out. If it is the first behind one, that is noted.
+    fn is_packet_out(&mut self, at: Stamp, scope: Scope) -> bool {
         let mut is_out = false;
-        for channel in record.scope.channels() {
+        for channel in scope.channels() {
             let taken_out = &self.taken_out[channel.index()];
             is_out |= taken_out.has(at.own());
             let ended = taken_out.ended_before(at.own());
@@ -183,7 +193,7 @@ impl Rewrite {
                 *known = ended;
             }
         }
-        self.replay.call.redact_again(at, record.scope, record.body, is_out)
+        is_out
     }
 
     fn is_mark_out(&self, at: Stamp, scope: Scope) -> bool {
@@ -291,6 +301,49 @@ mod tests {
         assert_eq!(replayed.call.counts(Channel::Caller).received, 20, "each packet is still counted");
         let (again, is_other) = rewrite(&rewritten);
         assert!(!is_other && again == rewritten, "there is nothing more to take out");
+    }
+
+    /// Packets as [`file`] has them, of Opus with in-band FEC: each says again what the one before it said.
+    fn file_with_fec(commands: &[(u8, i64)]) -> Vec<u8> {
+        let mut out = Vec::new();
+        header().append_to(&mut out);
+        let mut put = |kind, at: u64, tenth: i64, body: &[u8]| {
+            let (at, gateway) = (Mono(at * 100_000), Some(OPENED.plus_us(tenth * 100_000)));
+            let scope = Scope::Channel(Channel::Caller);
+            Record { kind: RecordKind::Tap(kind), scope, at, gateway, body }.append_to(&mut out);
+        };
+        for tenth in 0..20u8 {
+            let [high, low] = (u16::from(tenth) * 960).to_be_bytes();
+            let silk = [9 << 3, 0xc0, tenth];
+            let head = [0x80, 111, 0, tenth, 0, 0, high, low, 0, 0, 0, 1];
+            put(1, tenth.into(), tenth.into(), &[&head[..], &silk].concat());
+        }
+        commands.iter().for_each(|(kind, tenth)| put(*kind, 20, *tenth, b""));
+        out
+    }
+
+    #[test]
+    fn only_the_first_packet_behind_a_pause_pays_for_it_however_often_the_file_is_written_again() {
+        let last_bytes = |bytes: &[u8]| {
+            let mut found = Vec::new();
+            scan(bytes, |located| {
+                if located.record.kind == RecordKind::Tap(1) {
+                    found.push(located.record.body[14]);
+                }
+            });
+            found
+        };
+        let (once, _) = rewrite(&file_with_fec(&[(PAUSE, 5), (RESUME, 9)]));
+        assert_eq!(last_bytes(&once), [0, 1, 2, 3, 4, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19]);
+        assert!(replay(&once).taken_out().is_some(), "what a restart takes for a reason to write it again");
+        let (again, is_other) = rewrite(&once);
+        assert_eq!(last_bytes(&again), last_bytes(&once));
+        assert!(!is_other && again == once);
+        // Another pause has it written again.
+        let (two, _) = rewrite(&file_with_fec(&[(PAUSE, 5), (RESUME, 9), (PAUSE, 14), (RESUME, 16)]));
+        assert_eq!(last_bytes(&two), [0, 1, 2, 3, 4, 10, 11, 12, 13, 17, 18, 19]);
+        let (again, is_other) = rewrite(&two);
+        assert!(!is_other && again == two);
     }
 
     #[test]

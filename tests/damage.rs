@@ -83,11 +83,11 @@ fn start(place: &Place) -> String {
     daemon.stop()
 }
 
-/// What is in a folder, but for the spool's lock.
+/// What is in a folder, but for the spool's lock and its notes of calls that have ended.
 fn content(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     names
-        .filter(|name| name != "lock")
+        .filter(|name| name != "lock" && name != "ended")
         .map(|name| (name.clone(), fs::read(folder.join(name)).unwrap()))
         .collect()
 }

@@ -362,7 +362,12 @@ fn check(place: &Place, loads: &[Load; 3]) {
                 || file.to_str().unwrap().contains(".spool")
         })
         .collect();
-    assert_eq!(left.len(), 1, "nothing but the lock of the spool is left: {left:?}");
+    let is_of_spool = |file: &&std::path::PathBuf| !file.ends_with("lock") && !file.ends_with("ended");
+    assert_eq!(
+        left.iter().find(is_of_spool),
+        None,
+        "nothing but the lock of the spool and its notes is left"
+    );
 }
 
 /// Checks that `heard` is what was sent, in order, without any of what was promised missing. Returns how long before a
@@ -574,8 +579,79 @@ fn a_call_that_ended_in_a_pause_and_is_opened_again_after_a_restart_is_paused_an
         say(&mut gateway, "public");
         gateway.end("c");
         assert_eq!(parts(3), [1, 2, 3]);
-        assert!(!note.exists(), "nothing stands any more");
+        let noted = std::fs::read_to_string(&note).unwrap();
+        let last: Value = serde_json::from_str(noted.lines().last().unwrap()).unwrap();
+        assert_eq!(last["state"], Value::Null, "nothing stands any more: {noted}");
         daemon.stop();
         assert!(!place.holds(b"secret") && place.holds(b"public"));
     }
+}
+
+#[test]
+fn what_comes_within_a_minute_of_the_end_is_late_after_a_restart_too() {
+    for is_killed in [false, true] {
+        let place = Place::new();
+        let restart = |daemon: Daemon| {
+            if is_killed {
+                daemon.kill();
+            } else {
+                daemon.stop();
+            }
+            let daemon = Daemon::start(&place);
+            let gateway = Gateway::connect(&place, &daemon, Socket::UnixStream);
+            (daemon, gateway)
+        };
+        let daemon = Daemon::start(&place);
+        let mut gateway = Gateway::connect(&place, &daemon, Socket::UnixStream);
+        let [mut sender, mut other] = [Sender::new(1), Sender::new(2)];
+        gateway.play("c", CALLER, &sender.packets(&voice(SPEECH, 150.0, 20)));
+        gateway.end("c");
+        place.manifest("c");
+        // This one ends at the same moment as the daemon.
+        gateway.play("d", CALLER, &other.packets(&voice(SPEECH, 150.0, 20)));
+        gateway.end("d");
+        gateway.sync();
+        rig::wait_for("its end to be in the spool", || place.spool_files().first().cloned());
+        std::thread::sleep(Duration::from_millis(150));
+
+        let mut daemon = daemon;
+        for _ in 0..2 {
+            (daemon, gateway) = restart(daemon);
+            place.manifest("d");
+            for (id, sender) in [("c", &mut sender), ("d", &mut other)] {
+                gateway.play(id, CALLER, &sender.packets(&[marked_packet("too late")]));
+                gateway.meta(id, &json!({ "conversation_id": "late" }));
+            }
+            gateway.sync();
+        }
+        gateway.meta("c", &json!({ "reopen": true }));
+        gateway.play("c", CALLER, &sender.packets(&[marked_packet("another")]));
+        gateway.end("c");
+        let part = rig::wait_for("the next part", || {
+            let parts = place.manifests_of("c");
+            (parts.len() == 2).then(|| parts.iter().find_map(|found| found["part"].as_u64()))
+        });
+        assert_eq!(part, Some(2));
+        let log = daemon.stop();
+        assert!(log.contains("late=4"), "a packet and a META of each: {log}");
+        assert_eq!(place.manifests().len(), 3);
+        assert!(place.holds(b"another") && !place.holds(b"too late"));
+    }
+}
+
+#[test]
+fn a_call_that_nobody_has_ended_goes_on_at_once_after_a_stop_that_finishes_it() {
+    let place = Place::new().with("AUDIO_ON_STOP", "finish");
+    let mut sender = Sender::new(1);
+    for (count, what) in [(1, "secret"), (2, "secret too")] {
+        let daemon = Daemon::start(&place);
+        let mut gateway = Gateway::connect(&place, &daemon, Socket::UnixStream);
+        gateway.play("c", CALLER, &sender.packets(&[marked_packet("said")]));
+        gateway.say(kind::PAUSE, WHOLE, "c");
+        gateway.play("c", CALLER, &sender.packets(&[marked_packet(what)]));
+        gateway.sync();
+        daemon.stop();
+        rig::wait_for("its recordings", || (place.manifests_of("c").len() == count).then_some(()));
+    }
+    assert!(!place.holds(b"secret"));
 }

@@ -4,10 +4,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
+#[path = "rig/histories.rs"]
+mod histories;
+
 use std::time::Duration;
 
+use histories::config;
 use proptest::prelude::*;
-use proptest::test_runner::RngSeed;
 use sidetape::connection::Rules;
 use sidetape::connection::call::{Call, Kept};
 use sidetape::connection::pauses::Stamp;
@@ -380,16 +383,8 @@ fn received(now: Mono) -> i64 {
     OPENED_US + i64::try_from(now.0).unwrap()
 }
 
-/// The same histories each time; with `PROPTEST_CASES` as many others.
-fn config() -> ProptestConfig {
-    let (default, is_asked) = (ProptestConfig::default(), std::env::var_os("PROPTEST_CASES").is_some());
-    let rng_seed = if is_asked { default.rng_seed } else { RngSeed::Fixed(14) };
-    let cases = if is_asked { default.cases } else { 600 };
-    ProptestConfig { cases, rng_seed, failure_persistence: None, ..default }
-}
-
 proptest! {
-    #![proptest_config(config())]
+    #![proptest_config(config(14, 600))]
 
     #[test]
     fn nothing_of_a_paused_time_is_in_a_spool_file_and_all_else_is(

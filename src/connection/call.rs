@@ -15,6 +15,7 @@ use super::metadata::{Metadata, MetadataFull, asks_to_reopen, decides};
 use super::pauses::Stamp;
 use super::redaction::{Redacted, Redaction};
 use super::refused::Refused;
+use super::repeats::key_press_type;
 use super::{Connection, Keep, Refusal, Rules, Step};
 use crate::frame::Message;
 use crate::id::{Channel, Scope};
@@ -191,11 +192,13 @@ impl Call {
         }
     }
 
-    /// One that is over, and whose frames are late until then.
+    /// One that is over, and whose frames are late until then; with what is remembered of it.
     #[must_use]
-    pub fn ended(state: State, now: Mono, until: Mono, rules: Rules) -> Self {
+    pub fn ended(state: Option<State>, now: Mono, until: Mono, rules: Rules) -> Self {
         let mut call = Self::open(now, Stamp::default(), rules);
-        call.replay_state(state);
+        if let Some(state) = state {
+            call.replay_state(state);
+        }
         call.connection.state = super::State::Sealed { until };
         call
     }
@@ -391,17 +394,12 @@ impl Call {
         let metadata = &self.metadata;
         let said = |payload_type| metadata.said_rtpmap(channel, payload_type);
         let redacted = self.redactions[channel.index()].redact(at.own(), body, said);
-        let redacted = match redacted {
-            Redacted::Whole | Redacted::Body(_) if masks_digits => {
-                let rtpmap = |payload_type| metadata.rtpmap(channel, payload_type);
-                let is_told = |payload_type| said(payload_type).is_some();
-                if has_digits(body, rtpmap, is_told) { Redacted::HeaderOnly } else { redacted }
-            }
-            redacted => redacted,
-        };
+        let rtpmap = |payload_type| metadata.rtpmap(channel, payload_type);
+        let is_told = |payload_type| said(payload_type).is_some();
         match redacted {
+            Redacted::HeaderOnly => self.header_of(scope, body),
+            _ if masks_digits && has_digits(body, rtpmap, is_told) => self.header_of(scope, body),
             Redacted::Whole => Kept::Whole,
-            Redacted::HeaderOnly => Kept::Withheld(packet::header_only(body)),
             Redacted::Body(body) => Kept::Body(body),
         }
     }
@@ -412,7 +410,19 @@ impl Call {
             let said = |payload_type| self.metadata.said_rtpmap(channel, payload_type);
             self.redactions[channel.index()].withhold(&packet, said);
         }
-        Kept::Withheld(packet::header_only(body))
+        self.header_of(scope, body)
+    }
+
+    /// The header of a packet of which no more is kept. It tells a key press also where copies came with that.
+    fn header_of(&self, scope: Scope, body: &[u8]) -> Kept {
+        let mut header = packet::header_only(body);
+        if let (Scope::Channel(channel), Ok(packet)) = (scope, parse_rtp(body)) {
+            let said = |payload_type| self.metadata.said_rtpmap(channel, payload_type);
+            if let Some(payload_type) = key_press_type(&packet, &said) {
+                header[1] = header[1] & 0x80 | payload_type;
+            }
+        }
+        Kept::Withheld(header)
     }
 
     /// Notes a packet of which the spool has what may be kept, all or its header.
@@ -516,7 +526,8 @@ mod tests {
         assert_eq!(enter(&mut call, 10, &Message::Rtp, &digit), Kept::Withheld(packet::header_only(&digit)));
         enter(&mut call, 20, &meta(r#"{"payload_types":{"63":"red/8000"}}"#), b"");
         let copy = rtp(63, 2, &[0x80 | 101, 0, 0, 4, 101, 5, 0, 0, 160, 6, 0, 0, 160]);
-        assert_eq!(enter(&mut call, 30, &Message::Rtp, &copy), Kept::Withheld(packet::header_only(&copy)));
+        let key_press = Kept::Withheld(packet::header_only(&rtp(101, 2, b"")));
+        assert_eq!(enter(&mut call, 30, &Message::Rtp, &copy), key_press);
         let mark = Message::Mark(serde_json::from_str(r#"{"name":"DTMF","digit":"5"}"#).unwrap());
         assert_eq!(enter(&mut call, 40, &mark, b"mark"), Kept::Body(br#"{"name":"DTMF"}"#.to_vec()));
         assert_eq!(enter(&mut call, 50, &Message::Rtp, &rtp(111, 3, b"said")), Kept::Whole);

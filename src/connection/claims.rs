@@ -218,3 +218,75 @@ impl Claims {
         Channel::BOTH.map(|channel| scope.covers(channel).then(|| change(&mut self.pauses[channel.index()])))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CALLER: Scope = Scope::Channel(Channel::Caller);
+    /// The gateway's clock is so many seconds ahead of the daemon's.
+    const AHEAD: i64 = 5;
+
+    fn second(s: i64) -> Wall {
+        Wall(s * 1_000_000)
+    }
+
+    /// Received then, by the daemon's clock.
+    fn untold(s: i64) -> Stamp {
+        Stamp::received(second(s))
+    }
+
+    /// The same, with what the gateway says.
+    fn told(s: i64, gateway: i64) -> Stamp {
+        Stamp { received: second(s), gateway: Some(second(gateway)) }
+    }
+
+    /// A call with a packet each second, from 0 to 9.
+    fn claims() -> Claims {
+        let mut claims = Claims::new(untold(0), true);
+        for s in 0..10 {
+            assert_eq!(claims.enter_packet(told(s, s + AHEAD), CALLER), Keep::Whole);
+        }
+        claims
+    }
+
+    #[test]
+    fn a_mark_without_a_time_is_kept_out_by_the_clock_of_the_packets() {
+        for ends_at in [16, 18] {
+            let mut claims = claims();
+            claims.begin_pause(told(10, 10 + AHEAD), CALLER, PauseMode::Silence);
+            // It says that the pause ends two seconds later than the mark comes, or when it comes.
+            claims.end_pause(told(10, ends_at), CALLER);
+            let is_in = ends_at > 16;
+            let expected = if is_in { Keep::NameOnly } else { Keep::Whole };
+            assert_eq!(claims.enter_mark(untold(11), CALLER), expected, "until {ends_at}");
+            assert_eq!(claims.enter_mark(untold(11), Scope::Whole), expected, "of both");
+            assert_eq!(claims.enter_mark(untold(11), Scope::Channel(Channel::Ai)), Keep::Whole);
+            assert_eq!(claims.enter_mark(untold(14), CALLER), Keep::Whole, "behind it");
+        }
+    }
+
+    #[test]
+    fn a_mark_without_a_time_is_taken_out_although_nothing_comes_behind_it() {
+        // It came at 12, which is 17 by the clock of the packets. A decision takes out as a pause does.
+        let mark = |at| {
+            let mut claims = claims();
+            assert_eq!(claims.enter_mark(at, CALLER), Keep::Whole);
+            let mut decided = claims.clone();
+            claims.begin_pause(told(13, 16), CALLER, PauseMode::Silence);
+            decided.decide(told(13, 16), false);
+            [claims, decided]
+                .map(|claims| claims.takes_out() && claims.taken_out(Channel::Caller).has(second(17)))
+        };
+        assert_eq!(mark(untold(12)), [true; 2]);
+        assert_eq!(mark(told(12, 17)), [true; 2]);
+        assert_eq!(mark(untold(10)), [false; 2], "it came before");
+    }
+
+    #[test]
+    fn a_channel_without_packets_has_the_daemons_clock() {
+        let claims = claims();
+        assert_eq!(claims.own_of(Channel::Caller, untold(12)), second(12 + AHEAD));
+        assert_eq!(claims.own_of(Channel::Ai, untold(12)), second(12));
+    }
+}

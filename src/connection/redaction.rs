@@ -17,9 +17,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::repeats::{Reach, has_event, meaning};
+use super::repeats::{Reach, key_press_type, may_be_key_press};
 use crate::packet::{Rtp, parse_rtp};
-use crate::rtpmap::{Codec, Rtpmap};
+use crate::rtpmap::Rtpmap;
 use crate::time::Wall;
 
 /// No copy is of a packet farther back than this: 16,383 ticks of 8 kHz are 103 packets of 20 ms, and 410 of 5 ms.
@@ -32,6 +32,7 @@ const FORGOTTEN_MAX: u16 = 64;
 const FORGOTTEN_US: i64 = 60_000_000;
 /// Two ends of which the later one was noted first are put in order if they are no farther apart: the clock was not set.
 const SAME_CLOCK_US: i64 = 60_000_000;
+
 /// What of a packet that comes after a PAUSE may be kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Redacted {
@@ -98,8 +99,8 @@ enum Place {
 impl Redaction {
     /// Notes a packet that came during a PAUSE. `said` is what the gateway has said of a payload type.
     pub fn withhold(&mut self, packet: &Rtp<'_>, said: impl Fn(u8) -> Option<Rtpmap>) {
-        let Rtp { ssrc, sequence, timestamp, payload_type, .. } = *packet;
-        let is_event = meaning(payload_type, &said).codec == Codec::TelephoneEvent;
+        let Rtp { ssrc, sequence, timestamp, .. } = *packet;
+        let is_event = key_press_type(packet, &said).is_some();
         let source = self.source(ssrc);
         let begin = Withheld { first: sequence, last: sequence, last_timestamp: timestamp };
         let is_near =
@@ -126,11 +127,14 @@ impl Redaction {
 
     /// Notes a packet of which the spool has what may be kept, to say the same of those behind it as when it came.
     pub fn note(&mut self, own: Wall, packet: &Rtp<'_>, is_whole: bool, said: impl Fn(u8) -> Option<Rtpmap>) {
-        if !is_whole && meaning(packet.payload_type, &said).codec == Codec::TelephoneEvent {
-            self.note_event(packet);
-        } else {
-            self.place(own, packet);
+        if self.ended.is_none() && self.sources.is_empty() {
+            return;
         }
+        let is_event = key_press_type(packet, &said).is_some();
+        if is_event && !is_whole {
+            self.note_event(packet);
+        }
+        self.place(own, packet, &said);
     }
 
     /// Decides what of a packet's `body` may be kept, outside a PAUSE. `own` is its time, `said` what the gateway has said
@@ -140,29 +144,26 @@ impl Redaction {
             return Redacted::Whole;
         }
         let Ok(packet) = parse_rtp(body) else { return Redacted::Whole };
-        let before = self.sources.iter().find(|source| source.ssrc == packet.ssrc).copied();
-        let reach = match self.place(own, &packet) {
+        let is_event = key_press_type(&packet, &said).is_some();
+        let reach = match self.place(own, &packet, &said) {
             Place::Outside => return Redacted::Whole,
             Place::Within => return Redacted::HeaderOnly,
             Place::Behind(reach) => reach,
         };
         let redacted = reach.redact(body, &packet, &said);
-        if redacted == Redacted::HeaderOnly && has_event(&packet, &said) {
-            // It began before the front, and is none.
-            self.source(packet.ssrc).front = before.and_then(|source| source.front);
+        if redacted == Redacted::HeaderOnly && is_event {
             self.note_event(&packet);
         }
         redacted
     }
 
     fn note_event(&mut self, packet: &Rtp<'_>) {
-        if self.ended.is_some() || !self.sources.is_empty() {
-            self.source(packet.ssrc).event = Some(packet.timestamp);
-        }
+        self.source(packet.ssrc).event = Some(packet.timestamp);
     }
 
-    /// Finds where a packet stands. The first of its source behind a PAUSE becomes its front.
-    fn place(&mut self, own: Wall, packet: &Rtp<'_>) -> Place {
+    /// Finds where a packet stands. The first of its source behind a PAUSE becomes its front, unless it is of a key press, or
+    /// may be: that may have begun before, and the audio behind it says again what the audio before it said.
+    fn place(&mut self, own: Wall, packet: &Rtp<'_>, said: &impl Fn(u8) -> Option<Rtpmap>) -> Place {
         let Rtp { ssrc, sequence, timestamp, .. } = *packet;
         let ended = self.ended;
         if !self.sources.iter().any(|source| source.ssrc == ssrc) {
@@ -184,11 +185,11 @@ impl Redaction {
         }
         // A packet from before the PAUSE that was overtaken by its end is no front.
         let is_since = |own: Wall| ended.is_none_or(|ended| own >= ended);
-        let front = source.front.filter(|front| is_since(front.own) || !is_since(own));
-        let mut front = front.unwrap_or(Front { sequence, timestamp, own, is_past: false });
+        let known = source.front.filter(|front| is_since(front.own) || !is_since(own));
+        let mut front = known.unwrap_or(Front { sequence, timestamp, own, is_past: false });
         let behind = distance(front.sequence, sequence);
         front.is_past |= behind > REACH_PACKETS || behind < REACH_PACKETS.saturating_neg();
-        source.front = Some(front);
+        source.front = Some(front).filter(|_| known.is_some() || !may_be_key_press(packet, said));
         if front.is_past {
             (source.withheld, source.event) = (None, None);
             return Place::Outside;

@@ -115,15 +115,21 @@ pub(super) fn meaning(payload_type: u8, said: &impl Fn(u8) -> Option<Rtpmap>) ->
     said(payload_type).unwrap_or_else(|| Rtpmap::default_for(payload_type))
 }
 
-/// Whether a packet is of a key press.
-pub(super) fn has_event(packet: &Rtp<'_>, said: &impl Fn(u8) -> Option<Rtpmap>) -> bool {
-    let is_event = |payload_type| meaning(payload_type, said).codec == Codec::TelephoneEvent;
-    match meaning(packet.payload_type, said).codec {
-        Codec::TelephoneEvent => true,
-        Codec::Red => red::blocks(packet.payload)
-            .is_some_and(|blocks| blocks.last().is_some_and(|own| is_event(own.payload_type))),
-        _ => false,
-    }
+/// The payload type of the key press that a packet is of, by itself or with copies beside it.
+pub(super) fn key_press_type(packet: &Rtp<'_>, said: &impl Fn(u8) -> Option<Rtpmap>) -> Option<u8> {
+    let is_event = |payload_type: &u8| meaning(*payload_type, said).codec == Codec::TelephoneEvent;
+    let own = match meaning(packet.payload_type, said).codec {
+        Codec::Red => red::blocks(packet.payload)?.last()?.payload_type,
+        _ => packet.payload_type,
+    };
+    Some(own).filter(is_event)
+}
+
+/// Whether a packet may be of a key press, also where nobody has said what its payload type means.
+pub(super) fn may_be_key_press(packet: &Rtp<'_>, said: &impl Fn(u8) -> Option<Rtpmap>) -> bool {
+    let is_untold = said(packet.payload_type).is_none();
+    is_untold && meaning(packet.payload_type, said).codec == Codec::Unknown
+        || key_press_type(packet, said).is_some()
 }
 
 /// Whether a payload has the form of one with copies: all of one kind, the oldest first. One in 2,000 packets of Opus has that

@@ -77,7 +77,7 @@ impl Ingest {
             self.append_state_at_once(slot, &mut state, now);
         }
         if end != End::PartFull {
-            self.note_ended(slot, &state, now);
+            self.note_ended(slot, &state, end, now);
         }
         let mut buffer = lock(&slot.file.buffer);
         state.append_dropped(now, buffer.records());

@@ -524,7 +524,7 @@ impl Ingest {
             Timeout::Wait(Some(at)) => self.wake_at(at, slot),
             Timeout::Retire => {
                 if self.connections.remove_if(&slot.id, |_, current| Arc::ptr_eq(current, slot)).is_some() {
-                    self.writer.ended().forget(&slot.id);
+                    self.writer.ended().retire(&slot.id);
                 }
             }
             Timeout::Seal(end, retire_at) => {

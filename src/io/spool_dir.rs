@@ -1,7 +1,8 @@
 //! The spool directory: its lock, its files, and how to read one of them.
 //!
 //! What a file is, its name says: [`crate::spool::name`]. Besides there is `lock`, held by the one process that works on the
-//! directory, and `ended`, where a call has ended in a pause. What is set aside never takes the place of another file: its name gets `-2`, `-3` … Nobody but a person removes it.
+//! directory, and `ended`, of calls that have ended not long ago. What is set aside never takes the place of another file: its
+//! name gets `-2`, `-3` … Nobody but a person removes it.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};

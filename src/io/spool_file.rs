@@ -124,6 +124,8 @@ pub struct SpoolFile {
     pub(super) header: Header,
     /// How often it is still to be written again before anybody may finish it.
     pub(super) rewrites: AtomicU32,
+    /// How long it is, as far as was seen.
+    pub(super) bytes: AtomicU64,
     /// No other file of this process has it: the threads find a file by it a hundred times as fast as by its path.
     pub(super) number: u64,
     describe: OnceLock<Describe>,
@@ -198,6 +200,7 @@ impl SpoolFile {
         let mut disk = lock(&spool.disk);
         disk.length = Some(found.as_ref().map_or(1, |found| found.len()));
         disk.identity = found.map_or((0, 0), |found| (found.dev(), found.ino()));
+        spool.bytes.store(disk.length.unwrap_or(0), Ordering::Relaxed);
         drop(disk);
         spool
     }
@@ -223,6 +226,7 @@ impl SpoolFile {
             disk: Mutex::new(disk),
             header,
             rewrites: AtomicU32::new(0),
+            bytes: AtomicU64::new(0),
             number: NEXT.fetch_add(1, Ordering::Relaxed),
             describe: OnceLock::new(),
         }
@@ -273,6 +277,7 @@ impl SpoolFile {
         disk.used = round;
         let mut bytes = 0;
         let result = self.try_write(disk, spare, &mut bytes);
+        self.bytes.store(disk.length.unwrap_or(0), Ordering::Relaxed);
         let is_complete = {
             let mut buffer = lock(&self.buffer);
             buffer.pending = disk.rest.len();
@@ -461,8 +466,7 @@ impl SpoolFile {
 
     /// Appends a header with another file id than any before.
     fn append_header(&self, out: &mut Vec<u8>) {
-        let file = draw();
-        Header { file, ..self.header.clone() }.append_to(out);
+        Header { file: draw(), ..self.header.clone() }.append_to(out);
     }
 
     /// How the log names it.

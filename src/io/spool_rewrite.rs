@@ -3,21 +3,21 @@
 //! A file is written beside itself, synced, and renamed into its own place, so that a crash at any moment leaves one of both.
 //! What a crash leaves undone is done when the file is found, or before it is finished.
 //!
-//! A live file is written again within a second (0.4 s, and what the disk takes), by a thread of its own; what is received
+//! A live file is written again within a second (0.4 s, and what the disk takes), by threads of their own; what is received
 //! meanwhile waits in the connection's buffer. A PAUSE and a RESUME that come together are both known by then, so
 //! that no more is taken out than what lies between them. Who pauses again and again has a file written again for a
-//! fifth of the time at most.
+//! fifth of the time at most. The smallest file comes first, and of large ones there is one at a time, so that no call waits for
+//! another that is longer than itself. A stop waits two seconds for all of them: what is not done by then the next start does.
 //!
 //! Where the disk has no room for a second file, a live one is tried each second. When its call is over it is left as it is, so
 //! that it can be published, which makes room: whoever finishes it leaves out what was paused.
 
-use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -26,7 +26,7 @@ use tracing::{debug, error, info, warn};
 use super::log::chain;
 use super::random::draw;
 use super::scratch::{Room, Sink, tells_full};
-use super::spool_dir::{ReadError, beside, read, sync_dir};
+use super::spool_dir::{ReadError, beside, read, read_from, sync_dir};
 use super::spool_file::{Buffer, Disk, SpoolFile, Written, remove_if_there};
 use super::spool_writer::lock;
 use crate::connection::Rules;
@@ -49,6 +49,15 @@ const BLOCK_BYTES: usize = 256 * 1024;
 /// How soon the finisher is asked again whether it has room.
 const ROOM_AGAIN: Duration = Duration::from_millis(50);
 
+/// Threads that write files again. Most of what a small file takes is waiting for the disk, which syncs many in the time of one.
+pub(super) const THREADS: usize = 8;
+/// So many of them read and write at once, so that something is left of two cores for what is received.
+const BUSY_MAX: usize = 2;
+/// A file from this size on is large: what half an hour of two voices takes.
+const LARGE_BYTES: u64 = 32 * 1024 * 1024;
+/// How long a stop waits.
+const STOP_WITHIN: Duration = Duration::from_secs(2);
+
 /// A file that was written again.
 #[derive(Debug)]
 pub struct Rewritten {
@@ -63,7 +72,37 @@ pub struct Rewritten {
 /// # Errors
 /// Where it cannot be read or written; then it is as it was.
 pub fn rewrite_file(path: &Path, rules: Rules) -> Result<Option<Rewritten>, ReadError> {
-    let (replay, tail) = read(path, |header| Replay::new(header, rules), Replay::record)?;
+    let Some(made) = make(path, rules, &|| false)? else { return Ok(None) };
+    Ok(Some(made.put(path)?))
+}
+
+/// A file that is written again, beside that whose place it is to take.
+struct New {
+    temporary: PathBuf,
+    rewritten: Rewritten,
+}
+
+impl New {
+    /// Has it take its place.
+    fn put(self, path: &Path) -> io::Result<Rewritten> {
+        let put = || {
+            self.rewritten.file.sync_all()?;
+            fs::rename(&self.temporary, path)?;
+            sync_dir(path.parent().unwrap_or(Path::new(".")))
+        };
+        let put = put();
+        if put.is_err() {
+            remove_if_there(&self.temporary)?;
+        }
+        put.map(|()| self.rewritten)
+    }
+}
+
+/// Writes a file again beside itself, if something is to be taken out of it or it is of version 1. An error as soon as
+/// `is_given_up`.
+fn make(path: &Path, rules: Rules, is_given_up: &dyn Fn() -> bool) -> Result<Option<New>, ReadError> {
+    let open = || Ok::<_, io::Error>(Unless { input: File::open(path)?, is_given_up });
+    let (replay, tail) = read_from(open()?, path, |header| Replay::new(header, rules), Replay::record)?;
     let taken_out = replay.taken_out();
     if taken_out.is_none() && !replay.header.is_of_before() {
         return Ok(None);
@@ -72,18 +111,24 @@ pub fn rewrite_file(path: &Path, rules: Rules) -> Result<Option<Rewritten>, Read
     remove_if_there(&temporary)?;
     let file = OpenOptions::new().create_new(true).append(true).read(true).mode(0o600).open(&temporary)?;
     let rewrite = Rewrite::new(replay.header, rules, taken_out.unwrap_or_default());
-    let written = write(path, file.into(), rules, rewrite, lost_bytes(&tail));
-    match written {
-        Ok(Some(rewritten)) => {
-            rewritten.file.sync_all()?;
-            fs::rename(&temporary, path)?;
-            sync_dir(path.parent().unwrap_or(Path::new(".")))?;
-            Ok(Some(rewritten))
-        }
+    match write((open()?, path), file.into(), rules, rewrite, lost_bytes(&tail)) {
+        Ok(Some(rewritten)) => Ok(Some(New { temporary, rewritten })),
         other => {
             remove_if_there(&temporary)?;
-            other
+            other.map(|_| None)
         }
+    }
+}
+
+/// What is read until somebody gives up.
+struct Unless<'g> {
+    input: File,
+    is_given_up: &'g dyn Fn() -> bool,
+}
+
+impl Read for Unless<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if (self.is_given_up)() { Err(io::ErrorKind::TimedOut.into()) } else { self.input.read(out) }
     }
 }
 
@@ -95,13 +140,14 @@ pub fn rewrite_file(path: &Path, rules: Rules) -> Result<Option<Rewritten>, Read
 pub(super) fn rewrite_elsewhere(path: &Path, rules: Rules, room: &Room) -> Result<Option<File>, ReadError> {
     let (replay, tail) = read(path, |header| Replay::new(header, rules), Replay::record)?;
     let rewrite = Rewrite::new(replay.header.clone(), rules, replay.taken_out().unwrap_or_default());
-    let written = write(path, room.nameless(path)?, rules, rewrite, lost_bytes(&tail))?;
+    let input = (File::open(path)?, path);
+    let written = write(input, room.nameless(path)?, rules, rewrite, lost_bytes(&tail))?;
     Ok(written.map(|written| written.file))
 }
 
 /// Writes what stays of a file. Nothing, if all of it does.
 fn write(
-    path: &Path,
+    (input, path): (impl Read, &Path),
     file: Sink,
     rules: Rules,
     rewrite: Rewrite,
@@ -117,7 +163,7 @@ fn write(
         (out, rewrite)
     };
     let mut is_first = true;
-    let ((mut out, rewrite), _) = read(path, begin, |(out, rewrite), located| {
+    let ((mut out, rewrite), _) = read_from(input, path, begin, |(out, rewrite), located| {
         rewrite.record(located, out.records());
         // What was damaged or missing can be seen no more, and is still told.
         if std::mem::replace(&mut is_first, false) && lost_bytes > 0 {
@@ -192,12 +238,43 @@ struct Job {
 pub(super) struct Rewrites {
     queue: Mutex<Queue>,
     wake: Condvar,
+    /// When a stop waits no more.
+    stop_by: OnceLock<Instant>,
+    busy: Busy,
 }
 
 #[derive(Default)]
 struct Queue {
-    jobs: VecDeque<Job>,
+    jobs: Vec<Job>,
     is_stopping: bool,
+    /// Whether a large file is being written again.
+    has_large: bool,
+}
+
+/// How many threads read and write.
+#[derive(Default)]
+struct Busy {
+    count: Mutex<usize>,
+    wake: Condvar,
+}
+
+/// The right to do so.
+struct Turn<'b>(&'b Busy);
+
+impl Busy {
+    fn wait(&self) -> Turn<'_> {
+        let is_full = |count: &mut usize| *count >= BUSY_MAX;
+        let count = self.wake.wait_while(lock(&self.count), is_full);
+        *count.unwrap_or_else(PoisonError::into_inner) += 1;
+        Turn(self)
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        *lock(&self.0.count) -= 1;
+        self.0.wake.notify_one();
+    }
 }
 
 impl std::fmt::Debug for Rewrites {
@@ -215,19 +292,28 @@ impl Rewrites {
         }
         file.rewrites.fetch_add(1, Ordering::AcqRel);
         let due = Instant::now() + WAIT;
-        queue.jobs.push_back(Job { file: Arc::clone(file), due, is_reported: false });
+        queue.jobs.push(Job { file: Arc::clone(file), due, is_reported: false });
         drop(queue);
         self.wake.notify_all();
     }
 
-    /// Does at once what there is, and no more.
+    /// Has all that there is done at once, as far as that takes no longer than two seconds, and no more.
     pub(super) fn stop(&self) {
+        self.stop_within(STOP_WITHIN);
+    }
+
+    fn stop_within(&self, time: Duration) {
+        self.stop_by.get_or_init(|| Instant::now() + time);
         lock(&self.queue).is_stopping = true;
         self.wake.notify_all();
     }
 
-    /// Writes files again until [`Rewrites::stop`]. Files whose calls are over then go to `over`. What was written of a buffer
-    /// on the way is told to `written`, what is left to the writer to `note`.
+    fn is_given_up(&self) -> bool {
+        self.stop_by.get().is_some_and(|by| Instant::now() >= *by)
+    }
+
+    /// Writes files again until [`Rewrites::stop`]: what each of the threads does. Files whose calls are over then go to `over`. What
+    /// was written of a buffer on the way is told to `written`, what is left to the writer to `note`.
     pub(super) fn run(
         &self,
         rules: Rules,
@@ -235,54 +321,83 @@ impl Rewrites {
         written: impl Fn(&Arc<SpoolFile>, Written),
         note: impl Fn(&Arc<SpoolFile>, MutexGuard<'_, Buffer>),
     ) {
-        while let Some((job, is_last_try)) = self.next() {
-            match rewrite(&job.file, rules, &written, is_last_try) {
-                Ok(Done::Later(due)) => lock(&self.queue).jobs.push_back(Job { due, ..job }),
+        while let Some(Next { job, is_last_try, is_large }) = self.next() {
+            let done = self.rewrite(&job.file, rules, &written, is_last_try);
+            if is_large {
+                lock(&self.queue).has_large = false;
+                self.wake.notify_all();
+            }
+            match done {
+                Ok(Done::Later(due)) => self.again(Job { due, ..job }),
                 Ok(Done::Over) => hand_over(&job.file.path, over, is_last_try),
                 Ok(Done::Open) => {}
                 Err(error) => {
-                    let (connection, path) = (job.file.header.connection.as_str(), job.file.path.display());
+                    let is_last_try = is_last_try || self.is_given_up();
                     let is_without_room = tells_full(&error);
-                    let error = chain(&error);
-                    if is_last_try {
-                        warn!(connection, %path, error, "what was paused cannot be taken out of the spool, tried again before it is published");
-                    } else if job.is_reported {
-                        debug!(connection, %path, error, "what was paused is still in the spool");
-                    } else {
-                        error!(connection, %path, error, "what was paused cannot be taken out of the spool, trying again");
-                    }
+                    self.report(&job, &error, is_last_try);
                     // At the end there is no other try: whoever finishes it takes it out.
                     if (is_without_room || is_last_try) && job.file.seal_unwritten(&note) {
                         continue;
                     }
                     if !is_last_try {
-                        let due = Instant::now() + AGAIN;
-                        lock(&self.queue).jobs.push_back(Job { due, is_reported: true, ..job });
+                        self.again(Job { due: Instant::now() + AGAIN, is_reported: true, ..job });
                     }
                 }
             }
         }
     }
 
-    /// Waits for the next job that is due, or for the end. Whether there will be another try is told beside it.
-    fn next(&self) -> Option<(Job, bool)> {
+    fn again(&self, job: Job) {
+        lock(&self.queue).jobs.push(job);
+        self.wake.notify_one();
+    }
+
+    fn report(&self, job: &Job, error: &ReadError, is_last_try: bool) {
+        let (connection, path) = (job.file.header.connection.as_str(), job.file.path.display());
+        let error = chain(error);
+        if self.is_given_up() {
+            info!(connection, %path, "what was paused is taken out of the spool at the next start");
+        } else if is_last_try {
+            warn!(connection, %path, error, "what was paused cannot be taken out of the spool, tried again before it is published");
+        } else if job.is_reported {
+            debug!(connection, %path, error, "what was paused is still in the spool");
+        } else {
+            error!(connection, %path, error, "what was paused cannot be taken out of the spool, trying again");
+        }
+    }
+
+    /// Waits for the next job that is due, or for the end: the smallest file first, and a large one if there is no other.
+    fn next(&self) -> Option<Next> {
         let mut queue = lock(&self.queue);
         loop {
-            let now = Instant::now();
-            let first = (0..queue.jobs.len()).min_by_key(|at| queue.jobs[*at].due);
-            let wait = match first {
-                Some(at) if queue.is_stopping || queue.jobs[at].due <= now => {
-                    let is_last_try = queue.is_stopping;
-                    return queue.jobs.remove(at).map(|job| (job, is_last_try));
-                }
-                Some(at) => queue.jobs[at].due - now,
-                None if queue.is_stopping => return None,
-                None => Duration::from_secs(3600),
-            };
+            let (now, is_last_try) = (Instant::now(), queue.is_stopping);
+            let is_due = |job: &Job| is_last_try || job.due <= now;
+            let sized = queue.jobs.iter().enumerate().filter(|(_, job)| is_due(job));
+            let sized = sized.map(|(at, job)| (job.file.bytes.load(Ordering::Relaxed), at));
+            if let Some((bytes, at)) = sized.min()
+                && !(queue.has_large && bytes >= LARGE_BYTES)
+            {
+                let is_large = bytes >= LARGE_BYTES;
+                queue.has_large |= is_large;
+                return Some(Next { job: queue.jobs.swap_remove(at), is_last_try, is_large });
+            }
+            if is_last_try {
+                return None;
+            }
+            let due = queue.jobs.iter().map(|job| job.due).filter(|due| *due > now).min();
+            let wait = due.map_or(Duration::from_secs(3600), |due| due - now);
             let woken = self.wake.wait_timeout(queue, wait);
             queue = woken.map_or_else(|poisoned| poisoned.into_inner().0, |(queue, _)| queue);
         }
     }
+}
+
+/// What a thread does next.
+struct Next {
+    job: Job,
+    /// Whether there will be no other try.
+    is_last_try: bool,
+    is_large: bool,
 }
 
 enum Done {
@@ -294,45 +409,53 @@ enum Done {
     Over,
 }
 
-fn rewrite(
-    file: &Arc<SpoolFile>,
-    rules: Rules,
-    told: &impl Fn(&Arc<SpoolFile>, Written),
-    is_last_try: bool,
-) -> Result<Done, ReadError> {
-    let mut disk = lock(&file.disk);
-    let begun = Instant::now();
-    if let Some(until) = disk.rewritten_until.filter(|until| *until > begun && !is_last_try) {
-        return Ok(Done::Later(until));
-    }
-    file.check(&mut disk)?;
-    let round = disk.used;
-    let write = |disk: &mut Disk| {
-        let mut written = file.write(disk, &mut Vec::new(), round);
-        let (is_complete, failure) = (written.is_complete, written.error.take());
-        told(file, written);
-        failure.map_or(Ok(is_complete), Err)
-    };
-    write(&mut disk)?;
-    if file.rewrites.load(Ordering::Acquire) > 0 {
-        if let Some(Rewritten { file: new, blocks }) = rewrite_file(&file.path, rules)? {
-            disk.adopt_rewritten(new, blocks)?;
-            let (connection, path) = (file.header.connection.as_str(), file.path.display());
-            let elapsed_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-            info!(connection, %path, elapsed_ms, "what was paused is taken out of the spool");
+impl Rewrites {
+    fn rewrite(
+        &self,
+        file: &Arc<SpoolFile>,
+        rules: Rules,
+        told: &impl Fn(&Arc<SpoolFile>, Written),
+        is_last_try: bool,
+    ) -> Result<Done, ReadError> {
+        // Before nobody else can write to it.
+        let turn = self.busy.wait();
+        let mut disk = lock(&file.disk);
+        let begun = Instant::now();
+        if let Some(until) = disk.rewritten_until.filter(|until| *until > begun && !is_last_try) {
+            return Ok(Done::Later(until));
         }
-        disk.rewritten_until = Some(Instant::now() + begun.elapsed() * REST);
-        // Whoever seals meanwhile sees either that there is nothing to wait for, or has its seal appended here.
-        let mut buffer = lock(&file.buffer);
-        if file.rewrites.fetch_sub(1, Ordering::AcqRel) == 1 {
-            buffer.append_seal();
+        file.check(&mut disk)?;
+        let round = disk.used;
+        let write = |disk: &mut Disk| {
+            let mut written = file.write(disk, &mut Vec::new(), round);
+            let (is_complete, failure) = (written.is_complete, written.error.take());
+            told(file, written);
+            failure.map_or(Ok(is_complete), Err)
+        };
+        write(&mut disk)?;
+        if file.rewrites.load(Ordering::Acquire) > 0 {
+            let made = make(&file.path, rules, &|| self.is_given_up())?;
+            drop(turn);
+            if let Some(made) = made {
+                let Rewritten { file: new, blocks } = made.put(&file.path)?;
+                disk.adopt_rewritten(new, blocks)?;
+                let (connection, path) = (file.header.connection.as_str(), file.path.display());
+                let elapsed_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+                info!(connection, %path, elapsed_ms, "what was paused is taken out of the spool");
+            }
+            disk.rewritten_until = Some(Instant::now() + begun.elapsed() * REST);
+            // Whoever seals meanwhile sees either that there is nothing to wait for, or has its seal appended here.
+            let mut buffer = lock(&file.buffer);
+            if file.rewrites.fetch_sub(1, Ordering::AcqRel) == 1 {
+                buffer.append_seal();
+            }
         }
+        if !write(&mut disk)? {
+            return Ok(Done::Open);
+        }
+        disk.close();
+        Ok(Done::Over)
     }
-    if !write(&mut disk)? {
-        return Ok(Done::Open);
-    }
-    disk.close();
-    Ok(Done::Over)
 }
 
 /// Hands a file over to the finisher. When all stops, the next start finds it.
@@ -344,5 +467,117 @@ fn hand_over(path: &Path, over: &mpsc::Sender<PathBuf>, is_stopping: bool) {
         }
         path = back;
         std::thread::sleep(ROOM_AGAIN);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{Channel, ConnectionId, Scope};
+    use crate::spool::{RecordKind, SealCause};
+    use crate::time::Wall;
+
+    const OPENED: Wall = Wall(1_767_323_045_000_000);
+
+    /// A file of so many packets with a text that a pause behind them takes out, as a restart finds it.
+    fn file(path: &Path, packets: u32) -> Arc<SpoolFile> {
+        let header = Header::derived(ConnectionId::new("c").unwrap(), OPENED, Mono(0), 1);
+        let (mut bytes, mut records) = (Vec::new(), Vec::new());
+        header.append_to(&mut bytes);
+        append_opening(OpeningCause::Made, &draw(), &mut bytes);
+        block::append_room(&mut records);
+        let mut put = |kind, ms: u32, body: &[u8]| {
+            let (at, gateway) = (Mono(u64::from(ms) * 1000), Some(OPENED.plus_us(i64::from(ms) * 1000)));
+            let scope = Scope::Channel(Channel::Caller);
+            Record { kind: RecordKind::Tap(kind), scope, at, gateway, body }.append_to(&mut records);
+        };
+        for number in 0..packets {
+            let [.., high, low] = number.to_be_bytes();
+            let head = [0x80, 0, high, low, 0, 0, high, low, 0, 0, 0, 1];
+            put(1, number * 20, &[&head[..], b"secret"].concat());
+        }
+        put(6, 0, b"");
+        block::complete(&mut records, 0);
+        bytes.extend_from_slice(&records);
+        fs::write(path, bytes).unwrap();
+        Arc::new(SpoolFile::resumed(path.to_owned(), header))
+    }
+
+    fn holds_secret(path: &Path) -> bool {
+        fs::read(path).unwrap().windows(6).any(|found| found == b"secret")
+    }
+
+    fn run(rewrites: &Rewrites) -> Vec<PathBuf> {
+        let (over, mut found) = mpsc::channel(9);
+        rewrites.run(Rules::for_reading(false), &over, |_, _| {}, |_, _| {});
+        std::iter::from_fn(|| found.try_recv().ok()).collect()
+    }
+
+    #[test]
+    fn the_smallest_file_comes_first_and_of_large_ones_there_is_one_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let rewrites = Rewrites::default();
+        let sizes = [LARGE_BYTES + 1, 7000, LARGE_BYTES, 300, LARGE_BYTES - 1];
+        let files = sizes.map(|bytes| {
+            let file = file(&dir.path().join(format!("{bytes}.spool")), 1);
+            file.bytes.store(bytes, Ordering::Relaxed);
+            rewrites.add(&file);
+            file
+        });
+        assert_eq!(files[0].rewrites.load(Ordering::Relaxed), 1);
+        // All are due.
+        lock(&rewrites.queue).jobs.iter_mut().for_each(|job| job.due = Instant::now());
+        let next = || {
+            let mut queue = lock(&rewrites.queue);
+            queue.is_stopping = queue.jobs.len() < 2;
+            drop(queue);
+            rewrites.next().map(|next| next.job.file.bytes.load(Ordering::Relaxed))
+        };
+        assert_eq!([(); 4].map(|()| next()), [300, 7000, LARGE_BYTES - 1, LARGE_BYTES].map(Some));
+        assert_eq!(next(), None, "the one that is being written again is large");
+        lock(&rewrites.queue).has_large = false;
+        assert_eq!(next(), Some(LARGE_BYTES + 1));
+    }
+
+    #[test]
+    fn a_stop_that_has_no_time_left_leaves_a_file_as_it_was_to_whoever_finds_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.spool");
+        let rewrites = Rewrites::default();
+        rewrites.add(&file(&path, 50));
+        let before = fs::read(&path).unwrap();
+        rewrites.stop_within(Duration::ZERO);
+        assert!(run(&rewrites).is_empty());
+        assert!(fs::read(&path).unwrap().starts_with(&before), "nothing is missing");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "and nothing is left beside it");
+        assert!(rewrite_file(&path, Rules::for_reading(false)).unwrap().is_some() && !holds_secret(&path));
+    }
+
+    #[test]
+    fn a_stop_that_has_time_has_it_done() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = ["a", "b"].map(|name| dir.path().join(format!("{name}.spool")));
+        let rewrites = Rewrites::default();
+        paths.iter().for_each(|path| rewrites.add(&file(path, 50)));
+        rewrites.stop();
+        run(&rewrites);
+        assert!(!paths.iter().any(|path| holds_secret(path)));
+    }
+
+    #[test]
+    fn a_call_that_is_over_is_sealed_although_its_file_is_not_written_again_in_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.spool");
+        let rewrites = Rewrites::default();
+        let file = file(&path, 50);
+        rewrites.add(&file);
+        let mut seal = Vec::new();
+        Record::append_seal(Mono(9_000_000), SealCause::Released, file.recording(), &mut seal);
+        file.seal(&mut lock(&file.buffer), seal);
+        rewrites.stop_within(Duration::ZERO);
+        let (over, _) = mpsc::channel(9);
+        let noted = Mutex::new(0);
+        rewrites.run(Rules::for_reading(false), &over, |_, _| {}, |_, _| *lock(&noted) += 1);
+        assert!(*lock(&noted) == 1 && lock(&file.buffer).is_sealed, "the writer writes it");
     }
 }

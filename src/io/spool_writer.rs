@@ -1,5 +1,5 @@
-//! Three threads that bring what was received to disk: one writes, one syncs, and one writes files again that hold what a
-//! pause with an earlier time takes out ([`super::spool_rewrite`]).
+//! The threads that bring what was received to disk: one writes, one syncs, and some write files again that hold what a pause
+//! with an earlier time takes out ([`super::spool_rewrite`]).
 //!
 //! Receivers put records into a connection's buffer and note the connection as dirty. In rounds the writer takes
 //! all dirty buffers and appends each to its file, so that what was read from a socket is in the kernel's hands within
@@ -28,7 +28,7 @@ use super::scratch::is_full;
 use super::spool_dir::sync_dir;
 pub use super::spool_file::{Buffer, SpoolFile};
 use super::spool_file::{Look, Written};
-use super::spool_rewrite::Rewrites;
+use super::spool_rewrite::{self, Rewrites};
 use crate::connection::Rules;
 use crate::metrics::{Metrics, SpoolFigures};
 
@@ -106,7 +106,8 @@ impl SpoolWriter {
         let work = Arc::new(Work::default());
         let written = Arc::new(Mutex::new(Files::new()));
         let rewrites = Arc::new(Rewrites::default());
-        let rewriter = {
+        let mut threads = Vec::new();
+        for number in 1..=spool_rewrite::THREADS {
             let (work, rewrites, to_sync) = (Arc::clone(&work), Arc::clone(&rewrites), Arc::clone(&written));
             let over = sealed.clone();
             let run = move || {
@@ -119,8 +120,8 @@ impl SpoolWriter {
                 let note = |file: &Arc<SpoolFile>, buffer: MutexGuard<'_, Buffer>| work.note(file, buffer);
                 rewrites.run(rules, &over, written, note);
             };
-            std::thread::Builder::new().name("spool-rewriter".to_owned()).spawn(run)?
-        };
+            threads.push(std::thread::Builder::new().name(format!("rewriter-{number}")).spawn(run)?);
+        }
         let writer = {
             let (work, written) = (Arc::clone(&work), Arc::clone(&written));
             let (reserve, dir) = (Reserve::of(dir), dir.to_owned());
@@ -132,7 +133,8 @@ impl SpoolWriter {
             let run = move || sync_loop(&work, &written, &dir, sync_every);
             std::thread::Builder::new().name("spool-sync".to_owned()).spawn(run)?
         };
-        Ok(Self { work, rewrites, threads: Mutex::new(vec![rewriter, writer, syncer]) })
+        threads.extend([writer, syncer]);
+        Ok(Self { work, rewrites, threads: Mutex::new(threads) })
     }
 
     /// Writes a file again, soon: it holds what may not be kept.
@@ -170,7 +172,7 @@ impl SpoolWriter {
         self.work.buffered.load(Ordering::Relaxed)
     }
 
-    /// The notes of calls that ended in a pause.
+    /// The notes of calls that have ended.
     pub(super) fn ended(&self) -> &Ended {
         &self.work.ended
     }
@@ -192,13 +194,15 @@ impl SpoolWriter {
     pub fn stop(&self) {
         // First what is to be written again: then the writer ends with all that there is.
         self.rewrites.stop();
-        for thread in std::mem::take(&mut *lock(&self.threads)) {
+        for (number, thread) in std::mem::take(&mut *lock(&self.threads)).into_iter().enumerate() {
             if thread.join().is_err() {
                 error!("a spool thread has panicked");
             }
-            // The rewriter, which is the first of them, may leave something to the writer.
-            self.work.is_stopping.store(true, Ordering::Release);
-            self.work.wake.notify_all();
+            // Those that write again, which are the first, may leave something to the writer.
+            if number + 1 >= spool_rewrite::THREADS {
+                self.work.is_stopping.store(true, Ordering::Release);
+                self.work.wake.notify_all();
+            }
         }
     }
 }

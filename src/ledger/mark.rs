@@ -158,6 +158,43 @@ mod tests {
     }
 
     #[test]
+    fn a_mark_without_a_time_is_in_a_pause_by_the_clock_of_the_packets() {
+        let stamp = |ms: i64| Some(Wall(5_000_000_000 + ms * 1000));
+        let mut whole = Vec::new();
+        // Of the five marks, those at 200 and 300 ms are in the pause, which is told of behind them.
+        for is_told in [true, false] {
+            let mut ledger = ledger();
+            for ms in [0, 100, 200, 300, 400u64] {
+                let body = rtp_at(111, u8::try_from(ms / 100).unwrap(), 0, &[0xf8, 1]);
+                let at_us = 600 + ms * 1000;
+                let gateway = stamp(ms.try_into().unwrap());
+                enter(&mut ledger, 1, at_us, gateway, &body);
+                let mark = format!(r#"{{"name":"m","digits":"{ms}"}}"#);
+                enter(&mut ledger, 8, at_us, gateway.filter(|_| is_told), mark.as_bytes());
+            }
+            enter(&mut ledger, 6, 410_000, stamp(150), b"");
+            enter(&mut ledger, 7, 410_000, stamp(350), b"");
+            ledger.close(LONGEST);
+            assert!(ledger.has_paused);
+            let marks = ledger.marks.iter().map(|mark| mark.fields.to_map());
+            let digits = marks.map(|mut mark| mark.remove("digits").is_some());
+            whole.push(digits.collect::<Vec<_>>());
+        }
+        assert_eq!(whole, vec![vec![true, true, false, false, true]; 2]);
+    }
+
+    #[test]
+    fn the_last_mark_is_taken_out_although_no_packet_comes_behind_it() {
+        let mut ledger = ledger();
+        let stamp = |ms: i64| Some(Wall(5_000_000_000 + ms * 1000));
+        enter(&mut ledger, 1, 600, stamp(0), &rtp_at(111, 0, 0, &[0xf8, 1]));
+        enter(&mut ledger, 8, 500_600, None, br#"{"name":"m","digits":"4111"}"#);
+        enter(&mut ledger, 6, 600_600, stamp(300), b"");
+        ledger.close(LONGEST);
+        assert!(ledger.has_paused && !ledger.marks[0].fields.to_map().contains_key("digits"));
+    }
+
+    #[test]
     fn a_call_has_so_many_marks_and_the_rest_is_counted() {
         let mut ledger = ledger();
         for n in 0..u32::try_from(MARKS_MAX).unwrap() + 10 {

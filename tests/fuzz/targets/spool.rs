@@ -411,10 +411,7 @@ fn write_again(bytes: &[u8], rules: Rules, taken_out: [TakenOut; 2]) -> Option<(
     Some((out, rewrite.is_other()))
 }
 
-/// After so many times nothing changes any more.
-const REWRITES_MAX: usize = 4;
-
-/// Takes out what a pause covers: after that nothing of it is left, and soon there is nothing more to be done.
+/// Takes out what a pause covers: after that nothing of it is left, and there is nothing more to be done.
 fn rewrite(bytes: &[u8], rules: Rules, taken_out: [TakenOut; 2]) -> Option<Vec<u8>> {
     let (once, _) = write_again(bytes, rules, taken_out.clone())?;
     check_nothing_left(&once, &taken_out);
@@ -425,16 +422,9 @@ fn rewrite(bytes: &[u8], rules: Rules, taken_out: [TakenOut; 2]) -> Option<Vec<u
     let replay = scan(&once, 4096, |header| Replay::new(header, rules), Replay::record);
     let left = replay.and_then(|(replay, _)| replay.taken_out()).unwrap_or_default();
     for taken_out in [taken_out, left] {
-        // Where the first packet behind a pause is out now, the next one is the first, and may say what was said before it.
-        let mut last = once.clone();
-        let is_settled = (0..REWRITES_MAX).any(|_| {
-            let again = write_again(&last, rules, taken_out.clone());
-            let (again, is_other) = again.expect("it has a header");
-            let is_same = !is_other && last == again;
-            last = again;
-            is_same
-        });
-        assert!(is_settled, "there is nothing more to be done");
+        let again = write_again(&once, rules, taken_out);
+        let (again, is_other) = again.expect("it has its header");
+        assert!(!is_other && once == again, "there is nothing more to be done");
     }
     Some(once)
 }
