@@ -18,6 +18,7 @@ mod causality;
 mod evidence;
 pub mod level;
 mod looks;
+mod others;
 pub mod pace;
 pub mod reports;
 mod sources;

@@ -232,6 +232,20 @@ fn a_payload_says_how_long_it_is_whatever_timestamps_say() {
 }
 
 #[test]
+fn a_tone_of_another_source_does_not_hide_what_is_lost() {
+    // A second is lost; the gateway plays a tone in it, whose packets are as many, or nearly.
+    for (tone, has_ended) in [(50_u16, true), (46, true), (50, false)] {
+        let voice = (0..200).filter(|n| !(100..150).contains(n)).map(|n| rx(n, 10));
+        let tone = (100..100 + tone).chain(if has_ended { 0..0 } else { 150..170 });
+        let tone = tone.map(|n: u16| Rx { ssrc: 2, sequence: n.wrapping_add(9000), ..rx(n, 12) });
+        let mut packets: Vec<_> = voice.chain(tone).collect();
+        packets.sort_by_key(|packet| packet.arrival);
+        let placement = place(&packets, Sender::RealTime, ORIGIN, &[], &[]);
+        assert_eq!(placement.counts.lost, 50);
+    }
+}
+
+#[test]
 fn what_was_cleared_before_it_was_heard_is_left_out() {
     // Two seconds of speech, delivered at once; cleared half a second later; then the next sentence.
     let at = |us: i64| ORIGIN.plus_us(us);

@@ -9,6 +9,7 @@
 use std::ops::Range;
 
 use super::looks::Looks;
+use super::others::used_by_others;
 use super::{Counts, Rx, RxKind, index};
 
 /// A greater step forward of the sequence number is a restart, unless time says otherwise (RFC 3550 MAX_DROPOUT).
@@ -27,8 +28,6 @@ const COPY_LATE_US: i64 = 500_000;
 const COPIES_ASKED: usize = 64;
 /// Packets looked at behind one that does not fit.
 const LOOK_AHEAD: usize = 3;
-/// A source is alone for the time being if so many packets in a row are its own.
-const ALONE: usize = 10;
 /// A packet of which one number is odd is no farther ahead by the other than this.
 const ODD_STEPS: i64 = 3;
 /// Packets that arrive closer to each other belong together: several packets' lengths.
@@ -130,39 +129,6 @@ pub fn unwrap(packets: &[Rx]) -> AllEpochs {
         all.counts.lost -= used_by_others(&all, packets);
     }
     all
-}
-
-/// Sequence numbers that seem to be missing from one source because another one, which spoke in the meantime, used them: a
-/// gateway may have one numbering for all that it sends.
-fn used_by_others(all: &AllEpochs, packets: &[Rx]) -> u64 {
-    let mut looks = Looks::at(packets.len());
-    let mut used = 0;
-    for pair in all.epochs.iter().flat_map(|epoch| all.packets_of(epoch).windows(2)) {
-        let missing = pair[1].sequence - pair[0].sequence - 1;
-        let (from, to) = (index(pair[0].rx), index(pair[1].rx));
-        if missing <= 0 || to <= from + 1 {
-            continue;
-        }
-        let own = &packets[from];
-        let others = packets[from + 1..to].iter().take_while(|_| looks.take());
-        let others = others.filter(|other| other.ssrc != own.ssrc);
-        let (mut count, mut in_range) = (0, 0);
-        for other in others {
-            count += 1;
-            let on = i64::from(other.sequence.wrapping_sub(own.sequence));
-            in_range += i64::from((1..=missing).contains(&on));
-        }
-        // Others that speak at the same time anyway are no reason for a gap.
-        let before = &packets[from.saturating_sub(ALONE)..from];
-        let was_alone = before.iter().all(|before| before.ssrc == own.ssrc);
-        let explains = |count: i64| count * 10 >= missing * 9;
-        if was_alone && (explains(count) || explains(in_range)) {
-            used += u64::try_from(missing).unwrap_or(0);
-        } else if was_alone {
-            used += u64::try_from(in_range.min(missing)).unwrap_or(0);
-        }
-    }
-    used
 }
 
 fn unwrap_source(source: &[u32], packets: &[Rx], all: &mut AllEpochs) {
