@@ -156,6 +156,47 @@ fn a_sender_that_begins_each_utterance_at_the_same_numbers_is_heard_each_time() 
 }
 
 #[test]
+fn a_sender_that_begins_anew_is_heard_at_its_time_although_its_first_utterance_was_not_heard_from_its_start()
+{
+    // What is heard of each utterance. All begin at the same numbers; 3 seconds apart.
+    let calls: [&[std::ops::Range<u16>]; 4] = [
+        &[50..100, 0..100, 0..100],
+        &[50..100, 0..30, 0..100],
+        &[95..100, 0..100],
+        &[60..100, 20..90, 0..40],
+    ];
+    for heard in calls {
+        for silent in [0, 1, 20] {
+            let (mut packets, mut want) = (Vec::new(), Vec::new());
+            for (utterance, numbers) in (0..).zip(heard) {
+                for n in numbers.clone() {
+                    let at = utterance * 150 + n;
+                    let digest = if n < silent { 7 } else { at };
+                    packets.push(Rx { arrival: rx(at, 10).arrival, digest, ..rx(n, 0) });
+                    want.push(10 + i64::from(at) * 20);
+                }
+            }
+            let placement = place(&packets, Sender::Any, ORIGIN, &[], &[]);
+            assert_eq!(positions(&placement), want, "{heard:?}, {silent} silent");
+            assert_eq!(placement.counts, Counts::default(), "{heard:?}, {silent} silent");
+        }
+    }
+}
+
+#[test]
+fn what_was_held_up_on_its_way_is_put_right_however_late() {
+    for late in [1_usize, 3, 30, 50] {
+        let mut packets: Vec<_> = (0..300).map(|n| rx(n, 10)).collect();
+        packets[100..100 + late].iter_mut().for_each(|packet| packet.arrival = rx(180, 9).arrival);
+        packets.sort_by_key(|packet| packet.arrival);
+        let placement = place(&packets, Sender::Any, ORIGIN, &[], &[]);
+        assert_eq!(positions(&placement), (0..300).map(|n| 10 + n * 20).collect::<Vec<_>>(), "{late} late");
+        let reordered = u64::try_from(late).unwrap();
+        assert_eq!(placement.counts, Counts { reordered, ..Counts::default() });
+    }
+}
+
+#[test]
 fn packets_that_are_sent_again_are_duplicates_however_late() {
     for late in [1_u16, 30, 200, 290] {
         let mut packets: Vec<_> = (0..400).map(|n| rx(n, 10)).collect();

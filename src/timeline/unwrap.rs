@@ -24,7 +24,9 @@ const AHEAD_MAX_US: i64 = 10_000_000;
 const EPOCHS_MAX: usize = 65_536;
 /// A copy of a packet that comes this much later is asked whether its sender began anew.
 const COPY_LATE_US: i64 = 500_000;
-/// So many packets behind it are asked.
+/// The same of one that never came, and is this much later than what came before it.
+const OVERDUE_US: i64 = 300_000;
+/// So many packets behind them are asked.
 const COPIES_ASKED: usize = 64;
 /// Packets looked at behind one that does not fit.
 const LOOK_AHEAD: usize = 3;
@@ -146,10 +148,18 @@ fn unwrap_source(source: &[u32], packets: &[Rx], all: &mut AllEpochs) {
         };
         let behind = Behind { source: &source[position + 1..], packets };
         let mut fit = epoch.try_packet(*rx, packet, false);
+        if fit == Fit::Overdue {
+            let is_anew = behind.begins_anew(epoch, packet, &mut looks);
+            fit = if is_anew { Fit::Not } else { epoch.add_late(*rx, packet) };
+        }
         if fit == Fit::Not
             && let Some(before) = previous.as_mut().filter(|before| seconds(before, packet) < 3.0)
         {
             fit = before.try_packet(*rx, packet, true);
+            if fit == Fit::Overdue {
+                let is_stray = behind.goes_on(epoch, packet).is_some();
+                fit = if is_stray { before.add_late(*rx, packet) } else { Fit::Not };
+            }
         }
         if let Fit::Duplicate { late_us } = fit
             && late_us > COPY_LATE_US
@@ -161,10 +171,10 @@ fn unwrap_source(source: &[u32], packets: &[Rx], all: &mut AllEpochs) {
             Fit::Forward => continue,
             Fit::Late => all.counts.reordered += 1,
             Fit::Duplicate { .. } => all.counts.duplicate += 1,
-            Fit::Not | Fit::OddNumber | Fit::OddTime if packet.kind == RxKind::Beside => {
+            Fit::Not | Fit::Overdue | Fit::OddNumber | Fit::OddTime if packet.kind == RxKind::Beside => {
                 all.counts.stray += 1;
             }
-            Fit::Not | Fit::OddNumber | Fit::OddTime => {
+            Fit::Not | Fit::Overdue | Fit::OddNumber | Fit::OddTime => {
                 if let Some(next) = behind.goes_on(epoch, packet) {
                     let is_placed = epoch.add_odd(*rx, packet, fit, next);
                     all.counts.stray += u64::from(!is_placed);
@@ -219,10 +229,12 @@ impl<'a> Behind<'a> {
         first.filter(|_| fit_old > fit_new)
     }
 
-    /// Whether what follows a packet that seems to have come before goes on from it with what has not come before.
+    /// Whether what follows a packet that seems to have come before, or to be late, goes on from it with what has not come
+    /// before. If nothing that follows came before, it goes on behind one that did not come either.
     fn begins_anew(&self, epoch: &Builder, packet: &Rx, looks: &mut Looks) -> bool {
         let copied = epoch.top + i64::from(sequence_step(epoch.top_sequence, packet.sequence));
-        let mut fit_old = 0;
+        let is_copy = epoch.seen(copied).is_some();
+        let (mut fit_old, mut fit_new) = (0, 0);
         for next in self.next(COPIES_ASKED) {
             let on = i64::from(sequence_step(packet.sequence, next.sequence));
             let seen = epoch.seen(copied + on).filter(|_| on > 0);
@@ -237,9 +249,11 @@ impl<'a> Behind<'a> {
                 if fit_old == LOOK_AHEAD {
                     return false;
                 }
+            } else if on > 0 {
+                fit_new += 1;
             }
         }
-        false
+        !is_copy && fit_old == 0 && fit_new >= LOOK_AHEAD
     }
 }
 
@@ -266,6 +280,8 @@ fn timestamp_step(from: u32, to: u32) -> i32 {
 enum Fit {
     Forward,
     Late,
+    /// It would be late by more than the network keeps a packet back.
+    Overdue,
     /// It came before, by so much.
     Duplicate {
         late_us: i64,
@@ -353,8 +369,10 @@ impl Builder {
             if !is_beside && !(-41.0..=0.5).contains(&media_s) {
                 return Fit::Not;
             }
-            self.add(rx, packet, sequence, self.top_ticks + ticks);
-            return Fit::Late;
+            if self.is_overdue(packet, ticks) {
+                return Fit::Overdue;
+            }
+            return self.add_late(rx, packet);
         }
         if only_late {
             return Fit::Not;
@@ -377,6 +395,21 @@ impl Builder {
         }
         self.add(rx, packet, sequence, self.top_ticks + ticks);
         Fit::Forward
+    }
+
+    /// Whether a packet with a lower number is far behind the one that came last. That of a key press says no time.
+    fn is_overdue(&self, packet: &Rx, ticks: i64) -> bool {
+        let ticks = if packet.kind == RxKind::Beside { 0 } else { ticks };
+        let media_us = ticks.saturating_mul(1_000_000) / i64::from(self.clock_hz);
+        packet.arrival.0.saturating_sub(self.last_arrival_us).saturating_sub(media_us) > OVERDUE_US
+    }
+
+    /// Adds a packet that others with higher numbers overtook.
+    fn add_late(&mut self, rx: u32, packet: &Rx) -> Fit {
+        let step = i64::from(sequence_step(self.top_sequence, packet.sequence));
+        let ticks = i64::from(timestamp_step(self.top_timestamp, packet.timestamp));
+        self.add(rx, packet, self.top + step, self.top_ticks + ticks);
+        Fit::Late
     }
 
     /// Whether the packet's timestamp went on with the clock over a time in which nothing arrived, so that its
