@@ -232,6 +232,20 @@ fn numbers_that_another_source_used_are_not_lost() {
 }
 
 #[test]
+fn a_tone_of_another_source_does_not_hide_what_is_lost() {
+    // A second is lost; the gateway plays a tone in it, whose packets are as many, or nearly.
+    for (tone, has_ended) in [(50_u16, true), (46, true), (50, false)] {
+        let voice = (0..200).filter(|n| !(100..150).contains(n)).map(|n| rx(n, 10));
+        let tone = (100..100 + tone).chain(if has_ended { 0..0 } else { 150..170 });
+        let tone = tone.map(|n: u16| Rx { ssrc: 2, sequence: n.wrapping_add(9000), ..rx(n, 12) });
+        let mut packets: Vec<_> = voice.chain(tone).collect();
+        packets.sort_by_key(|packet| packet.arrival);
+        let placement = place(&packets, Sender::RealTime, ORIGIN, &[], &[]);
+        assert_eq!(placement.counts.lost, 50);
+    }
+}
+
+#[test]
 fn of_two_sources_the_first_is_heard_as_long_as_it_goes_on() {
     for apart_ms in [0, 3, 10, 17, 50] {
         for lost in [0, 7] {
@@ -246,6 +260,48 @@ fn of_two_sources_the_first_is_heard_as_long_as_it_goes_on() {
             assert_eq!(changes, 1, "{apart_ms} ms apart");
             assert_eq!(sources.iter().filter(|ssrc| **ssrc == 2).count() / 10, 40, "{apart_ms} ms apart");
         }
+    }
+}
+
+/// How much of a source was placed, in packets.
+fn heard(packets: &[Rx], ssrc: u32) -> usize {
+    let placement = place(packets, Sender::RealTime, ORIGIN, &[], &[]);
+    let positions = placement.packets.iter();
+    positions.filter(|placed| packets[index(placed.rx)].ssrc == ssrc).count()
+}
+
+#[test]
+fn a_new_source_is_heard_wherever_nothing_of_the_first_one_lies() {
+    let second = || (501..900).map(|n| Rx { ssrc: 2, ..rx(n, 10) });
+    let of = |first: Vec<Rx>, second: &mut dyn Iterator<Item = Rx>| {
+        let mut packets: Vec<_> = first.into_iter().chain(second).collect();
+        packets.sort_by_key(|packet| packet.arrival);
+        packets
+    };
+    for straggler in [530, 545] {
+        let first = (0..500).chain([straggler]).map(|n| rx(n, 10)).collect();
+        assert_eq!(heard(&of(first, &mut second()), 2), 399, "a packet of the first at {straggler}");
+    }
+    // Comfort noise, a packet each 400 ms: the first source never stops, but it does not speak.
+    for phase in [0, 5, 10] {
+        let updates = (520..880).step_by(20);
+        let numbers = (0..500).chain(updates);
+        let first = (0..).zip(numbers).map(|(n, at)| {
+            let arrival = rx(at, 10).arrival.plus_us(phase * 1000);
+            Rx {
+                arrival,
+                sequence: n,
+                bytes: 5,
+                timestamp: rx(at, 0).timestamp.wrapping_add(48 * u32::try_from(phase).unwrap()),
+                ..rx(at, 0)
+            }
+        });
+        let packets = of(first.collect(), &mut second());
+        assert_eq!(heard(&packets, 2), 399, "{phase} ms apart");
+        // The first one speaks again, and is heard at once.
+        let again = (700..800).map(|n| rx(n, 10));
+        let packets = of((0..500).map(|n| rx(n, 10)).chain(again).collect(), &mut second());
+        assert_eq!((heard(&packets, 1), heard(&packets, 2)), (600, 299));
     }
 }
 
@@ -269,20 +325,6 @@ fn a_payload_says_how_long_it_is_whatever_timestamps_say() {
             let is_tight = |pair: &[Placed]| (pair[1].at.0 - pair[0].at.0 - i64::from(samples)).abs() <= 24;
             assert!(placement.packets.windows(2).all(is_tight), "{ticks} for {samples}");
         }
-    }
-}
-
-#[test]
-fn a_tone_of_another_source_does_not_hide_what_is_lost() {
-    // A second is lost; the gateway plays a tone in it, whose packets are as many, or nearly.
-    for (tone, has_ended) in [(50_u16, true), (46, true), (50, false)] {
-        let voice = (0..200).filter(|n| !(100..150).contains(n)).map(|n| rx(n, 10));
-        let tone = (100..100 + tone).chain(if has_ended { 0..0 } else { 150..170 });
-        let tone = tone.map(|n: u16| Rx { ssrc: 2, sequence: n.wrapping_add(9000), ..rx(n, 12) });
-        let mut packets: Vec<_> = voice.chain(tone).collect();
-        packets.sort_by_key(|packet| packet.arrival);
-        let placement = place(&packets, Sender::RealTime, ORIGIN, &[], &[]);
-        assert_eq!(placement.counts.lost, 50);
     }
 }
 
