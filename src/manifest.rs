@@ -458,6 +458,7 @@ mod tests {
             samples: 960,
             format: crate::sound::Format::Opus(shape),
             gap: crate::timeline::Gap::Start,
+            missing: 0,
             noise: None,
             is_quiet: false,
         };

@@ -175,7 +175,8 @@ pub fn arrange(ledger: &Ledger, ai_offset_ms: i64, longest: Duration) -> Arrange
                 end = end.max(Samples48k(at + i64::from(rx.samples)));
                 let is_quiet = rx.is_speech == Some(false);
                 let (at, samples) = (cuts.map(at), rx.samples);
-                Audio { at, samples, format, gap: placed.gap, noise: payload.noise(), is_quiet }
+                let (gap, missing, noise) = (placed.gap, placed.missing, payload.noise());
+                Audio { at, samples, format, gap, missing, noise, is_quiet }
             })
             .collect();
         let sources: Vec<u32> = kept.iter().map(|placed: &Placed| placed.rx).collect();
@@ -230,27 +231,48 @@ pub fn arrange(ledger: &Ledger, ai_offset_ms: i64, longest: Duration) -> Arrange
 
 /// Measures the time of a channel without audio, up to the end of the conversation.
 fn with_holes(mut channel: ArrangedChannel, end: Samples48k) -> ArrangedChannel {
-    let mut reached = 0;
-    let behind = channel.packets.iter().map(|packet| (packet.at.0, packet.gap, packet.samples));
-    for (at, gap, samples) in behind.chain([(end.0, Gap::Pause, 0)]) {
-        let length = at - reached;
-        let is_loss = gap == Gap::Loss;
-        if length > 0 {
-            channel.silence.0 += if is_loss { 0 } else { length };
-            let more = &mut channel.more_holes;
-            if !is_loss && length < HOLE_MIN_SAMPLES {
-                // The breath between two words.
-            } else if channel.holes.len() < HOLES_MAX {
-                channel.holes.push(Hole { is_loss, from: Samples48k(reached), to: Samples48k(at) });
-            } else {
-                more.count += 1;
-                let together = if is_loss { &mut more.lost } else { &mut more.silence };
-                together.0 += length;
-            }
+    let packets = std::mem::take(&mut channel.packets);
+    let (mut reached, mut before) = (0, 0);
+    let behind = packets.iter().map(|packet| (packet.at.0, missing_in(packet), packet.samples));
+    for (at, missing, samples) in behind.chain([(end.0, 0, 0)]) {
+        // Nobody knows where in a longer gap a packet was: it is told where it is concealed, behind what was heard.
+        let lost_to = reached + lost_samples(at - reached, missing, samples.max(before));
+        for (is_loss, from, to) in [(true, reached, lost_to), (false, lost_to, at)] {
+            add_hole(&mut channel, Hole { is_loss, from: Samples48k(from), to: Samples48k(to) });
         }
-        reached = reached.max(at + i64::from(samples));
+        (reached, before) = (reached.max(at + i64::from(samples)), samples);
     }
-    channel
+    ArrangedChannel { packets, ..channel }
+}
+
+/// How many packets were lost in the gap in front of one.
+fn missing_in(packet: &Audio) -> u16 {
+    if packet.gap == Gap::Loss { packet.missing } else { 0 }
+}
+
+/// How much of a gap was lost: no more than so many packets. What is left is silence, unless it is shorter than one of them.
+fn lost_samples(gap: i64, missing: u16, packet: u32) -> i64 {
+    let packet = i64::from(packet);
+    let most = i64::from(missing) * packet;
+    if missing > 0 && gap - most < packet { gap } else { most }
+}
+
+fn add_hole(channel: &mut ArrangedChannel, hole: Hole) {
+    let length = hole.to.0 - hole.from.0;
+    if length <= 0 {
+        return;
+    }
+    channel.silence.0 += if hole.is_loss { 0 } else { length };
+    let more = &mut channel.more_holes;
+    if !hole.is_loss && length < HOLE_MIN_SAMPLES {
+        // The breath between two words.
+    } else if channel.holes.len() < HOLES_MAX {
+        channel.holes.push(hole);
+    } else {
+        more.count += 1;
+        let together = if hole.is_loss { &mut more.lost } else { &mut more.silence };
+        together.0 += length;
+    }
 }
 
 fn place(ledger: &Ledger, channel: Channel, origin: Wall, ai_offset_ms: i64) -> Placement {
@@ -464,6 +486,44 @@ mod tests {
         assert_eq!(ms(call.channels[0].packets[10].at), 400);
         assert_eq!((ms(call.paused[0].from), ms(call.paused[0].to)), (220, 400), "up to the next audio");
         assert_eq!(call.paused.len(), 2, "one for each channel");
+    }
+
+    #[test]
+    fn a_loss_is_no_longer_than_the_packets_that_are_missing_and_the_rest_is_silence() {
+        // A minute of silence, with comfort noise each 10 s of which one packet is lost.
+        for lost_at in [None, Some(3_u64)] {
+            let mut ledger = ledger();
+            let mut sequence = 0_u16;
+            let mut say = |at_ms: u64, is_noise: bool, is_lost: bool| {
+                let payload_type = if is_noise { 13 } else { 0 };
+                let mut packet = vec![0x80, payload_type];
+                packet.extend_from_slice(&sequence.to_be_bytes());
+                packet.extend_from_slice(&u32::try_from(at_ms * 8).unwrap().to_be_bytes());
+                packet.extend_from_slice(&[0, 0, 0, 1]);
+                packet.resize(12 + if is_noise { 1 } else { 160 }, 40);
+                sequence += 1;
+                if !is_lost {
+                    let scope = Scope::Channel(Channel::Caller);
+                    enter(&mut ledger, RecordKind::Tap(1), scope, at_ms + 20, &packet);
+                }
+            };
+            (0..50).for_each(|n| say(n * 20, false, false));
+            (0..6).for_each(|n| say(1000 + n * 10_000, true, lost_at == Some(n)));
+            (0..50).for_each(|n| say(61_000 + n * 20, false, false));
+            ledger.close(LONGEST);
+            let call = arrange(&ledger, 0, LONGEST);
+            let caller = &call.channels[0];
+            let lost = i64::from(lost_at.is_some());
+            assert_eq!(
+                (caller.counts.lost, ms(caller.silence)),
+                (u64::from(lost_at.is_some()), 60_000 - 20 * lost)
+            );
+            let told = caller.holes.iter().map(|hole| (hole.is_loss, ms(hole.from), ms(hole.to)));
+            let told: Vec<_> = told.collect();
+            let silence = (false, 1000 + 20 * lost, 61_000);
+            let want = lost_at.map(|_| (true, 1000, 1020)).into_iter().chain([silence]);
+            assert_eq!(told, want.collect::<Vec<_>>());
+        }
     }
 
     #[test]

@@ -116,6 +116,8 @@ pub struct Placed {
     pub at: Samples48k,
     /// What lies in front of it.
     pub gap: Gap,
+    /// How many packets are missing in front of it, if it is behind a loss.
+    pub missing: u16,
 }
 
 /// What happened to the packets of one channel.
@@ -296,7 +298,8 @@ fn push_stretch(
             Some(_) if member.is_behind_pause || levels.is_step[at] => Gap::Pause,
             Some(before) => gap_between(&members[before], member, positions[at] - positions[before]),
         };
-        push(Placed { rx: member.rx, at: position, gap });
+        let missing = u16::try_from(member.missing).unwrap_or(u16::MAX);
+        push(Placed { rx: member.rx, at: position, gap, missing });
     }
 }
 
@@ -387,7 +390,7 @@ fn left_in_front(left: f64, end: f64, position: f64, next: Option<f64>) -> f64 {
 
 fn gap_between(before: &Member, after: &Member, distance: f64) -> Gap {
     let length = to_samples(distance - before.duration()).0;
-    if after.is_behind_loss {
+    if after.missing > 0 {
         Gap::Loss
     } else if length <= 0 {
         Gap::None
