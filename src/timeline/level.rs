@@ -19,7 +19,7 @@
 //! How late a packet is says nothing of a pause: links stall for fifteen seconds. Where sender reports bound the level,
 //! the envelope is kept within them, and a step makes up what is left between two of them (`known_step`).
 //!
-//! The thresholds were found on 36 simulated scenarios with known truth, and on captures of congested mobile links;
+//! The thresholds were found on 35 simulated scenarios with known truth, and on captures of congested mobile links;
 //! `tests/placement.rs` runs the like of both.
 
 use super::Sender;
@@ -359,7 +359,7 @@ fn middle_above(delays: &Delays) -> f64 {
     clippy::cast_sign_loss,
     reason = "an error is shorter than an hour and not negative; the cast saturates"
 )]
-fn to_us(seconds: f64) -> u32 {
+pub(super) fn to_us(seconds: f64) -> u32 {
     (seconds * 1e6) as u32
 }
 

@@ -192,9 +192,9 @@ pub fn place(packets: &[Rx], sender: Sender, origin: Wall, clears: &[Wall], repo
         if mode == Mode::Paced && span >= longest {
             (longest, drift_ppm) = (span, drift * 1e6);
         }
-        let error_us = std::mem::take(&mut levels.error_us);
+        let mut error_us = std::mem::take(&mut levels.error_us);
         let mut positions = positions(&members, &mut levels, mode);
-        let is_by_arrival = causality::hold(&members, &mut positions, mode, levels.lead_s);
+        let is_by_arrival = causality::hold(&members, &mut positions, &mut error_us, mode, levels.lead_s);
         is_uncertain |= is_by_arrival;
         if is_one {
             errors = error_us
