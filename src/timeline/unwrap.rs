@@ -230,7 +230,7 @@ impl<'a> Behind<'a> {
     }
 
     /// Whether what follows a packet that seems to have come before, or to be late, goes on from it with what has not come
-    /// before. If nothing that follows came before, it goes on behind one that did not come either.
+    /// before. If nothing that follows came before, nor goes on with the old, a time without packets in front tells.
     fn begins_anew(&self, epoch: &Builder, packet: &Rx, looks: &mut Looks) -> bool {
         let copied = epoch.top + i64::from(sequence_step(epoch.top_sequence, packet.sequence));
         let is_copy = epoch.seen(copied).is_some();
@@ -253,7 +253,8 @@ impl<'a> Behind<'a> {
                 fit_new += 1;
             }
         }
-        !is_copy && fit_old == 0 && fit_new >= LOOK_AHEAD
+        let is_behind_gap = packet.arrival.0.saturating_sub(epoch.last_arrival_us) > NEAR_US;
+        !is_copy && is_behind_gap && fit_old == 0 && fit_new >= LOOK_AHEAD
     }
 }
 
