@@ -1,7 +1,7 @@
 //! What holds of every placement: nothing is placed later than it can have been heard.
 //!
 //! The audio of a packet from a sender in real time was over when the packet arrived, so that a later position is wrong,
-//! whatever the level. A packet from a sender in bursts waits in a queue, which plays it behind what came before. Joins of
+//! whatever the level; later by its lead only where the sender begins each utterance ahead of what is heard. A packet from a sender in bursts waits in a queue, which plays it behind what came before. Joins of
 //! stretches and the smoothing of levels may leave a position some milliseconds too late: it is drawn back, and what is
 //! around it with it, at the pace of a clock's drift, which nobody hears. Where more is wrong, no decision about the level
 //! was right: the stretch is placed by arrival, and said to be uncertain. Both bounds hold there, too, and packets keep their
