@@ -156,7 +156,7 @@ mod tests {
     fn what_is_a_little_too_late_is_drawn_back_and_is_no_uncertainty() {
         let members = burst(&[20; 50], 1.05);
         let mut positions: Vec<f64> = members.iter().map(|member| 0.08 + member.media).collect();
-        assert!(!hold(&members, &mut positions, &mut vec![0; 50], Mode::Paced, 0.0));
+        assert!(!hold(&members, &mut positions, &mut [0; 50], Mode::Paced, 0.0));
         let late = members.iter().zip(&positions).map(|(member, at)| lateness(member, *at, 0.0));
         assert!(late.fold(f64::NEG_INFINITY, f64::max) <= 1e-9);
         assert!(positions.is_sorted());
