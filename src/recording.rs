@@ -7,6 +7,8 @@
 //! What is told as paused is silent: where audio that was not paused lies in a pause, as that of a sender in bursts does, the
 //! pause gives way.
 
+mod holes;
+
 use std::time::Duration;
 
 use crate::frame::PauseMode;
@@ -14,7 +16,9 @@ use crate::id::{Channel, Scope};
 use crate::ledger::{ChannelLedger, Fields, Ledger, PauseReason, format_of};
 use crate::sound::{Audio, OPUS_DELAY_SAMPLES};
 use crate::time::{Samples48k, Wall};
-use crate::timeline::{self, Counts, Gap, Placed, Placement, Rx, Sender};
+use crate::timeline::{self, Counts, Placed, Placement, Rx, Sender};
+use holes::with_holes;
+pub use holes::{HOLES_MAX, Hole, MoreHoles};
 
 /// How far beyond the longest recording audio may still lie: jitter, stragglers, and a generous offset of the AI.
 const SLACK: Duration = Duration::from_secs(120);
@@ -23,11 +27,6 @@ const SLACK: Duration = Duration::from_secs(120);
 const LEAD_SAMPLES: i64 = 9600;
 /// The grid of the recording, 20 ms: a stretch begins on it too.
 const GRID_SAMPLES: i64 = 960;
-
-/// Stretches without audio that are told one by one: a call that loses more is judged by its counts.
-pub const HOLES_MAX: usize = 2000;
-/// A stretch of silence shorter than this is the breath between two words: 1 s. A loss is told at any length.
-const HOLE_MIN_SAMPLES: i64 = 48_000;
 
 /// A call, arranged.
 #[derive(Clone, Debug, Default)]
@@ -93,28 +92,6 @@ pub struct ArrangedChannel {
     pub left_out: Samples48k,
     /// Whether some of it is placed by arrival alone, because nothing else could be right.
     pub is_uncertain: bool,
-}
-
-/// A stretch of a channel without audio.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hole {
-    /// Whether what was there was sent and got lost.
-    pub is_loss: bool,
-    /// Where it begins.
-    pub from: Samples48k,
-    /// Where it ends.
-    pub to: Samples48k,
-}
-
-/// Stretches without audio that are told together.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct MoreHoles {
-    /// How many.
-    pub count: u64,
-    /// How long those are that were lost.
-    pub lost: Samples48k,
-    /// How long the others are.
-    pub silence: Samples48k,
 }
 
 /// A named moment with its place in the recording.
@@ -227,52 +204,6 @@ pub fn arrange(ledger: &Ledger, ai_offset_ms: i64, longest: Duration) -> Arrange
     });
     let (marks, paused) = (marks.collect(), paused.collect());
     Arrangement { start, end, marks, paused, channels, cuts }
-}
-
-/// Measures the time of a channel without audio, up to the end of the conversation.
-fn with_holes(mut channel: ArrangedChannel, end: Samples48k) -> ArrangedChannel {
-    let packets = std::mem::take(&mut channel.packets);
-    let (mut reached, mut before) = (0, 0);
-    let behind = packets.iter().map(|packet| (packet.at.0, missing_in(packet), packet.samples));
-    for (at, missing, samples) in behind.chain([(end.0, 0, 0)]) {
-        // Nobody knows where in a longer gap a packet was: it is told where it is concealed, behind what was heard.
-        let lost_to = reached + lost_samples(at - reached, missing, samples.max(before));
-        for (is_loss, from, to) in [(true, reached, lost_to), (false, lost_to, at)] {
-            add_hole(&mut channel, Hole { is_loss, from: Samples48k(from), to: Samples48k(to) });
-        }
-        (reached, before) = (reached.max(at + i64::from(samples)), samples);
-    }
-    ArrangedChannel { packets, ..channel }
-}
-
-/// How many packets were lost in the gap in front of one.
-fn missing_in(packet: &Audio) -> u16 {
-    if packet.gap == Gap::Loss { packet.missing } else { 0 }
-}
-
-/// How much of a gap was lost: no more than so many packets. What is left is silence, unless it is shorter than one of them.
-fn lost_samples(gap: i64, missing: u16, packet: u32) -> i64 {
-    let packet = i64::from(packet);
-    let most = i64::from(missing) * packet;
-    if missing > 0 && gap - most < packet { gap } else { most }
-}
-
-fn add_hole(channel: &mut ArrangedChannel, hole: Hole) {
-    let length = hole.to.0 - hole.from.0;
-    if length <= 0 {
-        return;
-    }
-    channel.silence.0 += if hole.is_loss { 0 } else { length };
-    let more = &mut channel.more_holes;
-    if !hole.is_loss && length < HOLE_MIN_SAMPLES {
-        // The breath between two words.
-    } else if channel.holes.len() < HOLES_MAX {
-        channel.holes.push(hole);
-    } else {
-        more.count += 1;
-        let together = if hole.is_loss { &mut more.lost } else { &mut more.silence };
-        together.0 += length;
-    }
 }
 
 fn place(ledger: &Ledger, channel: Channel, origin: Wall, ai_offset_ms: i64) -> Placement {
