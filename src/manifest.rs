@@ -435,6 +435,7 @@ mod tests {
             samples: 960,
             format: crate::sound::Format::Opus(shape),
             gap: crate::timeline::Gap::Start,
+            missing: 0,
             noise: None,
             is_quiet: false,
         };
@@ -465,10 +466,11 @@ mod tests {
     }
 
     #[test]
-    fn what_was_lost_is_named_with_its_channel() {
-        let mut call = call_with_audio();
-        call.channels[1].counts.lost = 3;
-        let mut ledger = ledger(Some(SealCause::Released));
+    fn what_is_uncertain_is_named_and_what_was_lost_with_its_channel() {
+        let (mut call, mut ledger) = (call_with_audio(), ledger(Some(SealCause::Released)));
+        call.channels[1].is_uncertain = true;
+        assert_eq!(outcome(&ledger, &call), (Outcome::Degraded, vec!["placement_uncertain".to_owned()]));
+        (call.channels[1].is_uncertain, call.channels[1].counts.lost) = (false, 3);
         ledger.channels[0].declared = Some(2);
         let (outcome, reasons) = outcome(&ledger, &call);
         assert_eq!(outcome, Outcome::Degraded);

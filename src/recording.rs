@@ -152,7 +152,8 @@ pub fn arrange(ledger: &Ledger, ai_offset_ms: i64, longest: Duration) -> Arrange
                 end = end.max(Samples48k(at + i64::from(rx.samples)));
                 let is_quiet = rx.is_speech == Some(false);
                 let (at, samples) = (cuts.map(at), rx.samples);
-                Audio { at, samples, format, gap: placed.gap, noise: payload.noise(), is_quiet }
+                let (gap, missing, noise) = (placed.gap, placed.missing, payload.noise());
+                Audio { at, samples, format, gap, missing, noise, is_quiet }
             })
             .collect();
         let sources: Vec<u32> = kept.iter().map(|placed: &Placed| placed.rx).collect();
@@ -416,6 +417,44 @@ mod tests {
         assert_eq!(ms(call.channels[0].packets[10].at), 400);
         assert_eq!((ms(call.paused[0].from), ms(call.paused[0].to)), (220, 400), "up to the next audio");
         assert_eq!(call.paused.len(), 2, "one for each channel");
+    }
+
+    #[test]
+    fn a_loss_is_no_longer_than_the_packets_that_are_missing_and_the_rest_is_silence() {
+        // A minute of silence, with comfort noise each 10 s of which one packet is lost.
+        for lost_at in [None, Some(3_u64)] {
+            let mut ledger = ledger();
+            let mut sequence = 0_u16;
+            let mut say = |at_ms: u64, is_noise: bool, is_lost: bool| {
+                let payload_type = if is_noise { 13 } else { 0 };
+                let mut packet = vec![0x80, payload_type];
+                packet.extend_from_slice(&sequence.to_be_bytes());
+                packet.extend_from_slice(&u32::try_from(at_ms * 8).unwrap().to_be_bytes());
+                packet.extend_from_slice(&[0, 0, 0, 1]);
+                packet.resize(12 + if is_noise { 1 } else { 160 }, 40);
+                sequence += 1;
+                if !is_lost {
+                    let scope = Scope::Channel(Channel::Caller);
+                    enter(&mut ledger, RecordKind::Tap(1), scope, at_ms + 20, &packet);
+                }
+            };
+            (0..50).for_each(|n| say(n * 20, false, false));
+            (0..6).for_each(|n| say(1000 + n * 10_000, true, lost_at == Some(n)));
+            (0..50).for_each(|n| say(61_000 + n * 20, false, false));
+            ledger.close(LONGEST);
+            let call = arrange(&ledger, 0, LONGEST);
+            let caller = &call.channels[0];
+            let lost = i64::from(lost_at.is_some());
+            assert_eq!(
+                (caller.counts.lost, ms(caller.silence)),
+                (u64::from(lost_at.is_some()), 60_000 - 20 * lost)
+            );
+            let told = caller.holes.iter().map(|hole| (hole.is_loss, ms(hole.from), ms(hole.to)));
+            let told: Vec<_> = told.collect();
+            let silence = (false, 1000 + 20 * lost, 61_000);
+            let want = lost_at.map(|_| (true, 1000, 1020)).into_iter().chain([silence]);
+            assert_eq!(told, want.collect::<Vec<_>>());
+        }
     }
 
     #[test]

@@ -368,7 +368,8 @@ fn reports_that_say_nothing_or_lie_cost_nothing() {
     assert!(worse.is_empty(), "worse with reports: {worse:?}");
 }
 
-/// Each channel says itself how far it may be off. It must not claim to be better than it is, nor to be much worse.
+/// Each channel says itself how far it may be off. Nineteen of twenty are not worse than they claim, and nine of ten not much
+/// better.
 #[test]
 fn a_channel_knows_how_far_it_may_be_off() {
     const SEEDS: u64 = 3;
@@ -382,18 +383,19 @@ fn a_channel_knows_how_far_it_may_be_off() {
             let call = (scenario.play)(&mut Random::seeded(seed));
             for channel in call.channels().into_iter().filter(|channel| !channel.packets.is_empty()) {
                 let placement = channel.place();
+                assert!(!placement.is_uncertain, "{}, seed {seed}: no level places it", scenario.name);
                 let true_ms = Track::placed(channel, &placement).p95_ms();
                 let estimate_ms = f64::from(i32::try_from(placement.error_us).unwrap()) / 1e3;
                 calls += 1;
                 over += usize::from(estimate_ms > 3.0 * true_ms + 20.0);
-                under += usize::from(true_ms > estimate_ms + 10.0);
+                under += usize::from(true_ms > estimate_ms);
                 row += &format!("{true_ms:7.1}/{estimate_ms:<6.1}");
             }
         }
         println!("{:24}{row}", scenario.name);
     }
     println!("{calls} channels: {under} worse than they say, {over} much better");
-    assert!(under * 10 <= calls && over * 10 <= calls, "{under} and {over} of {calls}");
+    assert!(under * 20 <= calls && over * 10 <= calls, "{under} and {over} of {calls}");
 }
 
 /// Congested links, of a caller and of an AI whose pace nobody knows: as long as the timestamps say, nothing inserted, no

@@ -9,6 +9,7 @@
 
 use std::time::Duration;
 
+use super::lone_times::repair_lone_times;
 use super::{ChannelLedger, Ledger, Moment, PauseSpans, Payload};
 use crate::id::Channel;
 use crate::time::Wall;
@@ -16,10 +17,6 @@ use crate::timeline::{Report, Rx};
 
 /// Gateway and daemon clocks that differ by less are taken for one, where only some frames carry a gateway time.
 const SAME_CLOCK_US: i64 = 2_000_000;
-
-/// A gateway time this much farther from the daemon's than its neighbours' is wrong. A minute: a capture that is
-/// replayed fast moves by a few packets' lengths from one to the next.
-const LONE_TIME_US: i64 = 60_000_000;
 
 /// A change of the least latency by less is jitter, or a slower socket.
 const STEP_US: i64 = 60_000;
@@ -335,30 +332,6 @@ fn shift_us(steps: &[Step], received: Wall, gateway: Wall) -> i64 {
     possible.min_by_key(|shift_us| latency_us(*shift_us)).unwrap_or(shift_us(passed))
 }
 
-/// Replaces each gateway time that is alone in being far off: by the daemon's clock and its neighbour's difference.
-fn repair_lone_times(rx: &mut [Rx], payloads: &[Payload]) {
-    let offset = |rx: &[Rx], at: usize| {
-        let payload = payloads.get(at).filter(|payload| payload.has_gateway_time)?;
-        Some(rx[at].arrival.0.saturating_sub(payload.received.0))
-    };
-    let is_far = |a: i64, b: i64| a.saturating_sub(b).abs() > LONE_TIME_US;
-    for at in 0..rx.len() {
-        let Some(own) = offset(rx, at) else { continue };
-        let before = at.checked_sub(1).and_then(|before| offset(rx, before));
-        let after = offset(rx, at + 1);
-        let neighbour = match (before, after) {
-            (Some(before), Some(after)) if is_far(before, after) => continue,
-            (Some(before), _) => before,
-            // The first of all is judged by the two behind it.
-            (None, Some(after)) if offset(rx, at + 2).is_some_and(|third| !is_far(after, third)) => after,
-            (None, _) => continue,
-        };
-        if is_far(own, neighbour) {
-            rx[at].arrival = payloads[at].received.plus_us(neighbour);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -384,8 +357,8 @@ mod tests {
         speed: i64,
         /// When the socket stalls, and for how long.
         stalls: Vec<(i64, i64)>,
-        /// When a single packet has a wrong time.
-        wrong: Option<i64>,
+        /// When a single packet has a wrong time, and by how much.
+        wrong: Option<(i64, i64)>,
         /// Whether nothing at all is sent for two seconds of ten.
         has_pauses: bool,
         restart_us: Option<i64>,
@@ -452,8 +425,10 @@ mod tests {
                 let is_set = !self.is_of_ai || channel == Channel::Ai;
                 let steps = self.steps.iter().filter(|(from, _)| is_set && at_us >= *from);
                 let set_us: i64 = steps.map(|(_, by)| by).sum();
-                let wrong_us = self.wrong.filter(|wrong| (*wrong..wrong + 10_000).contains(&at_us));
-                let gateway = BEGIN.plus_us(at_us + set_us + wrong_us.map_or(0, |_| HOUR_US));
+                let wrong = self.wrong.filter(|(from, _)| {
+                    channel == Channel::Caller && (*from..from + 10_000).contains(&at_us)
+                });
+                let gateway = BEGIN.plus_us(at_us + set_us + wrong.map_or(0, |(_, by)| by));
                 let record = Record {
                     kind: RecordKind::Tap(kind),
                     scope: Scope::Channel(channel),
@@ -578,10 +553,25 @@ mod tests {
                 let delivery = Delivery { speed, has_pauses, ..Delivery::default() };
                 assert_eq!(delivery.play(seed).clock_steps, 0, "{speed} times as fast");
             }
-            let wrong = Delivery { wrong: Some(30_000_000), ..Delivery::default() }.play(seed);
+            let wrong = Delivery { wrong: Some((30_000_000, HOUR_US)), ..Delivery::default() }.play(seed);
             assert_eq!(wrong.clock_steps, 0);
             let restarted = Delivery { restart_us: Some(30_000_000), ..Delivery::default() }.play(seed);
             assert_eq!((restarted.clock_steps, restarted.restarts), (0, 1));
+        }
+    }
+
+    #[test]
+    fn a_single_wrong_time_moves_nothing() {
+        for seed in 1..3 {
+            let straight = Delivery::default().play(seed);
+            for at_us in [0, 20_000, 30_000_000, LENGTH_US - 40_000, LENGTH_US - 20_000] {
+                for by_us in [-100_000, -1_000_000, -20_000_000, -59_000_000, -HOUR_US, HOUR_US] {
+                    let wrong = Delivery { wrong: Some((at_us, by_us)), ..Delivery::default() }.play(seed);
+                    let (packets, _) = difference_us(&straight, &wrong);
+                    assert_eq!(wrong.clock_steps, 0, "{by_us} at {at_us}");
+                    assert!(packets <= 10_000, "{by_us} at {at_us}, seed {seed}: {packets}");
+                }
+            }
         }
     }
 

@@ -7,6 +7,7 @@
 mod cipher;
 mod clock;
 mod copies;
+mod lone_times;
 mod mark;
 mod pause;
 mod payload;

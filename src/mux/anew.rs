@@ -173,7 +173,7 @@ mod tests {
     }
 
     fn audio(at: i64, samples: u32, format: Format, gap: Gap) -> Audio {
-        Audio { at: Samples48k(at), samples, format, gap, noise: None, is_quiet: false }
+        Audio { at: Samples48k(at), samples, format, gap, missing: 0, noise: None, is_quiet: false }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The stretches of a channel without audio: the first ones one by one, all others by the minute.
 
 use super::ArrangedChannel;
+use crate::sound::Audio;
 use crate::time::Samples48k;
 use crate::timeline::Gap;
 
@@ -71,39 +72,67 @@ impl MoreHoles {
 
 /// Measures the time of a channel without audio, up to the end of the conversation.
 pub(super) fn with_holes(mut channel: ArrangedChannel, end: Samples48k) -> ArrangedChannel {
-    let mut reached = 0;
-    let behind = channel.packets.iter().map(|packet| (packet.at.0, packet.gap, packet.samples));
-    for (at, gap, samples) in behind.chain([(end.0, Gap::Pause, 0)]) {
-        let length = at - reached;
-        let is_loss = gap == Gap::Loss;
-        if length > 0 {
-            channel.silence.0 += if is_loss { 0 } else { length };
-            let hole = Hole { is_loss, from: Samples48k(reached), to: Samples48k(at) };
-            if !is_loss && length < HOLE_MIN_SAMPLES {
-                // The breath between two words.
-            } else if channel.holes.len() < HOLES_MAX {
-                channel.holes.push(hole);
-            } else {
-                channel.more_holes.push(hole);
-            }
+    let packets = std::mem::take(&mut channel.packets);
+    let (mut reached, mut before) = (0, 0);
+    let behind = packets.iter().map(|packet| (packet.at.0, missing_in(packet), packet.samples));
+    for (at, missing, samples) in behind.chain([(end.0, 0, 0)]) {
+        // Nobody knows where in a longer gap a packet was: it is told where it is concealed, behind what was heard.
+        let lost_to = reached + lost_samples(at - reached, missing, samples.max(before));
+        for (is_loss, from, to) in [(true, reached, lost_to), (false, lost_to, at)] {
+            add_hole(&mut channel, Hole { is_loss, from: Samples48k(from), to: Samples48k(to) });
         }
-        reached = reached.max(at + i64::from(samples));
+        (reached, before) = (reached.max(at + i64::from(samples)), samples);
     }
-    channel
+    ArrangedChannel { packets, ..channel }
+}
+
+/// How many packets were lost in the gap in front of one.
+fn missing_in(packet: &Audio) -> u16 {
+    if packet.gap == Gap::Loss { packet.missing } else { 0 }
+}
+
+/// How much of a gap was lost: no more than so many packets. What is left is silence, unless it is shorter than one of them.
+fn lost_samples(gap: i64, missing: u16, packet: u32) -> i64 {
+    let packet = i64::from(packet);
+    let most = i64::from(missing) * packet;
+    if missing > 0 && gap - most < packet { gap } else { most }
+}
+
+fn add_hole(channel: &mut ArrangedChannel, hole: Hole) {
+    let length = hole.to.0 - hole.from.0;
+    if length <= 0 {
+        return;
+    }
+    channel.silence.0 += if hole.is_loss { 0 } else { length };
+    if !hole.is_loss && length < HOLE_MIN_SAMPLES {
+        // The breath between two words.
+    } else if channel.holes.len() < HOLES_MAX {
+        channel.holes.push(hole);
+    } else {
+        channel.more_holes.push(hole);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::opus::packet::{Configuration, Shape};
-    use crate::sound::{Audio, Format};
+    use crate::sound::Format;
 
     const PACKET: i64 = 960;
 
     fn packet(at: i64, gap: Gap) -> Audio {
         let shape = Shape { configuration: Configuration::of_toc(9 << 3), frames: 1 };
         let format = Format::Opus(shape);
-        Audio { at: Samples48k(at), samples: 960, format, gap, noise: None, is_quiet: false }
+        Audio {
+            at: Samples48k(at),
+            samples: 960,
+            format,
+            gap,
+            missing: u16::from(gap == Gap::Loss),
+            noise: None,
+            is_quiet: false,
+        }
     }
 
     #[test]

@@ -58,6 +58,8 @@ pub struct Audio {
     pub format: Format,
     /// What lies in front of it.
     pub gap: Gap,
+    /// How many packets are missing in that gap, if it is a loss.
+    pub missing: u16,
     /// The level of the comfort noise in that gap, in −dBov, where the sender gave one.
     pub noise: Option<u8>,
     /// Whether nobody speaks in it, as far as is known.

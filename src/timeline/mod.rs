@@ -18,6 +18,7 @@ mod causality;
 mod evidence;
 pub mod level;
 mod looks;
+mod others;
 pub mod pace;
 pub mod reports;
 mod sources;
@@ -115,6 +116,8 @@ pub struct Placed {
     pub at: Samples48k,
     /// What lies in front of it.
     pub gap: Gap,
+    /// How many packets are missing in front of it, if it is behind a loss.
+    pub missing: u16,
 }
 
 /// What happened to the packets of one channel.
@@ -189,9 +192,9 @@ pub fn place(packets: &[Rx], sender: Sender, origin: Wall, clears: &[Wall], repo
         if mode == Mode::Paced && span >= longest {
             (longest, drift_ppm) = (span, drift * 1e6);
         }
-        let error_us = std::mem::take(&mut levels.error_us);
+        let mut error_us = std::mem::take(&mut levels.error_us);
         let mut positions = positions(&members, &mut levels, mode);
-        let is_by_arrival = causality::hold(&members, &mut positions, mode, levels.lead_s);
+        let is_by_arrival = causality::hold(&members, &mut positions, &mut error_us, mode, levels.lead_s);
         is_uncertain |= is_by_arrival;
         if is_one {
             errors = error_us
@@ -295,7 +298,8 @@ fn push_stretch(
             Some(_) if member.is_behind_pause || levels.is_step[at] => Gap::Pause,
             Some(before) => gap_between(&members[before], member, positions[at] - positions[before]),
         };
-        push(Placed { rx: member.rx, at: position, gap });
+        let missing = u16::try_from(member.missing).unwrap_or(u16::MAX);
+        push(Placed { rx: member.rx, at: position, gap, missing });
     }
 }
 
@@ -398,7 +402,7 @@ fn left_in_front(left: f64, end: f64, position: f64, next: Option<f64>) -> f64 {
 
 fn gap_between(before: &Member, after: &Member, distance: f64) -> Gap {
     let length = to_samples(distance - before.duration()).0;
-    if after.is_behind_loss {
+    if after.missing > 0 {
         Gap::Loss
     } else if length <= 0 {
         Gap::None

@@ -44,8 +44,8 @@ pub struct Member {
     pub is_speech: Option<bool>,
     /// Whether packets were withheld directly in front of it.
     pub is_behind_pause: bool,
-    /// Whether sequence numbers are missing directly in front of it. Those of packets without audio are not.
-    pub is_behind_loss: bool,
+    /// How many sequence numbers are missing directly in front of it. Those of packets without audio are not.
+    pub missing: u32,
 }
 
 impl Member {
@@ -91,7 +91,7 @@ pub fn gather(piece: &[Unwrapped], tick_hz: Option<f64>, packets: &[Rx], origin:
             (None, None) => 0.0,
         };
         let step = if members.is_empty() { 0 } else { unwrapped.sequence - last_sequence };
-        let is_behind_loss = step - beside > 1;
+        let missing = u32::try_from(step - beside - 1).unwrap_or(0);
         (beside, last_sequence) = (0, unwrapped.sequence);
         members.push(Member {
             rx: unwrapped.rx,
@@ -101,7 +101,7 @@ pub fn gather(piece: &[Unwrapped], tick_hz: Option<f64>, packets: &[Rx], origin:
             is_next: step == 1,
             is_speech: rx.is_speech,
             is_behind_pause: std::mem::take(&mut is_behind_pause),
-            is_behind_loss,
+            missing,
         });
     }
     mend_stale_onsets(&mut members, packets);

@@ -9,6 +9,7 @@
 use std::ops::Range;
 
 use super::looks::Looks;
+use super::others::used_by_others;
 use super::{Counts, Rx, RxKind, index};
 
 /// A greater step forward of the sequence number is a restart, unless time says otherwise (RFC 3550 MAX_DROPOUT).
@@ -23,12 +24,12 @@ const AHEAD_MAX_US: i64 = 10_000_000;
 const EPOCHS_MAX: usize = 65_536;
 /// A copy of a packet that comes this much later is asked whether its sender began anew.
 const COPY_LATE_US: i64 = 500_000;
-/// So many packets behind it are asked.
+/// The same of one that never came, and is this much later than what came before it.
+const OVERDUE_US: i64 = 300_000;
+/// So many packets behind them are asked.
 const COPIES_ASKED: usize = 64;
 /// Packets looked at behind one that does not fit.
 const LOOK_AHEAD: usize = 3;
-/// A source is alone for the time being if so many packets in a row are its own.
-const ALONE: usize = 10;
 /// A packet of which one number is odd is no farther ahead by the other than this.
 const ODD_STEPS: i64 = 3;
 /// Packets that arrive closer to each other belong together: several packets' lengths.
@@ -132,39 +133,6 @@ pub fn unwrap(packets: &[Rx]) -> AllEpochs {
     all
 }
 
-/// Sequence numbers that seem to be missing from one source because another one, which spoke in the meantime, used them: a
-/// gateway may have one numbering for all that it sends.
-fn used_by_others(all: &AllEpochs, packets: &[Rx]) -> u64 {
-    let mut looks = Looks::at(packets.len());
-    let mut used = 0;
-    for pair in all.epochs.iter().flat_map(|epoch| all.packets_of(epoch).windows(2)) {
-        let missing = pair[1].sequence - pair[0].sequence - 1;
-        let (from, to) = (index(pair[0].rx), index(pair[1].rx));
-        if missing <= 0 || to <= from + 1 {
-            continue;
-        }
-        let own = &packets[from];
-        let others = packets[from + 1..to].iter().take_while(|_| looks.take());
-        let others = others.filter(|other| other.ssrc != own.ssrc);
-        let (mut count, mut in_range) = (0, 0);
-        for other in others {
-            count += 1;
-            let on = i64::from(other.sequence.wrapping_sub(own.sequence));
-            in_range += i64::from((1..=missing).contains(&on));
-        }
-        // Others that speak at the same time anyway are no reason for a gap.
-        let before = &packets[from.saturating_sub(ALONE)..from];
-        let was_alone = before.iter().all(|before| before.ssrc == own.ssrc);
-        let explains = |count: i64| count * 10 >= missing * 9;
-        if was_alone && (explains(count) || explains(in_range)) {
-            used += u64::try_from(missing).unwrap_or(0);
-        } else if was_alone {
-            used += u64::try_from(in_range.min(missing)).unwrap_or(0);
-        }
-    }
-    used
-}
-
 fn unwrap_source(source: &[u32], packets: &[Rx], all: &mut AllEpochs) {
     let mut current: Option<Builder> = None;
     let mut previous: Option<Builder> = None;
@@ -180,10 +148,18 @@ fn unwrap_source(source: &[u32], packets: &[Rx], all: &mut AllEpochs) {
         };
         let behind = Behind { source: &source[position + 1..], packets };
         let mut fit = epoch.try_packet(*rx, packet, false);
+        if fit == Fit::Overdue {
+            let is_anew = behind.begins_anew(epoch, packet, &mut looks);
+            fit = if is_anew { Fit::Not } else { epoch.add_late(*rx, packet) };
+        }
         if fit == Fit::Not
             && let Some(before) = previous.as_mut().filter(|before| seconds(before, packet) < 3.0)
         {
             fit = before.try_packet(*rx, packet, true);
+            if fit == Fit::Overdue {
+                let is_stray = behind.goes_on(epoch, packet).is_some();
+                fit = if is_stray { before.add_late(*rx, packet) } else { Fit::Not };
+            }
         }
         if let Fit::Duplicate { late_us } = fit
             && late_us > COPY_LATE_US
@@ -195,10 +171,10 @@ fn unwrap_source(source: &[u32], packets: &[Rx], all: &mut AllEpochs) {
             Fit::Forward => continue,
             Fit::Late => all.counts.reordered += 1,
             Fit::Duplicate { .. } => all.counts.duplicate += 1,
-            Fit::Not | Fit::OddNumber | Fit::OddTime if packet.kind == RxKind::Beside => {
+            Fit::Not | Fit::Overdue | Fit::OddNumber | Fit::OddTime if packet.kind == RxKind::Beside => {
                 all.counts.stray += 1;
             }
-            Fit::Not | Fit::OddNumber | Fit::OddTime => {
+            Fit::Not | Fit::Overdue | Fit::OddNumber | Fit::OddTime => {
                 if let Some(next) = behind.goes_on(epoch, packet) {
                     let is_placed = epoch.add_odd(*rx, packet, fit, next);
                     all.counts.stray += u64::from(!is_placed);
@@ -253,10 +229,12 @@ impl<'a> Behind<'a> {
         first.filter(|_| fit_old > fit_new)
     }
 
-    /// Whether what follows a packet that seems to have come before goes on from it with what has not come before.
+    /// Whether what follows a packet that seems to have come before, or to be late, goes on from it with what has not come
+    /// before. If nothing that follows came before, nor goes on with the old, a time without packets in front tells.
     fn begins_anew(&self, epoch: &Builder, packet: &Rx, looks: &mut Looks) -> bool {
         let copied = epoch.top + i64::from(sequence_step(epoch.top_sequence, packet.sequence));
-        let mut fit_old = 0;
+        let is_copy = epoch.seen(copied).is_some();
+        let (mut fit_old, mut fit_new) = (0, 0);
         for next in self.next(COPIES_ASKED) {
             let on = i64::from(sequence_step(packet.sequence, next.sequence));
             let seen = epoch.seen(copied + on).filter(|_| on > 0);
@@ -271,9 +249,12 @@ impl<'a> Behind<'a> {
                 if fit_old == LOOK_AHEAD {
                     return false;
                 }
+            } else if on > 0 {
+                fit_new += 1;
             }
         }
-        false
+        let is_behind_gap = packet.arrival.0.saturating_sub(epoch.last_arrival_us) > NEAR_US;
+        !is_copy && is_behind_gap && fit_old == 0 && fit_new >= LOOK_AHEAD
     }
 }
 
@@ -300,6 +281,8 @@ fn timestamp_step(from: u32, to: u32) -> i32 {
 enum Fit {
     Forward,
     Late,
+    /// It would be late by more than the network keeps a packet back.
+    Overdue,
     /// It came before, by so much.
     Duplicate {
         late_us: i64,
@@ -387,8 +370,10 @@ impl Builder {
             if !is_beside && !(-41.0..=0.5).contains(&media_s) {
                 return Fit::Not;
             }
-            self.add(rx, packet, sequence, self.top_ticks + ticks);
-            return Fit::Late;
+            if self.is_overdue(packet, ticks) {
+                return Fit::Overdue;
+            }
+            return self.add_late(rx, packet);
         }
         if only_late {
             return Fit::Not;
@@ -411,6 +396,21 @@ impl Builder {
         }
         self.add(rx, packet, sequence, self.top_ticks + ticks);
         Fit::Forward
+    }
+
+    /// Whether a packet with a lower number is far behind the one that came last. That of a key press says no time.
+    fn is_overdue(&self, packet: &Rx, ticks: i64) -> bool {
+        let ticks = if packet.kind == RxKind::Beside { 0 } else { ticks };
+        let media_us = ticks.saturating_mul(1_000_000) / i64::from(self.clock_hz);
+        packet.arrival.0.saturating_sub(self.last_arrival_us).saturating_sub(media_us) > OVERDUE_US
+    }
+
+    /// Adds a packet that others with higher numbers overtook.
+    fn add_late(&mut self, rx: u32, packet: &Rx) -> Fit {
+        let step = i64::from(sequence_step(self.top_sequence, packet.sequence));
+        let ticks = i64::from(timestamp_step(self.top_timestamp, packet.timestamp));
+        self.add(rx, packet, self.top + step, self.top_ticks + ticks);
+        Fit::Late
     }
 
     /// Whether the packet's timestamp went on with the clock over a time in which nothing arrived, so that its

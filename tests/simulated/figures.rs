@@ -98,6 +98,7 @@ impl<'c> Track<'c> {
         let packets = &self.channel.packets;
         let positions = placement.packets.iter().map(|placed| placed.at);
         assert!(positions.is_sorted(), "positions go back");
+        assert!(!placement.is_uncertain, "no level places it");
         let mut identities = HashSet::new();
         for placed in &placement.packets {
             let packet = &packets[usize::try_from(placed.rx).unwrap()];
