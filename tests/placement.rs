@@ -15,9 +15,10 @@ use sidetape::timeline::{Gap, Placement, Sender};
 
 use simulated::congested::{self, Speech};
 use simulated::figures::{Figures, Track};
+use simulated::network::Network;
 use simulated::random::Random;
 use simulated::reports::Style;
-use simulated::senders::{PACKET_S, Silence};
+use simulated::senders::{PACKET_S, Pace, Silence, Voice};
 use simulated::{Call, Channel, scenarios, us};
 
 /// Plays a scenario with several seeds and holds each call to its marks.
@@ -453,6 +454,37 @@ fn a_congested_link_neither_stretches_a_call_nor_cuts_it() {
     assert!(middle_estimate_ms <= 4.0 * high_ms, "{middle_estimate_ms:.1} ms by the middle estimate");
 }
 
+#[test]
+fn an_ai_that_sends_what_it_has_at_once_is_placed_when_it_is_heard_in_a_short_call_too() {
+    let (mut calls, mut estimated, mut near) = (0, 0, 0);
+    for shows_pauses in [false, true] {
+        for length_s in [6.0, 10.0, 25.0, 90.0] {
+            for lead_s in [0.0, 0.1, 0.2, 0.3, 0.5, 0.8, 1.2] {
+                for seed in 0..10 {
+                    let random = &mut Random::seeded(seed);
+                    let voice = Voice { pace: Pace::Ahead(lead_s), shows_pauses, ..Voice::of(length_s) };
+                    let channel = Channel::of(Network::of_jitter(0.004).carry(&voice.send(random), random));
+                    let placement = channel.place();
+                    let p95_ms = Track::placed(&channel, &placement).p95_ms();
+                    let estimate_ms = f64::from(i32::try_from(placement.error_us).unwrap()) / 1e3;
+                    calls += 1;
+                    estimated += usize::from(p95_ms <= estimate_ms);
+                    near += usize::from(p95_ms <= 15.0);
+                    // What comes all at once behind a pause that timestamps hide looks as a stall of the link does.
+                    let is_plain = shows_pauses || lead_s < 0.5;
+                    assert!(
+                        p95_ms <= 15.0 || !is_plain,
+                        "{p95_ms:.0} ms off: {length_s} s, {lead_s} s ahead, seed {seed}"
+                    );
+                }
+            }
+        }
+    }
+    println!("{near} of {calls} calls within 15 ms, {estimated} no farther off than they say");
+    assert!(estimated * 20 >= calls * 19, "{estimated} of {calls} estimates are true");
+    assert!(near * 20 >= calls * 19, "{near} of {calls} calls are where they were heard");
+}
+
 fn empty() -> Channel {
     Channel::of(Vec::new())
 }
@@ -467,7 +499,7 @@ fn a_bad_network_and_a_bad_pacer_show_in_the_estimate() {
         let bloated = estimates(scenarios::bufferbloat);
         let slow = estimates(scenarios::slow_pacing);
         println!("seed {seed}: clean {clean:?}, bufferbloat {bloated:?}, slow pacing {slow:?} us");
-        assert!(bloated[0] > 2 * clean[0], "seed {seed}: a queue of a second does not show");
+        assert!(2 * bloated[0] > 3 * clean[0], "seed {seed}: a queue of a second does not show");
         assert!(slow[1] > 5 * clean[1], "seed {seed}: a sender that is late does not show");
     }
 }

@@ -50,11 +50,12 @@ const STALL_OF_END_S: f64 = 2.1;
 /// Reports correct the envelope where it is off by more than this: their own jitter, by a sender's timers.
 const BOUND_JITTER_S: f64 = 0.020;
 
-/// What a sender may send at once when it begins, in so many utterances or more, most of which agree.
+/// What a sender may send at once when it begins, in most utterances: so many, or each one where nothing else came late.
 const LEAD_MIN_S: f64 = 0.060;
-const LEAD_MAX_S: f64 = 0.5;
+const LEAD_MAX_S: f64 = 2.0;
 const LEADS_AGREE_S: f64 = 0.060;
 const LEADS_MIN: usize = 5;
+const FEW_LEADS_ERROR_S: f64 = 0.008;
 
 /// What is left open of a level: timers and the rounding of timestamps; of a queue that plays out, which nobody sees; of
 /// a single packet, by its jitter; of jitter, as a share of its median; of a queue that held up all of the packets
@@ -242,7 +243,7 @@ fn paced(members: &[Member], mut delays: Delays, sender: Sender) -> Levels {
         delays.bring_within_bounds();
         levels = follow(members, &delays, SLEW_IN_ORDER);
     }
-    (delays.is_barrier, delays.begins_chunk, delays.bounds) = Default::default();
+    (delays.is_barrier, delays.bounds) = Default::default();
     let unfollowed_most = if sender == Sender::RealTime && !has_steps { STEP_S } else { f64::INFINITY };
     let open = Open { jitter, unfollowed_most, hides_pauses: has_steps };
     levels.error_us = errors_us(members, &mut delays, &levels.level, &open);
@@ -472,21 +473,30 @@ fn known_step(delays: &Delays, known: &Bounds, chunk: &Chunk, at: usize, level: 
 }
 
 /// A sender that begins each utterance with a small burst is ahead of what is heard by the length of that burst. Those of
-/// a sender are of one length; stalls of a link are not.
+/// a sender are of one length; stalls of a link are not, and hold up more than beginnings. Where the two cannot be told
+/// apart, the error says so.
 fn add_lead(members: &[Member], delays: &Delays, levels: &mut Levels) {
     let is_start = |at: &usize| *at == 0 || levels.is_step[*at] || gap_before(members, *at) > 0.3;
-    let mut leads: Vec<f64> =
-        (0..members.len()).filter(is_start).map(|at| delays.delay[at] - levels.level[at]).collect();
-    if leads.len() < LEADS_MIN {
+    let starts: Vec<usize> = (0..members.len()).filter(is_start).collect();
+    let mut leads: Vec<f64> = starts.iter().map(|at| delays.delay[*at] - levels.level[*at]).collect();
+    leads.sort_by(f64::total_cmp);
+    let tenth = |n: usize| leads.get(n * leads.len() / 10).copied().unwrap_or_default();
+    let (lower, median, upper) = (tenth(2), tenth(5), tenth(7));
+    if upper < LEAD_MIN_S {
         return;
     }
-    leads.sort_by(f64::total_cmp);
-    let tenth = |n: usize| leads[n * leads.len() / 10];
-    let (lower, median, upper) = (tenth(2), tenth(5), tenth(7));
-    if (LEAD_MIN_S..LEAD_MAX_S).contains(&lower) && upper - lower < LEADS_AGREE_S {
+    let is_alike = (LEAD_MIN_S..LEAD_MAX_S).contains(&lower) && upper - lower < LEADS_AGREE_S;
+    let is_link_free = (0..members.len()).filter(|at| delays.begins_chunk[*at]).all(|at| is_start(&at));
+    let open_s = if is_alike && (leads.len() >= LEADS_MIN || is_link_free) {
         levels.level.iter_mut().for_each(|level| *level += median);
         levels.lead_s = median;
-    }
+        // Few beginnings do not tell more than they were delayed by, each.
+        if leads.len() < LEADS_MIN { upper - lower + FEW_LEADS_ERROR_S } else { 0.0 }
+    } else {
+        upper
+    };
+    let open_us = to_us(open_s);
+    levels.error_us.iter_mut().for_each(|error_us| *error_us = error_us.saturating_add(open_us));
 }
 
 fn burst(members: &[Member], delays: &Delays) -> Levels {
