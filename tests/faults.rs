@@ -252,6 +252,31 @@ fn what_a_forbidden_storage_does_not_take_is_published_when_it_is_allowed() {
 }
 
 #[test]
+fn a_spool_file_that_others_remove_before_it_can_be_kept_is_told_once() {
+    let place = Place::new();
+    // What is no directory takes no file.
+    std::fs::remove_dir_all(place.storage()).ok();
+    std::fs::write(place.storage(), "").unwrap();
+    let daemon = Daemon::start(&place);
+    let mut gateway = Gateway::connect(&place, &daemon, Socket::UnixStream);
+    let mut sender = Sender { payload_type: 3, ..Sender::new(1) };
+    gateway.play("gsm", CALLER, &sender.packets(&vec![vec![0xd0; 33]; 50]));
+    sender = Sender::new(2);
+    gateway.play("gsm", AI, &sender.packets(&voice(SPEECH, 150.0, 50)));
+    gateway.end("gsm");
+    let logs = |line: &str| wait_for(line, || daemon.log().contains(line).then_some(()));
+    logs("publishing failed");
+    let spool = place.spool_files().into_iter().find(|name| name.ends_with(".spool")).unwrap();
+    std::fs::remove_file(place.spool().join(spool)).unwrap();
+    std::fs::remove_file(place.storage()).unwrap();
+    logs("a spool file that was to be kept is gone");
+    let (manifest, _) = place.recording("gsm");
+    assert_eq!(manifest["reasons"], json!(["caller_packets_not_decodable"]), "{manifest}");
+    assert_eq!(place.manifests().len(), 1);
+    daemon.stop();
+}
+
+#[test]
 fn a_spool_that_cannot_be_written_stops_the_start_with_its_name() {
     let place = Place::new();
     let Some(disk) = Disk::mount(&place.spool(), 1024) else { return };

@@ -164,7 +164,8 @@ impl Ended {
             // Others may have removed it.
             Change::Append(lines) => match append(directory, lines) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    replace(directory, &lock(&self.0).take_all())
+                    let all = lock(&self.0).take_all();
+                    replace(directory, &all)
                 }
                 appended => appended,
             },

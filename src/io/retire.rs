@@ -39,6 +39,22 @@ impl Finisher {
 
     /// Does what is left when all is in the store. Each step may have been done before.
     pub(super) fn retire(&self, spool: &Path, ready: &Prepared) -> io::Result<()> {
+        match self.put_away(spool, ready) {
+            // Others have removed what was to be kept: no attempt brings it back.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                forget_numbers(spool);
+                let (connection, path) = (&ready.rendered.manifest.connection_id, spool.display());
+                if !ready.is_recording() {
+                    self.metrics.finish(Outcome::Failed);
+                }
+                error!(connection, %path, error = GONE, "a spool file that was to be kept is gone: find out who removes files from the spool directory");
+                Ok(())
+            }
+            done => done,
+        }
+    }
+
+    fn put_away(&self, spool: &Path, ready: &Prepared) -> io::Result<()> {
         let connection = &ready.rendered.manifest.connection_id;
         match &ready.end {
             End::Fail(reason) => self.give_up(spool, Some(connection), reason),

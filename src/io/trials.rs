@@ -69,6 +69,7 @@ struct Notes {
 pub(super) struct Trial {
     trials: Arc<Trials>,
     spool: PathBuf,
+    was_suspect: bool,
     is_adjourned: bool,
 }
 
@@ -94,7 +95,12 @@ impl Trials {
                 Err(error) => debug!(path = %spool.display(), %error, "rendered without a note of it"),
             }
         }
-        Trial { trials: Arc::clone(self), spool: spool.to_owned(), is_adjourned: false }
+        Trial {
+            trials: Arc::clone(self),
+            spool: spool.to_owned(),
+            was_suspect: standing != Standing::Clear,
+            is_adjourned: false,
+        }
     }
 
     /// Notes that others are rendered beside a suspect from now on.
@@ -130,16 +136,16 @@ impl Trial {
 impl Drop for Trial {
     fn drop(&mut self) {
         let note = lock(&self.trials.0).kept.remove(&self.spool);
-        let standing = match note {
-            Some(Made::Alone) if self.is_adjourned => {
+        let standing = if self.is_adjourned && self.was_suspect {
+            // Where others were rendered beside it, or the process stops, that is done.
+            if note == Some(Made::Alone) {
                 lift(&self.spool);
                 sync(&self.spool);
-                Standing::Suspect
             }
-            _ => {
-                forget(&self.spool);
-                Standing::Clear
-            }
+            Standing::Suspect
+        } else {
+            forget(&self.spool);
+            Standing::Clear
         };
         let mut notes = lock(&self.trials.0);
         if Standing::of(&self.spool) == standing {
@@ -309,5 +315,20 @@ mod tests {
         drop(trial);
         assert_eq!(Standing::of(&spool), Standing::Suspect, "its trial has not ended");
         assert!(lock(&trials.0).kept.is_empty());
+
+        for does_stop in [false, true] {
+            let (trials, mut trial) = begin(&spool);
+            if does_stop {
+                trials.end();
+            } else {
+                trials.end_alone(&spool);
+            }
+            trial.adjourn();
+            drop(trial);
+            assert_eq!(
+                (Standing::of(&spool), trials.standing(&spool)),
+                (Standing::Suspect, Standing::Suspect)
+            );
+        }
     }
 }
