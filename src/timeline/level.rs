@@ -478,7 +478,11 @@ fn known_step(delays: &Delays, known: &Bounds, chunk: &Chunk, at: usize, level: 
 fn add_lead(members: &[Member], delays: &Delays, levels: &mut Levels) {
     let is_start = |at: &usize| *at == 0 || levels.is_step[*at] || gap_before(members, *at) > 0.3;
     let starts: Vec<usize> = (0..members.len()).filter(is_start).collect();
-    let mut leads: Vec<f64> = starts.iter().map(|at| delays.delay[*at] - levels.level[*at]).collect();
+    // What is over at once shows nothing: a packet that CLEAR left behind, say.
+    let ends = starts.iter().skip(1).copied().chain([members.len()]);
+    let shows = |at: usize, end: usize| members[end - 1].media_end() - members[at].media > LEAD_MIN_S;
+    let telling = starts.iter().copied().zip(ends).filter(|(at, end)| shows(*at, *end));
+    let mut leads: Vec<f64> = telling.map(|(at, _)| delays.delay[at] - levels.level[at]).collect();
     leads.sort_by(f64::total_cmp);
     let tenth = |n: usize| leads.get(n * leads.len() / 10).copied().unwrap_or_default();
     let (lower, median, upper) = (tenth(2), tenth(5), tenth(7));
@@ -490,8 +494,13 @@ fn add_lead(members: &[Member], delays: &Delays, levels: &mut Levels) {
     let open_s = if is_alike && (leads.len() >= LEADS_MIN || is_link_free) {
         levels.level.iter_mut().for_each(|level| *level += median);
         levels.lead_s = median;
-        // Few beginnings do not tell more than they were delayed by, each.
-        if leads.len() < LEADS_MIN { upper - lower + FEW_LEADS_ERROR_S } else { 0.0 }
+        match leads.len() {
+            // The link may have held up the only beginning.
+            1 => upper,
+            // Few do not tell more than they were delayed by, each.
+            2..LEADS_MIN => upper - lower + FEW_LEADS_ERROR_S,
+            _ => 0.0,
+        }
     } else {
         upper
     };
