@@ -485,6 +485,29 @@ fn an_ai_that_sends_what_it_has_at_once_is_placed_when_it_is_heard_in_a_short_ca
     assert!(near * 20 >= calls * 19, "{near} of {calls} calls are where they were heard");
 }
 
+#[test]
+fn short_utterances_that_come_all_at_once_are_placed_when_they_are_heard() {
+    for shows_pauses in [false, true] {
+        for (shortest_s, longest_s) in [(0.2, 0.3), (0.2, 0.9), (0.5, 0.8)] {
+            for rate in [8.0, 100.0] {
+                for length_s in [3.0, 10.0, 60.0] {
+                    let marks = Figures { max_ms: 40.0, ..Figures::ANY };
+                    within(marks, 5, |random| {
+                        let ai = Voice {
+                            pace: Pace::Burst(rate),
+                            utterance_s: shortest_s..longest_s,
+                            pause_s: 1.5..4.0,
+                            shows_pauses,
+                            ..Voice::of(length_s)
+                        };
+                        Call::of(Vec::new(), Network::of_jitter(0.004).carry(&ai.send(random), random))
+                    });
+                }
+            }
+        }
+    }
+}
+
 fn empty() -> Channel {
     Channel::of(Vec::new())
 }

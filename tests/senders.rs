@@ -455,7 +455,7 @@ fn a_call_that_is_over_is_not_opened_again_by_what_is_sent_once_more() {
         assert!(is_right, "{id}: both ENDs, and none of the audio before them: {counted}");
         assert_eq!(place.manifests_of(&id).len(), 1, "{id}");
     }
-    assert_eq!(rig::daemon::dropped(&daemon.stop()), [("unknown_connection".to_owned(), ends)].into());
+    assert_eq!(rig::daemon::dropped(&daemon.stop()), [("late".to_owned(), ends)].into());
 }
 
 #[test]

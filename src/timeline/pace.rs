@@ -24,6 +24,12 @@ const REAL_TIME_SHARE_MIN_OF_QUEUED: f64 = 0.5;
 /// quarter of a second 0.02 to 0.15.
 const SEEN_SHARE_MIN: f64 = 0.4;
 
+/// A flow that is shorter shows nothing, and one that took this share of its length, or less, came at once. Of utterances too
+/// short to show a pace, this share has to.
+const FLOW_MIN_S: f64 = 0.1;
+const AT_ONCE_SHARE: f64 = 0.5;
+const AT_ONCE_SHARE_OF_ALL: f64 = 0.9;
+
 /// How a sender delivers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
@@ -40,6 +46,8 @@ pub struct Pace {
     all_s: f64,
     pairs: f64,
     in_real_time: f64,
+    /// Audio in flows that came at once.
+    at_once_s: f64,
 }
 
 impl Pace {
@@ -49,11 +57,14 @@ impl Pace {
         let mut pace = Self::default();
         let mut before: Option<f64> = None;
         let (mut audio_s, mut least) = (0.0, f64::INFINITY);
+        let mut flow = 0;
         for (at, (member, delay_s)) in members.iter().zip(delay).enumerate() {
             let is_broken = at > 0
                 && (member.media - members[at - 1].media_end() > WINDOW_S
                     || delay_s - delay[at - 1] > STALL_S);
             if is_broken {
+                pace.at_once_s += at_once_s(&members[flow..at]);
+                flow = at;
                 (before, audio_s, least) = (None, 0.0, f64::INFINITY);
             }
             pace.all_s += member.duration();
@@ -67,6 +78,7 @@ impl Pace {
                 (before, audio_s, least) = (Some(least), 0.0, f64::INFINITY);
             }
         }
+        pace.at_once_s += at_once_s(&members[flow..]);
         pace
     }
 
@@ -77,6 +89,7 @@ impl Pace {
             all_s: self.all_s + other.all_s,
             pairs: self.pairs + other.pairs,
             in_real_time: self.in_real_time + other.in_real_time,
+            at_once_s: self.at_once_s + other.at_once_s,
         }
     }
 
@@ -85,10 +98,21 @@ impl Pace {
     pub fn mode(self, sender: Sender, is_queued: bool) -> Mode {
         let least = if is_queued { REAL_TIME_SHARE_MIN_OF_QUEUED } else { REAL_TIME_SHARE_MIN };
         let is_seen = self.pairs * WINDOW_S >= SEEN_SHARE_MIN * self.all_s;
-        let is_faster = is_seen && self.pairs > 0.0 && self.in_real_time < least * self.pairs;
+        let is_faster = if is_seen {
+            self.pairs > 0.0 && self.in_real_time < least * self.pairs
+        } else {
+            self.at_once_s > 0.0 && self.at_once_s >= AT_ONCE_SHARE_OF_ALL * self.all_s
+        };
         match sender {
             Sender::Any if is_faster => Mode::Burst,
             Sender::Any | Sender::RealTime => Mode::Paced,
         }
     }
+}
+
+/// How long a flow is, if it came at once.
+fn at_once_s(flow: &[Member]) -> f64 {
+    let length_s: f64 = flow.iter().map(Member::duration).sum();
+    let took_s = flow.last().zip(flow.first()).map_or(0.0, |(last, first)| last.arrival - first.arrival);
+    if length_s >= FLOW_MIN_S && took_s <= AT_ONCE_SHARE * length_s { length_s } else { 0.0 }
 }
