@@ -236,7 +236,7 @@ fn a_spool_file_is_mended_once_where_its_directory_cannot_be_synced() {
             calls.gateway.play(id, CALLER, &calls.sent[50..]);
             calls.gateway.end(id);
         }
-        let (all, before) = (sounds_in(&calls.payloads), if way == WAYS[0] { 0 } else { 30 });
+        let (all, before) = (sounds_in(&calls.payloads), if line == "it is copied back" { 0 } else { 30 });
         let (manifest, recording) = calls.place.recording("victim");
         assert_eq!(manifest["labels"]["of"], "victim", "{line}: {manifest}");
         assert!(recording.sounds(0) == all[before..], "{line}: {manifest}");
