@@ -266,17 +266,20 @@ impl Source {
         !self.held.is_empty()
     }
 
-    /// When the address whose packets are held has the port although none follows: it sent before the port was given up.
+    /// When the address whose packets are held has the port although none follows: it sent before the port was given up. Or when
+    /// they are given up, because none of them came behind the last packet of the one that has it.
     #[must_use]
     pub fn gives_way_at(&self) -> Option<Mono> {
         let (_, last) = self.latched.filter(|_| self.is_holding())?;
         Some(last.after(GIVES_WAY_AFTER))
     }
 
-    /// Gives the port to whoever sent the last of what is held, if the one that had it has been silent for so long.
+    /// Gives the port to whoever sent the last of what is held, if the one that had it has been silent for so long, and before
+    /// that packet.
     pub fn give_way(&mut self, now: Mono) {
+        let heard = self.latched.map(|(_, heard)| heard);
         if self.gives_way_at().is_some_and(|at| now >= at)
-            && let Some(last) = self.held.back()
+            && let Some(last) = self.held.back().filter(|last| heard.is_none_or(|heard| last.at > heard))
         {
             self.latched = Some((last.from, last.at));
             self.heard = parse_rtp(&last.bytes).ok().map(|packet| (packet.ssrc, packet.sequence));
@@ -284,13 +287,14 @@ impl Source {
     }
 
     /// Takes out what need not be held any longer: each packet, and whether it is believed. What came just before the last
-    /// packet of another one stays: that one may have been on the way for longer.
-    pub fn settled(&mut self) -> Vec<(Held, bool)> {
+    /// packet of another one stays, until that one would give way: that packet may have been on the way for longer.
+    pub fn settled(&mut self, now: Mono) -> Vec<(Held, bool)> {
         let mut settled = Vec::new();
         let Some((latched, last)) = self.latched else { return settled };
         let is_taken = self.held.iter().any(|held| held.from == latched);
+        let is_over = is_taken || now.since(last) >= GIVES_WAY_AFTER;
         while let Some(held) = self.held.pop_front() {
-            if !is_taken && last.since(held.at) < STRAGGLES_FOR {
+            if !is_over && last.since(held.at) < STRAGGLES_FOR {
                 self.held.push_front(held);
                 break;
             }
@@ -454,8 +458,12 @@ mod tests {
     }
 
     /// What of the held packets is settled: of which address, when, and whether it is believed.
-    fn settled(source: &mut Source) -> Vec<(SocketAddr, Mono, bool)> {
-        source.settled().into_iter().map(|(held, is_believed)| (held.from, held.at, is_believed)).collect()
+    fn settled(source: &mut Source, now: u64) -> Vec<(SocketAddr, Mono, bool)> {
+        source
+            .settled(at(now))
+            .into_iter()
+            .map(|(held, is_believed)| (held.from, held.at, is_believed))
+            .collect()
     }
 
     #[test]
@@ -471,19 +479,43 @@ mod tests {
         assert!(source.admit(one, &rtp(1, 7), at(0)));
         assert!(!other(&mut source, two, 10) && !other(&mut source, two, 100));
         assert!(source.admit(one, &rtp(1, 8), at(250)), "it goes on");
-        assert_eq!(settled(&mut source), [(two, at(10), false)], "but may have been overtaken");
+        assert_eq!(settled(&mut source, 250), [(two, at(10), false)], "but may have been overtaken");
         assert!(source.admit(one, &rtp(1, 9), at(300)));
-        assert_eq!(settled(&mut source), [(two, at(100), false)]);
+        assert_eq!(settled(&mut source, 300), [(two, at(100), false)]);
         // It is not heard again: of who follows nothing is lost, and nothing of others is taken.
         for ms in (310..2_290).step_by(20) {
             assert!(!other(&mut source, two, ms));
         }
         assert!(!other(&mut source, three, 2_290));
-        assert_eq!(settled(&mut source), []);
+        assert_eq!(settled(&mut source, 2_290), []);
         assert!(other(&mut source, two, 2_310));
-        let all = settled(&mut source);
+        let all = settled(&mut source, 2_310);
         assert_eq!((all.len(), all[0], all[99]), (100, (two, at(310), true), (three, at(2_290), false)));
         assert!(all[..99].iter().all(|(_, _, is_believed)| *is_believed));
+    }
+
+    #[test]
+    fn who_was_heard_only_before_the_first_fell_silent_does_not_get_its_port() {
+        let [one, two, three] =
+            ["10.0.0.1:1000", "10.9.9.9:2000", "10.6.6.6:6"].map(|text| text.parse().unwrap());
+        let packet = [&[0x80, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 2][..], &[0; 160]].concat();
+        let mut source = Source::default();
+        assert!(source.admit(one, &rtp(1, 6), at(0)) && source.hold(two, &packet, at(50)));
+        assert!(source.admit(one, &rtp(1, 7), at(100)));
+        assert_eq!(settled(&mut source, 100), [], "it may be about to go on");
+        source.give_way(at(2_100));
+        assert_eq!(settled(&mut source, 2_100), [(two, at(50), false)]);
+        assert_eq!(source.gives_way_at(), None, "and nobody waits for it");
+        assert!(source.believes(one) && !source.believes(two));
+        // One that goes on has what it sent before, too: the last of the first was on the way for longer.
+        assert!(source.admit(one, &rtp(1, 8), at(3_000)));
+        assert!(source.hold(two, &packet, at(3_010)) && source.hold(three, &packet, at(3_020)));
+        assert!(source.admit(one, &rtp(1, 9), at(3_100)));
+        assert!(source.hold(two, &packet, at(3_110)));
+        source.give_way(at(5_100));
+        let expected = [(two, at(3_010), true), (three, at(3_020), false), (two, at(3_110), true)];
+        assert_eq!(settled(&mut source, 5_100), expected);
+        assert!(source.believes(two));
     }
 
     #[test]
@@ -499,9 +531,9 @@ mod tests {
         ));
         assert_eq!(source.gives_way_at(), Some(at(2000)));
         source.give_way(at(1_999));
-        assert_eq!(settled(&mut source), []);
+        assert_eq!(settled(&mut source, 1_999), []);
         source.give_way(at(2_000));
-        assert_eq!(settled(&mut source), [(two, at(500), true)]);
+        assert_eq!(settled(&mut source, 2_000), [(two, at(500), true)]);
         assert!(!source.admit(one, &rtp(1, 8), at(2_001)), "the port is another's now");
         assert!(source.admit(two, &rtp(2, 10), at(2_002)));
         let held = (0..1000).filter(|ms| source.hold(one, &[0; 172], at(2_100 + ms))).count();

@@ -7,6 +7,7 @@ mod rig;
 use std::path::{Path, PathBuf};
 
 use rig::daemon::Daemon;
+use rig::disk::IoErrors;
 use rig::gateway::{AI, CALLER, Gateway, Socket};
 use rig::http::http_address;
 use rig::media::{SPEECH, Sender, voice};
@@ -80,6 +81,30 @@ fn what_the_first_choice_does_not_take_is_in_the_backup_until_it_does() {
     });
     assert_eq!(place.manifests().len(), 2, "each once");
     daemon.stop();
+}
+
+#[test]
+fn what_is_brought_back_is_told_once_where_the_disk_does_not_remove_its_spool_file() {
+    let (mut place, backup) = broken("0");
+    let Some(errors) = IoErrors::prepare(&mut place) else { return };
+    place.set("FAIL_ON", ".spool.backup");
+    let daemon = Daemon::start(&place);
+    let mut gateway = Gateway::connect(&place, &daemon, Socket::UnixStream);
+    gateway.play("c", CALLER, &Sender::new(1).packets(&voice(SPEECH, 150.0, 50)));
+    gateway.end("c");
+    wait_for("the spool file to be set aside", || spool(&place, ".spool.backup").pop());
+    errors.set("unlink");
+    mend(&place);
+    let attempts = || daemon.log().matches("cannot be brought back from the backup storage").count();
+    wait_for("three attempts", || (attempts() >= 3).then_some(()));
+    assert!(names(&backup).is_empty() && spool(&place, ".spool.backup").len() == 1);
+    errors.set("");
+    wait_for("the spool to be empty", || spool(&place, ".spool.backup").is_empty().then_some(()));
+    let log = daemon.stop();
+    for once in ["recording published", "removed from the backup storage"] {
+        assert_eq!(log.matches(once).count(), 1, "{once}: {log}");
+    }
+    assert_eq!(place.manifests().len(), 1);
 }
 
 #[test]

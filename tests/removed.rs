@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use rig::daemon::Daemon;
 use rig::disk::IoErrors;
 use rig::gateway::{CALLER, Gateway, Socket, WHOLE, frame, kind};
-use rig::media::{MUSIC, Sender, Sent, marked_packet, voice};
+use rig::media::{MUSIC, START_US, Sender, Sent, marked_packet, voice};
 use rig::place::Place;
 use rig::recording::sounds_in;
 use rig::wait_for;
@@ -207,6 +207,79 @@ fn what_is_done_to_the_file_of_a_silent_call_is_mended_when_the_daemon_stops() {
         }
         daemon.stop();
     }
+}
+
+#[test]
+fn a_spool_file_is_mended_once_where_its_directory_cannot_be_synced() {
+    let cut_to_nothing: fn(&Place, &Path) =
+        |_, file| fs::OpenOptions::new().write(true).open(file).unwrap().set_len(0).unwrap();
+    for (way, line) in
+        [(WAYS[0], "it is copied back"), (cut_to_nothing, "spool file was cut under a live call")]
+    {
+        let mut place = Place::new();
+        let Some(errors) = IoErrors::prepare(&mut place) else { return };
+        let mut calls = Calls::begin(place);
+        errors.set("folders");
+        way(&calls.place, &calls.victim());
+        let says = |line: &str| calls.daemon.log().matches(line).count();
+        // It is looked at several times.
+        for packets in calls.sent[30..50].chunks(2) {
+            ["victim", "other"].iter().for_each(|id| calls.gateway.play(id, CALLER, packets));
+            calls.gateway.sync();
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        wait_for("the daemon to say so", || (says("the spool cannot be synced") > 0).then_some(()));
+        assert_eq!(says("under a live call"), 1, "{}", calls.daemon.log());
+        assert_eq!(calls.place.spool_files().len(), 2, "{line}: {:?}", calls.place.spool_files());
+        errors.set("");
+        for id in ["victim", "other"] {
+            calls.gateway.play(id, CALLER, &calls.sent[50..]);
+            calls.gateway.end(id);
+        }
+        let (all, before) = (sounds_in(&calls.payloads), if line == "it is copied back" { 0 } else { 30 });
+        let (manifest, recording) = calls.place.recording("victim");
+        assert_eq!(manifest["labels"]["of"], "victim", "{line}: {manifest}");
+        assert!(recording.sounds(0) == all[before..], "{line}: {manifest}");
+        calls.daemon.stop();
+    }
+}
+
+#[test]
+fn what_was_paused_is_taken_out_for_good_where_the_directory_cannot_be_synced() {
+    let mut place = Place::new();
+    let Some(errors) = IoErrors::prepare(&mut place) else { return };
+    let daemon = Daemon::start(&place);
+    let mut gateway = Gateway::connect(&place, &daemon, Socket::UnixStream);
+    let payloads: Vec<_> = (0..60).map(|n| marked_packet(&format!("said {n:03}"))).collect();
+    let sent = Sender::new(1).packets(&payloads);
+    gateway.play("c", CALLER, &sent[..50]);
+    gateway.sync();
+    wait_for("the packets to be in the spool", || place.spool_holds(&payloads[49]).then_some(()));
+    errors.set("folders");
+    gateway.say_at(kind::PAUSE, WHOLE, START_US + 20 * 20_000 + 10_000, "c");
+    gateway.say_at(kind::RESUME, WHOLE, START_US + 30 * 20_000 + 10_000, "c");
+    gateway.sync();
+    wait_for("what was paused to be gone", || (!place.spool_holds(b"said 025")).then_some(()));
+    // Nobody speaks, and the directory is synced again and again all the same.
+    let failed = || daemon.log().matches("the spool cannot be synced, trying again").count();
+    let before = failed();
+    wait_for("two more attempts", || (failed() >= before + 2).then_some(()));
+    for packets in sent[50..].chunks(2) {
+        gateway.play("c", CALLER, packets);
+        gateway.sync();
+        std::thread::sleep(Duration::from_millis(500));
+        assert_eq!(place.spool_files().len(), 1, "{:?}", place.spool_files());
+        assert!(!place.spool_holds(b"said 025"));
+    }
+    errors.set("");
+    gateway.end("c");
+    let (manifest, recording) = place.recording("c");
+    assert_eq!(manifest["outcome"], "ok", "{manifest}");
+    assert!(recording.sounds(0) == sounds_in(&[&payloads[..20], &payloads[30..]].concat()), "{manifest}");
+    wait_for("the spool to be empty", || place.spool_files().is_empty().then_some(()));
+    let log = daemon.stop();
+    assert_eq!(log.matches("what was paused is taken out of the spool").count(), 1, "{log}");
+    assert!(!log.contains("under a live call") && !place.holds(b"said 025"), "{log}");
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! recording's true home. Every so often a few of these files are tried on the first choice again; when that works,
 //! all follow, each is removed from the backup, and only then is its spool file removed.
 
+use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -150,14 +151,16 @@ impl Finisher {
         let every = self.backup.as_ref().map_or(TRY_EVERY_MAX, |backup| backup.after);
         let every = every.clamp(TRY_EVERY_MIN, TRY_EVERY_MAX);
         let run = async {
+            let mut published = HashMap::new();
             for round in 0.. {
                 tokio::time::sleep(every).await;
                 match backed_up(&directory) {
                     Ok(mut found) => {
+                        published.retain(|path, _| found.binary_search(path).is_ok());
                         // Each time begins with another, so that those that always fail do not hide the rest.
                         let begin = (round * FAILURES_MAX).checked_rem(found.len()).unwrap_or(0);
                         found.rotate_left(begin);
-                        self.bring_back_each(&found).await;
+                        self.bring_back_each(&found, &mut published).await;
                     }
                     Err(error) => {
                         warn!(path = %directory.display(), %error, "the spool cannot be listed, look at its disk");
@@ -171,13 +174,23 @@ impl Finisher {
         }
     }
 
-    async fn bring_back_each(self: &Arc<Self>, found: &[PathBuf]) {
+    /// Tries each. `published` keeps, from one round to the next, those that the first choice has and that the disk does not
+    /// remove.
+    async fn bring_back_each(
+        self: &Arc<Self>,
+        found: &[PathBuf],
+        published: &mut HashMap<PathBuf, Arc<Prepared>>,
+    ) {
         let mut failures = 0;
         for spool in found {
-            let Err(error) = self.finish(spool, &mut None).await else {
+            let mut prepared = published.remove(spool);
+            let Err(error) = self.finish(spool, &mut prepared).await else {
                 failures = 0;
                 continue;
             };
+            if let Some(ready) = prepared.filter(|ready| ready.is_published()) {
+                published.insert(spool.clone(), ready);
+            }
             self.metrics().publish_retries.add(error.cause());
             match error {
                 FinishError::Store(_) => {

@@ -107,6 +107,11 @@ impl Prepared {
         self.turn = None;
     }
 
+    /// Whether the store has it, and only its spool file is left.
+    pub(super) fn is_published(&self) -> bool {
+        self.is_published
+    }
+
     /// Whose it is.
     pub(super) fn connection_id(&self) -> &str {
         &self.rendered.manifest.connection_id
@@ -289,7 +294,7 @@ impl Finisher {
         spool: &Path,
         prepared: &mut Option<Arc<Prepared>>,
     ) -> Result<(), FinishError> {
-        if let Some(ready) = prepared.as_ref().filter(|ready| ready.is_published) {
+        if let Some(ready) = prepared.as_ref().filter(|ready| ready.is_published()) {
             let (finisher, path, ready) = (Arc::clone(self), spool.to_owned(), Arc::clone(ready));
             return Ok(self.hands.run(move || finisher.retire(&path, &ready)).await??);
         }
@@ -512,6 +517,15 @@ impl Finisher {
             is_published: false,
             turn: None,
         })
+    }
+}
+
+#[cfg(test)]
+impl Prepared {
+    /// One that the store has.
+    pub(super) fn published(header: crate::spool::Header) -> Self {
+        let rendered = describe_gone(header, GONE);
+        Self { rendered, end: End::Remove, since: Instant::now(), is_published: true, turn: None }
     }
 }
 

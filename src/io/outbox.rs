@@ -9,6 +9,9 @@
 //! person can mend (missing rights, a missing bucket) is reported once for each file and tried every quarter of an hour.
 //! When one file gets through, others that wait for the storage follow at once, two for each, instead of in their time: those,
 //! too, that waited for a person, who has come then.
+//!
+//! What is published, and of which only the spool file is left that the disk does not remove, stays here and outside the
+//! window: else it would be published, told and counted again. There is no more of it than the directory holds.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
@@ -83,8 +86,8 @@ struct Window {
 
 struct Outbox {
     finisher: Arc<Finisher>,
-    /// Everything below, by path.
-    known: HashMap<PathBuf, Size>,
+    /// Everything below, by path. Without a size it is outside its window.
+    known: HashMap<PathBuf, Option<Size>>,
     windows: [Window; 2],
     /// By the time of the next attempt; the number tells those of one moment apart, first come first served.
     waiting: BTreeMap<(Instant, u64), Item>,
@@ -128,6 +131,11 @@ impl Item {
         }
     }
 
+    /// Whether it only waits for the disk to remove its spool file.
+    fn is_published(&self) -> bool {
+        self.prepared.as_ref().is_some_and(|ready| ready.is_published())
+    }
+
     /// Others may cut a spool file behind the end of its call: then it says so itself from now on, and is finished.
     async fn tell_of_cut(&self, finisher: &Finisher) {
         let (spool, bytes) = (self.spool.clone(), self.sealed_bytes);
@@ -165,11 +173,12 @@ impl Outbox {
         }
         let size = size_of(&spool);
         if self.windows[size.index()].known >= ITEMS_MAX {
-            let last = self.waiting.iter().rev().find(|(_, item)| item.size == size);
+            let is_in_window = |item: &Item| item.size == size && !item.is_published();
+            let last = self.waiting.iter().rev().find(|(_, item)| is_in_window(item));
             match last.map(|(at, item)| (*at, item.failures)) {
                 Some((at, 1..)) => {
                     if let Some(last) = self.waiting.remove(&at) {
-                        self.forget(&last.spool);
+                        self.forget(&last);
                     }
                 }
                 // One that has no seal, as a file that could not be read at the start, would not be found again.
@@ -179,7 +188,7 @@ impl Outbox {
                 _ => {}
             }
         }
-        self.known.insert(spool.clone(), size);
+        self.known.insert(spool.clone(), Some(size));
         self.windows[size.index()].known += 1;
         let is_over = is_sealed(&spool).is_ok_and(|is_sealed| is_sealed);
         let sealed_bytes = spool.metadata().ok().filter(|_| is_over).map_or(0, |found| found.len());
@@ -202,18 +211,24 @@ impl Outbox {
     }
 
     /// Lets go of a file, which stays in the directory, and of what was rendered of it.
-    fn forget(&mut self, spool: &Path) {
-        let size = self.drop_known(spool);
+    fn forget(&mut self, Item { spool, size, .. }: &Item) {
+        self.drop_known(spool);
         if let Err(error) = clear_up(spool) {
             debug!(path = %spool.display(), %error, "what was rendered stays until the next attempt");
         }
-        self.look_later(spool, size, Duration::ZERO);
+        self.look_later(spool, *size, Duration::ZERO);
     }
 
-    fn drop_known(&mut self, spool: &Path) -> Size {
-        let Some(size) = self.known.remove(spool) else { return Size::Small };
-        self.windows[size.index()].known -= 1;
-        size
+    fn drop_known(&mut self, spool: &Path) {
+        self.leave_window(spool);
+        self.known.remove(spool);
+    }
+
+    /// Has a file take up no room any more.
+    fn leave_window(&mut self, spool: &Path) {
+        if let Some(size) = self.known.get_mut(spool).and_then(Option::take) {
+            self.windows[size.index()].known -= 1;
+        }
     }
 
     fn look_later(&mut self, spool: &Path, size: Size, wait: Duration) {
@@ -331,6 +346,9 @@ impl Outbox {
     fn failed(&mut self, mut item: Item, error: &FinishError) {
         self.finisher.metrics().publish_retries.add(error.cause());
         item.failures = item.failures.saturating_add(1);
+        if item.is_published() {
+            self.leave_window(&item.spool);
+        }
         let now = Instant::now();
         let is_told = match error.is_passing() {
             // The more often, the seldomer it is said.
@@ -377,4 +395,48 @@ fn jitter(wait: Duration, attempt: u32, spool: &Path) -> Duration {
     let seed = format!("{attempt}{}", spool.display());
     let half = wait / 2;
     half + half.mul_f64(f64::from(crc32c::crc32c(seed.as_bytes())) / f64::from(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::RecordingFormat;
+    use crate::id::ConnectionId;
+    use crate::io::render::Options;
+    use crate::io::store::local::LocalStore;
+    use crate::spool::Header;
+    use crate::time::{Mono, Wall};
+
+    #[test]
+    fn what_only_waits_to_be_removed_takes_no_room_and_is_not_let_go_of() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options {
+            tail: Duration::ZERO,
+            ai_offset_ms: 0,
+            keep_channels: false,
+            longest: Duration::from_secs(60),
+            format: RecordingFormat::Lossless,
+            gains_db: [0.0; 2],
+            masks_digits: false,
+        };
+        let store = LocalStore::new(dir.path());
+        let finisher = Finisher::new(store, "{id}.opus".to_owned(), options, Arc::default());
+        let mut outbox = Outbox::new(Arc::new(finisher));
+        let spool = |number: usize| dir.path().join(format!("{number}.spool"));
+        (0..ITEMS_MAX).for_each(|number| outbox.admit(spool(number)));
+        for (number, mut item) in std::mem::take(&mut outbox.waiting).into_values().enumerate() {
+            let header = Header::derived(ConnectionId::new("c").unwrap(), Wall(1), Mono(0), 1);
+            item.prepared = (number < 100).then(|| Arc::new(Prepared::published(header)));
+            outbox.failed(item, &io::Error::other("the disk says no").into());
+        }
+        let small = |outbox: &Outbox| outbox.windows[Size::Small.index()].known;
+        assert_eq!((small(&outbox), outbox.known.len()), (ITEMS_MAX - 100, ITEMS_MAX));
+        // More than there is room for: some of those that were not published make room.
+        (ITEMS_MAX..ITEMS_MAX + 200).for_each(|number| outbox.admit(spool(number)));
+        assert_eq!((small(&outbox), outbox.known.len()), (ITEMS_MAX, ITEMS_MAX + 100));
+        assert!((0..100).all(|number| outbox.known.contains_key(&spool(number))));
+        assert!(outbox.windows[Size::Small.index()].beyond.is_some(), "the others are found again");
+        (0..100).for_each(|number| outbox.drop_known(&spool(number)));
+        assert_eq!((small(&outbox), outbox.known.len()), (ITEMS_MAX, ITEMS_MAX));
+    }
 }

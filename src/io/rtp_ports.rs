@@ -332,13 +332,13 @@ impl Receiver {
         let now = self.ingest.now();
         for channel in Channel::BOTH {
             self.sources[channel.index()].give_way(now);
-            self.take_settled(channel);
+            self.take_settled(channel, now);
         }
     }
 
     /// Takes what was held and is believed now, as of the moment when it came.
-    fn take_settled(&mut self, channel: Channel) {
-        for (held, is_believed) in self.sources[channel.index()].settled() {
+    fn take_settled(&mut self, channel: Channel, now: Mono) {
+        for (held, is_believed) in self.sources[channel.index()].settled(now) {
             let frame = encode(RTP, Scope::Channel(channel), None, &self.connection, &held.bytes);
             if is_believed {
                 self.ingest.receive(&frame, Via::Ports, held.at);
@@ -397,7 +397,7 @@ impl Receiver {
             }
             Ok(rtp) if source.admit(from, &rtp, now) => {
                 let frame = frame(RTP, bytes);
-                self.take_settled(channel);
+                self.take_settled(channel, now);
                 self.ingest.receive(&frame, Via::Ports, now);
             }
             Ok(_) if self.ingest.is_kept_out(&self.connection, channel) => {

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use tracing::error;
 
 use super::random::draw;
-use super::spool_dir::{self, set_aside, sync_dir};
+use super::spool_dir::{self, set_aside};
 use super::spool_writer::lock;
 use crate::id::RecordingId;
 use crate::spool::block::{self, OpeningCause, append_opening};
@@ -175,6 +175,7 @@ pub(super) enum Look {
 }
 
 /// How much of a buffer got into its file.
+#[derive(Default)]
 pub(super) struct Written {
     pub(super) bytes: usize,
     /// How many bytes leave the sum of all buffers.
@@ -182,6 +183,8 @@ pub(super) struct Written {
     pub(super) error: Option<io::Error>,
     /// Whether the call is over and all of it is written.
     pub(super) is_complete: bool,
+    /// Whether the file is another, and its directory could not be synced.
+    pub(super) is_renamed: bool,
 }
 
 impl SpoolFile {
@@ -272,7 +275,7 @@ impl SpoolFile {
     pub(super) fn write(&self, disk: &mut Disk, spare: &mut Vec<u8>, round: u64) -> Written {
         // Told of once more, after its end: the finisher may have removed it by now.
         if disk.is_complete || (disk.rest.is_empty() && lock(&self.buffer).bytes.is_empty()) {
-            return Written { bytes: 0, freed: 0, error: None, is_complete: false };
+            return Written::default();
         }
         disk.used = round;
         let mut bytes = 0;
@@ -286,7 +289,7 @@ impl SpoolFile {
         let freed = if disk.rest.is_empty() { disk.counted } else { disk.counted.min(bytes) };
         disk.counted -= freed;
         disk.is_complete = is_complete;
-        Written { bytes, freed, error: result.err(), is_complete }
+        Written { bytes, freed, error: result.err(), is_complete, is_renamed: false }
     }
 
     fn try_write(&self, disk: &mut Disk, spare: &mut Vec<u8>, written: &mut usize) -> io::Result<()> {
@@ -339,7 +342,8 @@ impl SpoolFile {
         Ok(if is_mended { Look::Mended } else { Look::Whole })
     }
 
-    /// Compares what stands at the path with what was written, and mends what is not as it should be. True if anything was.
+    /// Compares what stands at the path with what was written, and mends what is not as it should be. True if anything was: then
+    /// something is to be written, and the directory is synced with that.
     fn look(&self, disk: &mut Disk) -> io::Result<bool> {
         disk.looked = Some(Instant::now());
         let Some(length) = disk.length else { return Ok(false) };
@@ -394,12 +398,11 @@ impl SpoolFile {
         file.seek(SeekFrom::Start(0))?;
         let copied = io::copy(file, &mut copy)?;
         fs::rename(&temporary, &self.path)?;
-        self.sync_dir()?;
+        disk.adopt(copy)?;
         let lost = length.saturating_sub(copied);
         let (connection, path) = self.named();
         let lost_bytes = (lost > 0).then_some(lost);
         error!(connection, %path, bytes = lost_bytes, "spool file was removed under a live call, it is copied back");
-        disk.adopt(copy)?;
         disk.begin_again();
         if lost > 0 {
             self.describe_again(lost);
@@ -460,7 +463,6 @@ impl SpoolFile {
         file.seek(SeekFrom::Start(0))?;
         io::copy(file, &mut copy)?;
         fs::rename(&temporary, &self.path)?;
-        self.sync_dir()?;
         disk.adopt(copy)
     }
 
@@ -476,10 +478,6 @@ impl SpoolFile {
 
     fn directory(&self) -> &Path {
         self.path.parent().unwrap_or(Path::new("."))
-    }
-
-    pub(super) fn sync_dir(&self) -> io::Result<()> {
-        sync_dir(self.directory())
     }
 }
 

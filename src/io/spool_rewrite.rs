@@ -73,7 +73,16 @@ pub struct Rewritten {
 /// Where it cannot be read or written; then it is as it was.
 pub fn rewrite_file(path: &Path, rules: Rules) -> Result<Option<Rewritten>, ReadError> {
     let Some(made) = make(path, rules, &|| false)? else { return Ok(None) };
-    Ok(Some(made.put(path)?))
+    let rewritten = made.put(path)?;
+    // After a power failure the one before may be there: then the same is done with it again.
+    if let Err(error) = sync_dir(directory(path)) {
+        debug!(path = %path.display(), %error, "the directory cannot be synced");
+    }
+    Ok(Some(rewritten))
+}
+
+fn directory(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("."))
 }
 
 /// A file that is written again, beside that whose place it is to take.
@@ -83,14 +92,9 @@ struct New {
 }
 
 impl New {
-    /// Has it take its place.
+    /// Has it take its place, in a directory that is still to be synced: whatever becomes of that, the file before is gone.
     fn put(self, path: &Path) -> io::Result<Rewritten> {
-        let put = || {
-            self.rewritten.file.sync_all()?;
-            fs::rename(&self.temporary, path)?;
-            sync_dir(path.parent().unwrap_or(Path::new(".")))
-        };
-        let put = put();
+        let put = self.rewritten.file.sync_all().and_then(|()| fs::rename(&self.temporary, path));
         if put.is_err() {
             remove_if_there(&self.temporary)?;
         }
@@ -439,6 +443,9 @@ impl Rewrites {
             if let Some(made) = made {
                 let Rewritten { file: new, blocks } = made.put(&file.path)?;
                 disk.adopt_rewritten(new, blocks)?;
+                if sync_dir(directory(&file.path)).is_err() {
+                    told(file, Written { is_renamed: true, ..Written::default() });
+                }
                 let (connection, path) = (file.header.connection.as_str(), file.path.display());
                 let elapsed_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
                 info!(connection, %path, elapsed_ms, "what was paused is taken out of the spool");

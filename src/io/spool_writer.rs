@@ -113,7 +113,7 @@ impl SpoolWriter {
             let run = move || {
                 let written = |file: &Arc<SpoolFile>, written: Written| {
                     work.enter(file, &written);
-                    if written.bytes > 0 {
+                    if written.bytes > 0 || written.is_renamed {
                         lock(&to_sync).insert(file.number, Arc::clone(file));
                     }
                 };
@@ -387,10 +387,7 @@ impl Writer {
                     mended.push((file.number, file));
                 }
                 Err(error) => {
-                    work.enter(
-                        &file,
-                        &Written { bytes: 0, freed: 0, error: Some(error), is_complete: false },
-                    );
+                    work.enter(&file, &Written { error: Some(error), ..Written::default() });
                 }
             }
         }

@@ -103,7 +103,7 @@ impl IoErrors {
     }
 
     /// Lets calls of these kinds fail from now on: `write`, `sync`, `read`. With `quota`, writing says that a quota is used up;
-    /// with `slow`, it takes its time.
+    /// with `slow`, it takes its time; with `folders`, no directory can be synced; with `unlink`, no file removed.
     pub(crate) fn set(&self, kinds: &str) {
         fs::write(&self.0, kinds).expect("a writable folder");
     }

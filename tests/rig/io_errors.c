@@ -1,6 +1,7 @@
 /* Lets system calls on files whose path holds FAIL_ON fail with EIO, as a dying disk does: those named in the file
    FAIL_FILE (write, sync, read); with the word quota there, writing fails with EDQUOT; with slow, each write takes 200 ms;
-   with names, a directory cannot be synced once such a file was removed. Loaded in front of the C library. */
+   with names, a directory cannot be synced once such a file was removed; with folders, none can; with unlink, such a file cannot be
+   removed. Loaded in front of the C library. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -56,7 +57,8 @@ ssize_t write(int fd, const void *bytes, size_t count) {
 ssize_t read(int fd, void *bytes, size_t count) { return is_on(fd, "read") ? -1 : NEXT(read)(fd, bytes, count); }
 int fsync(int fd) {
     struct stat found;
-    if (is_removed && is_switched_on("names") && !fstat(fd, &found) && S_ISDIR(found.st_mode)) {
+    int is_failing = is_switched_on("folders") || (is_removed && is_switched_on("names"));
+    if (is_failing && !fstat(fd, &found) && S_ISDIR(found.st_mode)) {
         errno = EIO;
         return -1;
     }
@@ -66,6 +68,12 @@ int fdatasync(int fd) { return is_on(fd, "sync") ? -1 : NEXT(fdatasync)(fd); }
 int unlink(const char *path) {
     const char *on = getenv("FAIL_ON");
     size_t length = strlen(path), end = on ? strlen(on) : 0;
-    if (on && length >= end && !strcmp(path + length - end, on)) is_removed = 1;
+    if (on && length >= end && !strcmp(path + length - end, on)) {
+        if (is_switched_on("unlink")) {
+            errno = EIO;
+            return -1;
+        }
+        is_removed = 1;
+    }
     return NEXT(unlink)(path);
 }
