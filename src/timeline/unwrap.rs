@@ -8,6 +8,7 @@
 
 use std::ops::Range;
 
+use super::behind::Behind;
 use super::looks::Looks;
 use super::others::used_by_others;
 use super::{Counts, Rx, RxKind, index};
@@ -23,17 +24,13 @@ const AHEAD_MAX_US: i64 = 10_000_000;
 /// The most epochs of a channel: one each quarter of a second for four hours. The packets of more are strays.
 const EPOCHS_MAX: usize = 65_536;
 /// A copy of a packet that comes this much later is asked whether its sender began anew.
-const COPY_LATE_US: i64 = 500_000;
+pub(super) const COPY_LATE_US: i64 = 500_000;
 /// The same of one that never came, and is this much later than what came before it.
 const OVERDUE_US: i64 = 300_000;
-/// So many packets behind them are asked.
-const COPIES_ASKED: usize = 64;
-/// Packets looked at behind one that does not fit.
-const LOOK_AHEAD: usize = 3;
 /// A packet of which one number is odd is no farther ahead by the other than this.
 const ODD_STEPS: i64 = 3;
 /// Packets that arrive closer to each other belong together: several packets' lengths.
-const NEAR_US: i64 = 200_000;
+pub(super) const NEAR_US: i64 = 200_000;
 
 /// One packet in its epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -194,70 +191,6 @@ fn unwrap_source(source: &[u32], packets: &[Rx], all: &mut AllEpochs) {
     previous.into_iter().chain(current).for_each(|over| all.finish(over));
 }
 
-/// The packets of a source behind one of them.
-struct Behind<'a> {
-    source: &'a [u32],
-    packets: &'a [Rx],
-}
-
-impl<'a> Behind<'a> {
-    fn next(&self, count: usize) -> impl Iterator<Item = &'a Rx> {
-        let packets = self.packets;
-        self.source.iter().take(count).map(move |rx| &packets[index(*rx)])
-    }
-
-    /// The first of the next packets to go on with the old numbering, if more of them do than with this packet's.
-    fn goes_on(&self, epoch: &Builder, packet: &Rx) -> Option<&'a Rx> {
-        let (mut fit_old, mut fit_new, mut first) = (0, 0, None);
-        for next in self.next(LOOK_AHEAD) {
-            let on_from_new = i64::from(sequence_step(packet.sequence, next.sequence));
-            let new_s =
-                f64::from(timestamp_step(packet.timestamp, next.timestamp)) / f64::from(packet.clock_hz);
-            let on_from_old = i64::from(sequence_step(epoch.top_sequence, next.sequence));
-            let old_s =
-                f64::from(timestamp_step(epoch.top_timestamp, next.timestamp)) / f64::from(epoch.clock_hz);
-            if (1..=3).contains(&on_from_new) && (0.0..3.0).contains(&new_s) {
-                fit_new += 1;
-            } else if (1..100).contains(&on_from_old)
-                && (0.0..15.0).contains(&old_s)
-                && next.clock_hz == epoch.clock_hz
-            {
-                fit_old += 1;
-                first = first.or(Some(next));
-            }
-        }
-        first.filter(|_| fit_old > fit_new)
-    }
-
-    /// Whether what follows a packet that seems to have come before, or to be late, goes on from it with what has not come
-    /// before. If nothing that follows came before, nor goes on with the old, a time without packets in front tells.
-    fn begins_anew(&self, epoch: &Builder, packet: &Rx, looks: &mut Looks) -> bool {
-        let copied = epoch.top + i64::from(sequence_step(epoch.top_sequence, packet.sequence));
-        let is_copy = epoch.seen(copied).is_some();
-        let (mut fit_old, mut fit_new) = (0, 0);
-        for next in self.next(COPIES_ASKED) {
-            let on = i64::from(sequence_step(packet.sequence, next.sequence));
-            let seen = epoch.seen(copied + on).filter(|_| on > 0);
-            if !looks.take() {
-                return false;
-            } else if let Some(seen) = seen {
-                if !seen.is_of(next) {
-                    return true;
-                }
-            } else if (1..100).contains(&i64::from(sequence_step(epoch.top_sequence, next.sequence))) {
-                fit_old += 1;
-                if fit_old == LOOK_AHEAD {
-                    return false;
-                }
-            } else if on > 0 {
-                fit_new += 1;
-            }
-        }
-        let is_behind_gap = packet.arrival.0.saturating_sub(epoch.last_arrival_us) > NEAR_US;
-        !is_copy && is_behind_gap && fit_old == 0 && fit_new >= LOOK_AHEAD
-    }
-}
-
 fn seconds(before: &Builder, packet: &Rx) -> f64 {
     as_seconds(packet.arrival.0.saturating_sub(before.last_arrival_us))
 }
@@ -268,12 +201,12 @@ fn as_seconds(us: i64) -> f64 {
 }
 
 /// The signed step from one 16-bit number to another.
-fn sequence_step(from: u16, to: u16) -> i16 {
+pub(super) fn sequence_step(from: u16, to: u16) -> i16 {
     to.wrapping_sub(from).cast_signed()
 }
 
 /// The signed step from one 32-bit timestamp to another.
-fn timestamp_step(from: u32, to: u32) -> i32 {
+pub(super) fn timestamp_step(from: u32, to: u32) -> i32 {
     to.wrapping_sub(from).cast_signed()
 }
 
@@ -300,7 +233,7 @@ const NOT_SEEN: Seen = Seen { sequence: i64::MIN, timestamp: 0, digest: 0, arriv
 
 /// A packet that came.
 #[derive(Clone, Copy, Debug)]
-struct Seen {
+pub(super) struct Seen {
     sequence: i64,
     timestamp: u32,
     digest: u16,
@@ -308,20 +241,20 @@ struct Seen {
 }
 
 impl Seen {
-    fn is_of(&self, packet: &Rx) -> bool {
+    pub(super) fn is_of(&self, packet: &Rx) -> bool {
         self.timestamp == packet.timestamp && self.digest == packet.digest
     }
 }
 
-struct Builder {
+pub(super) struct Builder {
     first_rx: u32,
-    clock_hz: u32,
+    pub(super) clock_hz: u32,
     packets: Vec<Unwrapped>,
-    top: i64,
-    top_sequence: u16,
-    top_timestamp: u32,
+    pub(super) top: i64,
+    pub(super) top_sequence: u16,
+    pub(super) top_timestamp: u32,
     top_ticks: i64,
-    last_arrival_us: i64,
+    pub(super) last_arrival_us: i64,
     /// The least that arrival is behind media time.
     least_delay_us: i64,
     /// What the timestamp last advanced by from one number to the next. 0 until it did.
@@ -502,7 +435,7 @@ impl Builder {
         packet.arrival.0.saturating_sub(i64::try_from(media_us).unwrap_or(i64::MAX))
     }
 
-    fn seen(&self, sequence: i64) -> Option<Seen> {
+    pub(super) fn seen(&self, sequence: i64) -> Option<Seen> {
         Some(self.seen[slot(sequence)]).filter(|seen| seen.sequence == sequence)
     }
 }
