@@ -15,7 +15,8 @@ use super::{Counts, Rx, RxKind, index};
 
 /// A greater step forward of the sequence number is a restart, unless time says otherwise (RFC 3550 MAX_DROPOUT).
 const DROPOUT: i64 = 3000;
-/// A greater step back is a restart. RFC 3550 says 100; bursts on mobile networks reorder more.
+/// A packet that is farther back, as live ones overtake a queue, fits exactly or it is none of the epoch. RFC 3550 says
+/// 100; bursts on mobile networks reorder more.
 const MISORDER: i64 = 300;
 /// No packet lasts longer: how far timestamps may run for each sequence number.
 const PACKET_MAX_S: f64 = 0.12;
@@ -62,8 +63,8 @@ pub struct AllEpochs {
     pub packets: Vec<Unwrapped>,
     /// Duplicates, reordered packets and strays, and the sequence numbers of epochs that never arrived.
     pub counts: Counts,
-    /// What recognises duplicates, of epochs that are over, and empty: to make one takes longer than a short epoch.
-    spare: Vec<Vec<Seen>>,
+    /// What finds packets by their numbers, of epochs that are over: to make one takes longer than a short epoch.
+    spare: Vec<Vec<u32>>,
 }
 
 impl AllEpochs {
@@ -75,19 +76,14 @@ impl AllEpochs {
 
     /// Begins an epoch.
     fn begin(&mut self, rx: u32, packet: &Rx) -> Builder {
-        let seen = self.spare.pop().unwrap_or_else(|| vec![NOT_SEEN; SEEN]);
-        Builder::begin(rx, packet, seen)
+        let places = self.spare.pop().unwrap_or_else(|| vec![0; PLACES]);
+        Builder::begin(rx, packet, places)
     }
 
     /// Takes over an epoch that is over.
     fn finish(&mut self, epoch: Builder) {
-        let Builder { first_rx, clock_hz, mut packets, mut seen, .. } = epoch;
-        if packets.len() < SEEN {
-            packets.iter().for_each(|unwrapped| seen[slot(unwrapped.sequence)] = NOT_SEEN);
-        } else {
-            seen.fill(NOT_SEEN);
-        }
-        self.spare.push(seen);
+        let Builder { first_rx, clock_hz, mut packets, places, .. } = epoch;
+        self.spare.push(places);
         if self.epochs.len() == EPOCHS_MAX {
             self.counts.stray += u64::try_from(packets.len()).unwrap_or(0);
             return;
@@ -144,7 +140,7 @@ fn unwrap_source(source: &[u32], packets: &[Rx], all: &mut AllEpochs) {
             continue;
         };
         let behind = Behind { source: &source[position + 1..], packets };
-        let mut fit = epoch.try_packet(*rx, packet, false);
+        let mut fit = epoch.try_packet(*rx, packets, false);
         if fit == Fit::Overdue {
             let is_anew = behind.begins_anew(epoch, packet, &mut looks);
             fit = if is_anew { Fit::Not } else { epoch.add_late(*rx, packet) };
@@ -152,7 +148,7 @@ fn unwrap_source(source: &[u32], packets: &[Rx], all: &mut AllEpochs) {
         if fit == Fit::Not
             && let Some(before) = previous.as_mut().filter(|before| seconds(before, packet) < 3.0)
         {
-            fit = before.try_packet(*rx, packet, true);
+            fit = before.try_packet(*rx, packets, true);
             if fit == Fit::Overdue {
                 let is_stray = behind.goes_on(epoch, packet).is_some();
                 fit = if is_stray { before.add_late(*rx, packet) } else { Fit::Not };
@@ -160,9 +156,12 @@ fn unwrap_source(source: &[u32], packets: &[Rx], all: &mut AllEpochs) {
         }
         if let Fit::Duplicate { late_us } = fit
             && late_us > COPY_LATE_US
-            && behind.begins_anew(epoch, packet, &mut looks)
         {
-            fit = Fit::Not;
+            if behind.begins_anew(epoch, packet, &mut looks) {
+                fit = Fit::Not;
+            } else {
+                epoch.copied_us = Some(packet.arrival.0);
+            }
         }
         match fit {
             Fit::Forward => continue,
@@ -189,6 +188,11 @@ fn unwrap_source(source: &[u32], packets: &[Rx], all: &mut AllEpochs) {
         }
     }
     previous.into_iter().chain(current).for_each(|over| all.finish(over));
+}
+
+/// Whether a packet says the same as one that came with its number.
+pub(super) fn is_same(came: &Rx, packet: &Rx) -> bool {
+    came.timestamp == packet.timestamp && came.digest == packet.digest
 }
 
 fn seconds(before: &Builder, packet: &Rx) -> f64 {
@@ -227,24 +231,10 @@ enum Fit {
     Not,
 }
 
-/// Enough to recognise a duplicate within [`MISORDER`].
-const SEEN: usize = 512;
-const NOT_SEEN: Seen = Seen { sequence: i64::MIN, timestamp: 0, digest: 0, arrival_us: 0 };
-
-/// A packet that came.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Seen {
-    sequence: i64,
-    timestamp: u32,
-    digest: u16,
-    arrival_us: i64,
-}
-
-impl Seen {
-    pub(super) fn is_of(&self, packet: &Rx) -> bool {
-        self.timestamp == packet.timestamp && self.digest == packet.digest
-    }
-}
+/// Enough to find a packet within [`DROPOUT`]; a power of two.
+const PLACES: usize = 4096;
+/// A packet that is far back fits by one that is so many numbers off at most.
+const FITS_BY: i64 = 64;
 
 pub(super) struct Builder {
     first_rx: u32,
@@ -259,12 +249,14 @@ pub(super) struct Builder {
     least_delay_us: i64,
     /// What the timestamp last advanced by from one number to the next. 0 until it did.
     step_ticks: i64,
-    /// The packets that came last, by number modulo [`SEEN`].
-    seen: Vec<Seen>,
+    /// When the last copy came that was late and no more.
+    pub(super) copied_us: Option<i64>,
+    /// Where in `packets` those are that came last, by number modulo [`PLACES`]; elsewhere, anything.
+    places: Vec<u32>,
 }
 
 impl Builder {
-    fn begin(rx: u32, packet: &Rx, seen: Vec<Seen>) -> Self {
+    fn begin(rx: u32, packet: &Rx, places: Vec<u32>) -> Self {
         let mut builder = Self {
             first_rx: rx,
             clock_hz: packet.clock_hz,
@@ -276,13 +268,15 @@ impl Builder {
             last_arrival_us: packet.arrival.0,
             least_delay_us: packet.arrival.0,
             step_ticks: 0,
-            seen,
+            copied_us: None,
+            places,
         };
         builder.add(rx, packet, 0, 0);
         builder
     }
 
-    fn try_packet(&mut self, rx: u32, packet: &Rx, only_late: bool) -> Fit {
+    fn try_packet(&mut self, rx: u32, packets: &[Rx], only_late: bool) -> Fit {
+        let packet = &packets[index(rx)];
         let is_beside = packet.kind == RxKind::Beside;
         if packet.clock_hz != self.clock_hz && !is_beside {
             return Fit::Not;
@@ -293,12 +287,18 @@ impl Builder {
         let media_s = f64::from(timestamp_step(self.top_timestamp, packet.timestamp)) / clock;
         let sequence = self.top + step;
         if step <= 0 {
-            if step < -MISORDER {
-                return if self.goes_on_in_time(ticks) { Fit::OddNumber } else { Fit::Not };
+            let is_far = step < -MISORDER;
+            if is_far && self.goes_on_in_time(ticks) {
+                return Fit::OddNumber;
             }
-            if let Some(seen) = self.seen(sequence) {
-                let late_us = packet.arrival.0.saturating_sub(seen.arrival_us);
-                return if seen.is_of(packet) { Fit::Duplicate { late_us } } else { Fit::Not };
+            if let Some(came) = self.came(sequence).filter(|_| step >= -DROPOUT) {
+                let came = &packets[index(came.rx)];
+                let late_us = packet.arrival.0.saturating_sub(came.arrival.0);
+                return if is_same(came, packet) { Fit::Duplicate { late_us } } else { Fit::Not };
+            }
+            if is_far {
+                let is_late = step >= -DROPOUT && !only_late && !is_beside && self.is_missing(packet);
+                return if is_late { Fit::Overdue } else { Fit::Not };
             }
             if !is_beside && !(-41.0..=0.5).contains(&media_s) {
                 return Fit::Not;
@@ -409,9 +409,8 @@ impl Builder {
     }
 
     fn add(&mut self, rx: u32, packet: &Rx, sequence: i64, ticks: i64) {
+        self.places[slot(sequence)] = count(&self.packets);
         self.packets.push(Unwrapped { rx, sequence, ticks });
-        let (timestamp, digest, arrival_us) = (packet.timestamp, packet.digest, packet.arrival.0);
-        self.seen[slot(sequence)] = Seen { sequence, timestamp, digest, arrival_us };
         self.last_arrival_us = self.last_arrival_us.max(packet.arrival.0);
         if packet.kind != RxKind::Beside {
             self.least_delay_us = self.least_delay_us.min(self.delay_us(packet, ticks));
@@ -435,13 +434,30 @@ impl Builder {
         packet.arrival.0.saturating_sub(i64::try_from(media_us).unwrap_or(i64::MAX))
     }
 
-    pub(super) fn seen(&self, sequence: i64) -> Option<Seen> {
-        Some(self.seen[slot(sequence)]).filter(|seen| seen.sequence == sequence)
+    /// The packet of a number, if it came.
+    pub(super) fn came(&self, sequence: i64) -> Option<&Unwrapped> {
+        let at = self.places[slot(sequence)];
+        self.packets.get(index(at)).filter(|unwrapped| unwrapped.sequence == sequence)
+    }
+
+    /// Whether a packet that did not come is missing in the middle, and its timestamp is just what its number says.
+    pub(super) fn is_missing(&self, packet: &Rx) -> bool {
+        let step = i64::from(sequence_step(self.top_sequence, packet.sequence));
+        let from_top = i64::from(timestamp_step(self.top_timestamp, packet.timestamp));
+        let (sequence, ticks) = (self.top + step, self.top_ticks + from_top);
+        let fits = |near: i64| {
+            let steps_ticks = (sequence - near) * self.step_ticks;
+            self.came(near).is_some_and(|near| near.ticks + steps_ticks == ticks)
+        };
+        let is_in_middle = sequence > 0 && step < 0 && self.step_ticks > 0;
+        is_in_middle
+            && (from_top == step * self.step_ticks
+                || (1..=FITS_BY).any(|by| fits(sequence - by) || fits(sequence + by)))
     }
 }
 
 fn slot(sequence: i64) -> usize {
-    let size = i64::try_from(SEEN).expect("a small constant");
+    let size = i64::try_from(PLACES).expect("a small constant");
     usize::try_from(sequence.rem_euclid(size)).expect("a remainder is not negative")
 }
 
