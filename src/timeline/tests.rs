@@ -275,7 +275,7 @@ fn what_live_packets_overtook_is_late_however_many_there_are() {
 
 #[test]
 fn stragglers_behind_the_last_live_packet_are_late() {
-    let delay = |n: u16| if n > 800 && n % 5 == 0 { i64::from(n * 31 % 2000) } else { 0 };
+    let delay = |n: u16| if n > 800 && n.is_multiple_of(5) { i64::from(n * 31 % 2000) } else { 0 };
     let mut packets: Vec<_> = (0..1000).map(|n| rx(n, 10 + delay(n))).collect();
     packets.sort_by_key(|packet| packet.arrival);
     let placement = place(&packets, Sender::RealTime, ORIGIN, &[], &[]);

@@ -3,8 +3,10 @@
 //! An [`Epoch`] is a stretch of one SSRC with one numbering and one clock. A packet that does not fit the numbering
 //! is odd in one number (the next packets go on as before, and its other number tells its place), a stray (neither
 //! does), the far side of a long outage (its timestamp went on with the clock), or the first of a new epoch (the sender
-//! began anew). One that came before is a duplicate only if it says the same, and what follows it does not go on from it
-//! with something new: senders that begin each utterance at the same numbers do. Memory: 24 bytes a packet.
+//! began anew). One that came before is a duplicate only if it says the same, and what follows it neither goes on from it
+//! with something new nor is the same prompt, played again: senders that begin each utterance at the same numbers do.
+//! One that is missing and whose timestamp is just what its number says is late, however far back. Memory: 24 bytes a
+//! packet.
 
 use std::ops::Range;
 
