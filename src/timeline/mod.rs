@@ -14,6 +14,7 @@
 //!
 //! Invariants: positions of a channel only grow; no packet is placed twice; what is not placed is counted.
 
+mod behind;
 mod causality;
 mod evidence;
 pub mod level;

@@ -213,6 +213,77 @@ fn packets_that_are_sent_again_are_duplicates_however_late() {
 }
 
 #[test]
+fn the_same_prompt_is_heard_each_time_it_is_played() {
+    // Packets, when it begins again, and what of it is lost the first and the second time.
+    for (length, apart, lost) in
+        [(150_u16, 175_u16, [999, 999]), (150, 3000, [999, 40]), (150, 150, [70, 20]), (700, 900, [5, 600])]
+    {
+        let played = |at: u16| {
+            let heard = (0..length).filter(move |n| *n != lost[usize::from(at > 0) % 2]);
+            heard.map(move |n| Rx { arrival: rx(at + n, 10).arrival, ..rx(n, 0) })
+        };
+        let packets: Vec<_> = [0, apart, 2 * apart].into_iter().flat_map(played).collect();
+        let placement = place(&packets, Sender::Any, ORIGIN, &[], &[]);
+        let want: Vec<i64> = packets.iter().map(|packet| (packet.arrival.0 - ORIGIN.0) / 1000 - 20).collect();
+        assert_eq!(positions(&placement), want, "{length}, {apart} apart");
+        assert_eq!(placement.counts.duplicate, 0, "{length}, {apart} apart");
+    }
+}
+
+#[test]
+fn a_prompt_that_is_sent_at_once_is_heard_again_behind_a_time_in_which_nothing_came() {
+    let played = |at: u16| (0..150).map(move |n| Rx { arrival: rx(at, 10).arrival, ..rx(n, 0) });
+    let packets: Vec<_> = [0, 400].into_iter().flat_map(played).collect();
+    let placement = place(&packets, Sender::Any, ORIGIN, &[], &[]);
+    assert_eq!((placement.packets.len(), placement.counts), (300, Counts::default()));
+}
+
+#[test]
+fn what_a_link_sends_again_later_is_no_prompt() {
+    // All of it, so much later: between new packets, and behind the last one.
+    for late in [30_u16, 120, 290, 700] {
+        let again = (0..1000).map(|n| Rx { arrival: rx(n + late, 15).arrival, ..rx(n, 0) });
+        let mut packets: Vec<_> = (0..1000).map(|n| rx(n, 10)).chain(again).collect();
+        packets.sort_by_key(|packet| packet.arrival);
+        let placement = place(&packets, Sender::RealTime, ORIGIN, &[], &[]);
+        assert_eq!(placement.packets.len(), 1000, "{late} late");
+        assert_eq!(placement.counts, Counts { duplicate: 1000, ..Counts::default() }, "{late} late");
+    }
+    // Some of it, in any order.
+    let again = (0..1000_u16).step_by(7).map(|n| (n, n * 37 % 500 + 5));
+    let again = again.map(|(n, late)| Rx { arrival: rx(n + late, 15).arrival, ..rx(n, 0) });
+    let mut packets: Vec<_> = (0..1000).map(|n| rx(n, 10)).chain(again).collect();
+    packets.sort_by_key(|packet| packet.arrival);
+    let placement = place(&packets, Sender::RealTime, ORIGIN, &[], &[]);
+    assert_eq!(placement.counts, Counts { duplicate: 143, ..Counts::default() });
+}
+
+#[test]
+fn what_live_packets_overtook_is_late_however_many_there_are() {
+    // What was held up for ten seconds comes a few at a time beside what is live.
+    for beside in [2, 5, 50] {
+        let delay =
+            |n: u16| if (100..600).contains(&n) { (600 - n) * 20 + (n - 100) / beside * 20 } else { 0 };
+        let mut packets: Vec<_> = (0..1500).map(|n| rx(n, 10 + i64::from(delay(n)))).collect();
+        packets.sort_by_key(|packet| packet.arrival);
+        let placement = place(&packets, Sender::RealTime, ORIGIN, &[], &[]);
+        assert_eq!(positions(&placement), (0..1500).map(|n| 10 + n * 20).collect::<Vec<_>>(), "{beside}");
+        let Counts { lost, stray, duplicate, .. } = placement.counts;
+        assert_eq!((lost, stray, duplicate), (0, 0, 0), "{beside}");
+    }
+}
+
+#[test]
+fn stragglers_behind_the_last_live_packet_are_late() {
+    let delay = |n: u16| if n > 800 && n.is_multiple_of(5) { i64::from(n * 31 % 2000) } else { 0 };
+    let mut packets: Vec<_> = (0..1000).map(|n| rx(n, 10 + delay(n))).collect();
+    packets.sort_by_key(|packet| packet.arrival);
+    let placement = place(&packets, Sender::RealTime, ORIGIN, &[], &[]);
+    assert_eq!(positions(&placement), (0..1000).map(|n| 10 + n * 20).collect::<Vec<_>>());
+    assert_eq!((placement.counts.lost, placement.counts.stray), (0, 0));
+}
+
+#[test]
 fn numbers_that_another_source_used_are_not_lost() {
     let flipping: Vec<_> = (0..1500).map(|n| Rx { ssrc: u32::from(n / 250 % 2), ..rx(n, 10) }).collect();
     let placement = place(&flipping, Sender::RealTime, ORIGIN, &[], &[]);

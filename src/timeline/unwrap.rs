@@ -3,18 +3,22 @@
 //! An [`Epoch`] is a stretch of one SSRC with one numbering and one clock. A packet that does not fit the numbering
 //! is odd in one number (the next packets go on as before, and its other number tells its place), a stray (neither
 //! does), the far side of a long outage (its timestamp went on with the clock), or the first of a new epoch (the sender
-//! began anew). One that came before is a duplicate only if it says the same, and what follows it does not go on from it
-//! with something new: senders that begin each utterance at the same numbers do. Memory: 24 bytes a packet.
+//! began anew). One that came before is a duplicate only if it says the same, and what follows it neither goes on from it
+//! with something new nor is the same prompt, played again: senders that begin each utterance at the same numbers do.
+//! One that is missing and whose timestamp is just what its number says is late, however far back. Memory: 24 bytes a
+//! packet.
 
 use std::ops::Range;
 
+use super::behind::Behind;
 use super::looks::Looks;
 use super::others::used_by_others;
 use super::{Counts, Rx, RxKind, index};
 
 /// A greater step forward of the sequence number is a restart, unless time says otherwise (RFC 3550 MAX_DROPOUT).
 const DROPOUT: i64 = 3000;
-/// A greater step back is a restart. RFC 3550 says 100; bursts on mobile networks reorder more.
+/// A packet that is farther back, as live ones overtake a queue, fits exactly or it is none of the epoch. RFC 3550 says
+/// 100; bursts on mobile networks reorder more.
 const MISORDER: i64 = 300;
 /// No packet lasts longer: how far timestamps may run for each sequence number.
 const PACKET_MAX_S: f64 = 0.12;
@@ -23,17 +27,13 @@ const AHEAD_MAX_US: i64 = 10_000_000;
 /// The most epochs of a channel: one each quarter of a second for four hours. The packets of more are strays.
 const EPOCHS_MAX: usize = 65_536;
 /// A copy of a packet that comes this much later is asked whether its sender began anew.
-const COPY_LATE_US: i64 = 500_000;
+pub(super) const COPY_LATE_US: i64 = 500_000;
 /// The same of one that never came, and is this much later than what came before it.
 const OVERDUE_US: i64 = 300_000;
-/// So many packets behind them are asked.
-const COPIES_ASKED: usize = 64;
-/// Packets looked at behind one that does not fit.
-const LOOK_AHEAD: usize = 3;
 /// A packet of which one number is odd is no farther ahead by the other than this.
 const ODD_STEPS: i64 = 3;
 /// Packets that arrive closer to each other belong together: several packets' lengths.
-const NEAR_US: i64 = 200_000;
+pub(super) const NEAR_US: i64 = 200_000;
 
 /// One packet in its epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,8 +65,8 @@ pub struct AllEpochs {
     pub packets: Vec<Unwrapped>,
     /// Duplicates, reordered packets and strays, and the sequence numbers of epochs that never arrived.
     pub counts: Counts,
-    /// What recognises duplicates, of epochs that are over, and empty: to make one takes longer than a short epoch.
-    spare: Vec<Vec<Seen>>,
+    /// What finds packets by their numbers, of epochs that are over: to make one takes longer than a short epoch.
+    spare: Vec<Vec<u32>>,
 }
 
 impl AllEpochs {
@@ -78,19 +78,14 @@ impl AllEpochs {
 
     /// Begins an epoch.
     fn begin(&mut self, rx: u32, packet: &Rx) -> Builder {
-        let seen = self.spare.pop().unwrap_or_else(|| vec![NOT_SEEN; SEEN]);
-        Builder::begin(rx, packet, seen)
+        let places = self.spare.pop().unwrap_or_else(|| vec![0; PLACES]);
+        Builder::begin(rx, packet, places)
     }
 
     /// Takes over an epoch that is over.
     fn finish(&mut self, epoch: Builder) {
-        let Builder { first_rx, clock_hz, mut packets, mut seen, .. } = epoch;
-        if packets.len() < SEEN {
-            packets.iter().for_each(|unwrapped| seen[slot(unwrapped.sequence)] = NOT_SEEN);
-        } else {
-            seen.fill(NOT_SEEN);
-        }
-        self.spare.push(seen);
+        let Builder { first_rx, clock_hz, mut packets, places, .. } = epoch;
+        self.spare.push(places);
         if self.epochs.len() == EPOCHS_MAX {
             self.counts.stray += u64::try_from(packets.len()).unwrap_or(0);
             return;
@@ -147,7 +142,7 @@ fn unwrap_source(source: &[u32], packets: &[Rx], all: &mut AllEpochs) {
             continue;
         };
         let behind = Behind { source: &source[position + 1..], packets };
-        let mut fit = epoch.try_packet(*rx, packet, false);
+        let mut fit = epoch.try_packet(*rx, packets, false);
         if fit == Fit::Overdue {
             let is_anew = behind.begins_anew(epoch, packet, &mut looks);
             fit = if is_anew { Fit::Not } else { epoch.add_late(*rx, packet) };
@@ -155,7 +150,7 @@ fn unwrap_source(source: &[u32], packets: &[Rx], all: &mut AllEpochs) {
         if fit == Fit::Not
             && let Some(before) = previous.as_mut().filter(|before| seconds(before, packet) < 3.0)
         {
-            fit = before.try_packet(*rx, packet, true);
+            fit = before.try_packet(*rx, packets, true);
             if fit == Fit::Overdue {
                 let is_stray = behind.goes_on(epoch, packet).is_some();
                 fit = if is_stray { before.add_late(*rx, packet) } else { Fit::Not };
@@ -163,9 +158,12 @@ fn unwrap_source(source: &[u32], packets: &[Rx], all: &mut AllEpochs) {
         }
         if let Fit::Duplicate { late_us } = fit
             && late_us > COPY_LATE_US
-            && behind.begins_anew(epoch, packet, &mut looks)
         {
-            fit = Fit::Not;
+            if behind.begins_anew(epoch, packet, &mut looks) {
+                fit = Fit::Not;
+            } else {
+                epoch.copied_us = Some(packet.arrival.0);
+            }
         }
         match fit {
             Fit::Forward => continue,
@@ -194,68 +192,9 @@ fn unwrap_source(source: &[u32], packets: &[Rx], all: &mut AllEpochs) {
     previous.into_iter().chain(current).for_each(|over| all.finish(over));
 }
 
-/// The packets of a source behind one of them.
-struct Behind<'a> {
-    source: &'a [u32],
-    packets: &'a [Rx],
-}
-
-impl<'a> Behind<'a> {
-    fn next(&self, count: usize) -> impl Iterator<Item = &'a Rx> {
-        let packets = self.packets;
-        self.source.iter().take(count).map(move |rx| &packets[index(*rx)])
-    }
-
-    /// The first of the next packets to go on with the old numbering, if more of them do than with this packet's.
-    fn goes_on(&self, epoch: &Builder, packet: &Rx) -> Option<&'a Rx> {
-        let (mut fit_old, mut fit_new, mut first) = (0, 0, None);
-        for next in self.next(LOOK_AHEAD) {
-            let on_from_new = i64::from(sequence_step(packet.sequence, next.sequence));
-            let new_s =
-                f64::from(timestamp_step(packet.timestamp, next.timestamp)) / f64::from(packet.clock_hz);
-            let on_from_old = i64::from(sequence_step(epoch.top_sequence, next.sequence));
-            let old_s =
-                f64::from(timestamp_step(epoch.top_timestamp, next.timestamp)) / f64::from(epoch.clock_hz);
-            if (1..=3).contains(&on_from_new) && (0.0..3.0).contains(&new_s) {
-                fit_new += 1;
-            } else if (1..100).contains(&on_from_old)
-                && (0.0..15.0).contains(&old_s)
-                && next.clock_hz == epoch.clock_hz
-            {
-                fit_old += 1;
-                first = first.or(Some(next));
-            }
-        }
-        first.filter(|_| fit_old > fit_new)
-    }
-
-    /// Whether what follows a packet that seems to have come before, or to be late, goes on from it with what has not come
-    /// before. If nothing that follows came before, nor goes on with the old, a time without packets in front tells.
-    fn begins_anew(&self, epoch: &Builder, packet: &Rx, looks: &mut Looks) -> bool {
-        let copied = epoch.top + i64::from(sequence_step(epoch.top_sequence, packet.sequence));
-        let is_copy = epoch.seen(copied).is_some();
-        let (mut fit_old, mut fit_new) = (0, 0);
-        for next in self.next(COPIES_ASKED) {
-            let on = i64::from(sequence_step(packet.sequence, next.sequence));
-            let seen = epoch.seen(copied + on).filter(|_| on > 0);
-            if !looks.take() {
-                return false;
-            } else if let Some(seen) = seen {
-                if !seen.is_of(next) {
-                    return true;
-                }
-            } else if (1..100).contains(&i64::from(sequence_step(epoch.top_sequence, next.sequence))) {
-                fit_old += 1;
-                if fit_old == LOOK_AHEAD {
-                    return false;
-                }
-            } else if on > 0 {
-                fit_new += 1;
-            }
-        }
-        let is_behind_gap = packet.arrival.0.saturating_sub(epoch.last_arrival_us) > NEAR_US;
-        !is_copy && is_behind_gap && fit_old == 0 && fit_new >= LOOK_AHEAD
-    }
+/// Whether a packet says the same as one that came with its number.
+pub(super) fn is_same(came: &Rx, packet: &Rx) -> bool {
+    came.timestamp == packet.timestamp && came.digest == packet.digest
 }
 
 fn seconds(before: &Builder, packet: &Rx) -> f64 {
@@ -268,12 +207,12 @@ fn as_seconds(us: i64) -> f64 {
 }
 
 /// The signed step from one 16-bit number to another.
-fn sequence_step(from: u16, to: u16) -> i16 {
+pub(super) fn sequence_step(from: u16, to: u16) -> i16 {
     to.wrapping_sub(from).cast_signed()
 }
 
 /// The signed step from one 32-bit timestamp to another.
-fn timestamp_step(from: u32, to: u32) -> i32 {
+pub(super) fn timestamp_step(from: u32, to: u32) -> i32 {
     to.wrapping_sub(from).cast_signed()
 }
 
@@ -294,44 +233,32 @@ enum Fit {
     Not,
 }
 
-/// Enough to recognise a duplicate within [`MISORDER`].
-const SEEN: usize = 512;
-const NOT_SEEN: Seen = Seen { sequence: i64::MIN, timestamp: 0, digest: 0, arrival_us: 0 };
+/// Enough to find a packet within [`DROPOUT`]; a power of two.
+const PLACES: usize = 4096;
+/// A packet that is far back fits by one that is so many numbers off at most.
+const FITS_BY: i64 = 64;
 
-/// A packet that came.
-#[derive(Clone, Copy, Debug)]
-struct Seen {
-    sequence: i64,
-    timestamp: u32,
-    digest: u16,
-    arrival_us: i64,
-}
-
-impl Seen {
-    fn is_of(&self, packet: &Rx) -> bool {
-        self.timestamp == packet.timestamp && self.digest == packet.digest
-    }
-}
-
-struct Builder {
+pub(super) struct Builder {
     first_rx: u32,
-    clock_hz: u32,
+    pub(super) clock_hz: u32,
     packets: Vec<Unwrapped>,
-    top: i64,
-    top_sequence: u16,
-    top_timestamp: u32,
+    pub(super) top: i64,
+    pub(super) top_sequence: u16,
+    pub(super) top_timestamp: u32,
     top_ticks: i64,
-    last_arrival_us: i64,
+    pub(super) last_arrival_us: i64,
     /// The least that arrival is behind media time.
     least_delay_us: i64,
     /// What the timestamp last advanced by from one number to the next. 0 until it did.
     step_ticks: i64,
-    /// The packets that came last, by number modulo [`SEEN`].
-    seen: Vec<Seen>,
+    /// When the last copy came that was late and no more.
+    pub(super) copied_us: Option<i64>,
+    /// Where in `packets` those are that came last, by number modulo [`PLACES`]; elsewhere, anything.
+    places: Vec<u32>,
 }
 
 impl Builder {
-    fn begin(rx: u32, packet: &Rx, seen: Vec<Seen>) -> Self {
+    fn begin(rx: u32, packet: &Rx, places: Vec<u32>) -> Self {
         let mut builder = Self {
             first_rx: rx,
             clock_hz: packet.clock_hz,
@@ -343,13 +270,15 @@ impl Builder {
             last_arrival_us: packet.arrival.0,
             least_delay_us: packet.arrival.0,
             step_ticks: 0,
-            seen,
+            copied_us: None,
+            places,
         };
         builder.add(rx, packet, 0, 0);
         builder
     }
 
-    fn try_packet(&mut self, rx: u32, packet: &Rx, only_late: bool) -> Fit {
+    fn try_packet(&mut self, rx: u32, packets: &[Rx], only_late: bool) -> Fit {
+        let packet = &packets[index(rx)];
         let is_beside = packet.kind == RxKind::Beside;
         if packet.clock_hz != self.clock_hz && !is_beside {
             return Fit::Not;
@@ -360,12 +289,18 @@ impl Builder {
         let media_s = f64::from(timestamp_step(self.top_timestamp, packet.timestamp)) / clock;
         let sequence = self.top + step;
         if step <= 0 {
-            if step < -MISORDER {
-                return if self.goes_on_in_time(ticks) { Fit::OddNumber } else { Fit::Not };
+            let is_far = step < -MISORDER;
+            if is_far && self.goes_on_in_time(ticks) {
+                return Fit::OddNumber;
             }
-            if let Some(seen) = self.seen(sequence) {
-                let late_us = packet.arrival.0.saturating_sub(seen.arrival_us);
-                return if seen.is_of(packet) { Fit::Duplicate { late_us } } else { Fit::Not };
+            if let Some(came) = self.came(sequence).filter(|_| step >= -DROPOUT) {
+                let came = &packets[index(came.rx)];
+                let late_us = packet.arrival.0.saturating_sub(came.arrival.0);
+                return if is_same(came, packet) { Fit::Duplicate { late_us } } else { Fit::Not };
+            }
+            if is_far {
+                let is_late = step >= -DROPOUT && !only_late && !is_beside && self.is_missing(packet);
+                return if is_late { Fit::Overdue } else { Fit::Not };
             }
             if !is_beside && !(-41.0..=0.5).contains(&media_s) {
                 return Fit::Not;
@@ -476,9 +411,8 @@ impl Builder {
     }
 
     fn add(&mut self, rx: u32, packet: &Rx, sequence: i64, ticks: i64) {
+        self.places[slot(sequence)] = count(&self.packets);
         self.packets.push(Unwrapped { rx, sequence, ticks });
-        let (timestamp, digest, arrival_us) = (packet.timestamp, packet.digest, packet.arrival.0);
-        self.seen[slot(sequence)] = Seen { sequence, timestamp, digest, arrival_us };
         self.last_arrival_us = self.last_arrival_us.max(packet.arrival.0);
         if packet.kind != RxKind::Beside {
             self.least_delay_us = self.least_delay_us.min(self.delay_us(packet, ticks));
@@ -502,13 +436,30 @@ impl Builder {
         packet.arrival.0.saturating_sub(i64::try_from(media_us).unwrap_or(i64::MAX))
     }
 
-    fn seen(&self, sequence: i64) -> Option<Seen> {
-        Some(self.seen[slot(sequence)]).filter(|seen| seen.sequence == sequence)
+    /// The packet of a number, if it came.
+    pub(super) fn came(&self, sequence: i64) -> Option<&Unwrapped> {
+        let at = self.places[slot(sequence)];
+        self.packets.get(index(at)).filter(|unwrapped| unwrapped.sequence == sequence)
+    }
+
+    /// Whether a packet that did not come is missing in the middle, and its timestamp is just what its number says.
+    pub(super) fn is_missing(&self, packet: &Rx) -> bool {
+        let step = i64::from(sequence_step(self.top_sequence, packet.sequence));
+        let from_top = i64::from(timestamp_step(self.top_timestamp, packet.timestamp));
+        let (sequence, ticks) = (self.top + step, self.top_ticks + from_top);
+        let fits = |near: i64| {
+            let steps_ticks = (sequence - near) * self.step_ticks;
+            self.came(near).is_some_and(|near| near.ticks + steps_ticks == ticks)
+        };
+        let is_in_middle = sequence > 0 && step < 0 && self.step_ticks > 0;
+        is_in_middle
+            && (from_top == step * self.step_ticks
+                || (1..=FITS_BY).any(|by| fits(sequence - by) || fits(sequence + by)))
     }
 }
 
 fn slot(sequence: i64) -> usize {
-    let size = i64::try_from(SEEN).expect("a small constant");
+    let size = i64::try_from(PLACES).expect("a small constant");
     usize::try_from(sequence.rem_euclid(size)).expect("a remainder is not negative")
 }
 
