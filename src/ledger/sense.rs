@@ -270,10 +270,20 @@ mod tests {
     /// A call of ten seconds in real time, a mark in its middle and latencies of up to 5 ms, with the gateway's times made by
     /// `told`: of a channel and the true time.
     fn call(pace: u64, told: impl Fn(Channel, i64) -> i64) -> Ledger {
+        call_where(500, pace, |_, _| true, told)
+    }
+
+    /// The same of so many packets' time, of which those are sent that `speaks` says.
+    fn call_where(
+        packets: u16,
+        pace: u64,
+        speaks: impl Fn(Channel, u16) -> bool,
+        told: impl Fn(Channel, i64) -> i64,
+    ) -> Ledger {
         let header = Header::derived(ConnectionId::new("c").unwrap(), OPENED, Mono(0), 1);
         let mut ledger = Ledger::new(header);
-        for n in 0..500_u16 {
-            for channel in Channel::BOTH {
+        for n in 0..packets {
+            for channel in Channel::BOTH.into_iter().filter(|channel| speaks(*channel, n)) {
                 let late_us = u64::from(n * 7 % 5) * 1000 + 200;
                 let true_us = i64::from(n) * 20_000 + 3000 * i64::try_from(channel.index()).unwrap();
                 let at = Mono(u64::try_from(true_us).unwrap() / pace + late_us);
@@ -360,6 +370,44 @@ mod tests {
             rx[0].arrival > OPENED.plus_us(-10_100_000)
                 && rx[499].arrival.0 - rx[0].arrival.0 == 499 * 20_000
         );
+    }
+
+    #[test]
+    fn clocks_that_are_apart_are_brought_together_where_the_sides_take_turns() {
+        type Speaks = fn(Channel, u16) -> bool;
+        let turns: [Speaks; 5] = [
+            |channel, n| if channel == Channel::Ai { n % 300 >= 150 } else { n % 300 < 120 },
+            |channel, n| if channel == Channel::Ai { n % 400 < 170 } else { n % 400 > 180 },
+            // Nobody speaks for a second in between.
+            |channel, n| if channel == Channel::Ai { n % 400 < 150 } else { (200..350).contains(&(n % 400)) },
+            // A single turn of each.
+            |channel, n| (channel == Channel::Ai) == (n >= 600),
+            |_, _| true,
+        ];
+        for speaks in turns {
+            for off_s in [-5000, -600, -20, 0, 12, 20, 60, 600, 5000] {
+                for (of, step_s) in [(Channel::Ai, 0), (Channel::Ai, 15), (Channel::Caller, -30)] {
+                    let ledger = call_where(1000, 1, speaks, |channel, at| {
+                        let is_stepped = channel == of && at > OPENED.0 + 10_000_000;
+                        let off_s = if channel == Channel::Ai { off_s } else { 0 };
+                        at + (off_s + if is_stepped { step_s } else { 0 }) * 1_000_000
+                    });
+                    for (channel, ledger) in Channel::BOTH.into_iter().zip(&ledger.channels) {
+                        for (rx, payload) in ledger.rx.iter().zip(&ledger.payloads) {
+                            let late_us = payload.received.0 - rx.arrival.0;
+                            assert!(
+                                (-10_000..20_000).contains(&late_us),
+                                "{off_s} s off, {step_s} s of {of:?}: {channel:?} at {}: {late_us}",
+                                payload.received.0 - OPENED.0
+                            );
+                        }
+                    }
+                    if step_s == 0 {
+                        assert_eq!(ledger.doubts.has_corrected, off_s != 0, "{off_s}");
+                    }
+                }
+            }
+        }
     }
 
     #[test]
