@@ -24,6 +24,7 @@ impl Ledger {
     /// may be, beyond the time in which they came, they are all ignored: no clock fault makes hours of silence.
     pub(super) fn settle_clocks(&mut self, longest: Duration) {
         self.undo_steps();
+        self.bring_clocks_together();
         self.choose_clock(longest);
         for ledger in &mut self.channels {
             let reports = ledger.heard.iter().map(|(when, report)| Report {
@@ -36,41 +37,39 @@ impl Ledger {
         }
     }
 
-    /// Brings the gateway's times to what its clock showed at first.
+    /// Brings the gateway's times to what its clock showed at first: what both channels are stamped by, then each channel's.
     fn undo_steps(&mut self) {
-        let mut stamps = Vec::new();
-        for ledger in &self.channels {
-            let both = ledger.rx.iter().zip(&ledger.payloads);
-            stamps.extend(both.filter_map(|(rx, payload)| Stamp::of(rx, payload)));
-        }
+        let mut stamps: Vec<Stamp> =
+            Channel::BOTH.into_iter().flat_map(|channel| self.stamps_of(channel)).collect();
         stamps.sort_by_key(|stamp| stamp.offset);
-        if !are_by_one_clock(&stamps) {
-            drop(stamps);
-            Channel::BOTH.into_iter().for_each(|channel| self.undo_steps_of(channel));
-            return;
-        }
-        let steps = find_steps(&stamps, &self.restarted_at);
+        let is_one = are_by_one_clock(&stamps);
+        let steps = if is_one { find_steps(&stamps, &self.restarted_at) } else { Vec::new() };
         drop(stamps);
-        if steps.is_empty() {
-            return;
+        if !steps.is_empty() {
+            self.clock_steps = u32::try_from(steps.len()).unwrap_or(u32::MAX);
+            self.channels.iter_mut().for_each(|ledger| shift_packets(ledger, &steps));
+            self.moments().for_each(|when| shift_moment(when, &steps));
         }
-        self.clock_steps = u32::try_from(steps.len()).unwrap_or(u32::MAX);
-        self.channels.iter_mut().for_each(|ledger| shift_packets(ledger, &steps));
-        self.moments().for_each(|when| shift_moment(when, &steps));
+        Channel::BOTH.into_iter().for_each(|channel| self.undo_steps_of(channel));
     }
 
-    /// The same of a channel that is stamped by a clock of its own.
+    /// The same of a channel that is stamped by a clock of its own, or was for a while.
     fn undo_steps_of(&mut self, channel: Channel) {
-        let ledger = &self.channels[channel.index()];
-        let both = ledger.rx.iter().zip(&ledger.payloads);
-        let stamps: Vec<Stamp> = both.filter_map(|(rx, payload)| Stamp::of(rx, payload)).collect();
+        let stamps: Vec<Stamp> = self.stamps_of(channel).collect();
         let steps = find_steps(&stamps, &self.restarted_at);
         if steps.is_empty() {
             return;
         }
-        self.clock_steps += u32::try_from(steps.len()).unwrap_or(u32::MAX);
+        let count = u32::try_from(steps.len()).unwrap_or(u32::MAX);
+        self.clock_steps = self.clock_steps.saturating_add(count);
         shift_packets(&mut self.channels[channel.index()], &steps);
         self.moments_of(channel, |when| shift_moment(when, &steps));
+    }
+
+    fn stamps_of(&self, channel: Channel) -> impl Iterator<Item = Stamp> {
+        let ledger = &self.channels[channel.index()];
+        let both = ledger.rx.iter().zip(&ledger.payloads);
+        both.filter_map(move |(rx, payload)| Stamp::of(channel, rx, payload))
     }
 
     /// All that happened beside audio.
@@ -155,8 +154,8 @@ mod tests {
     struct Delivery {
         /// When the gateway's clock is set, and by how much.
         steps: Vec<(i64, i64)>,
-        /// Whether that is the AI's alone.
-        is_of_ai: bool,
+        /// Whose clock that is, if not that of both.
+        of: Option<Channel>,
         /// How many times faster than real time frames come.
         speed: i64,
         /// When the socket stalls, and for how long.
@@ -171,15 +170,7 @@ mod tests {
     impl Default for Delivery {
         fn default() -> Self {
             let (steps, stalls) = (Vec::new(), Vec::new());
-            Self {
-                steps,
-                is_of_ai: false,
-                speed: 1,
-                stalls,
-                wrong: None,
-                has_pauses: false,
-                restart_us: None,
-            }
+            Self { steps, of: None, speed: 1, stalls, wrong: None, has_pauses: false, restart_us: None }
         }
     }
 
@@ -226,7 +217,7 @@ mod tests {
                 let held_us = stall.map_or(0, |(from, length)| from + length - at_us);
                 let latency_us = 200 + jitter_us(&mut seed) / 2 + held_us;
                 received = received.max((at_us - base) / self.speed + latency_us);
-                let is_set = !self.is_of_ai || channel == Channel::Ai;
+                let is_set = self.of.is_none_or(|of| channel == of);
                 let steps = self.steps.iter().filter(|(from, _)| is_set && at_us >= *from);
                 let set_us: i64 = steps.map(|(_, by)| by).sum();
                 let wrong = self.wrong.filter(|(from, _)| {
@@ -331,12 +322,56 @@ mod tests {
         for by_us in [-HOUR_US, HOUR_US, -10_000_000, 3_000_000, -3_000_000] {
             for seed in 1..4 {
                 let straight = Delivery::default().play(seed);
-                let stepped =
-                    Delivery { steps: vec![(31_000_000, by_us)], is_of_ai: true, ..Delivery::default() };
+                let stepped = Delivery {
+                    steps: vec![(31_000_000, by_us)],
+                    of: Some(Channel::Ai),
+                    ..Delivery::default()
+                };
                 let stepped = stepped.play(seed);
                 let (packets, marks) = difference_us(&straight, &stepped);
                 assert_eq!(stepped.clock_steps, 1, "{by_us}, seed {seed}");
                 assert!(packets <= 10_000 && marks <= 10_000, "{by_us}: {packets} {marks}");
+            }
+        }
+    }
+
+    #[test]
+    fn steps_of_one_channels_clock_near_the_ends_are_taken_out() {
+        let straight = Delivery::default().play(1);
+        for near_us in [100_000, 500_000, 1_500_000] {
+            for at_us in [near_us, LENGTH_US - 2_000_000 - near_us, LENGTH_US - near_us] {
+                for by_us in [-HOUR_US, -3_000_000, -500_000, 700_000, HOUR_US] {
+                    for of in Channel::BOTH {
+                        let stepped =
+                            Delivery { steps: vec![(at_us, by_us)], of: Some(of), ..Delivery::default() };
+                        let stepped = stepped.play(1);
+                        let (packets, marks) = difference_us(&straight, &stepped);
+                        assert!(
+                            packets <= 15_000 && marks <= 15_000,
+                            "{by_us} at {at_us} of {of:?}: {packets} {marks}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_clock_that_steps_and_returns_at_once_moves_nothing() {
+        let straight = Delivery::default().play(1);
+        for of in [None, Some(Channel::Caller), Some(Channel::Ai)] {
+            for at_us in [2_000_000, 31_000_000] {
+                for for_us in [300_000, 1_300_000] {
+                    for by_us in [-HOUR_US, -30_000_000, -3_000_000, -400_000] {
+                        let steps = vec![(at_us, by_us), (at_us + for_us, -by_us)];
+                        let stepped = Delivery { steps, of, ..Delivery::default() }.play(1);
+                        let (packets, marks) = difference_us(&straight, &stepped);
+                        assert!(
+                            packets <= 15_000 && marks <= 15_000,
+                            "{by_us} for {for_us} at {at_us} of {of:?}: {packets} {marks}"
+                        );
+                    }
+                }
             }
         }
     }

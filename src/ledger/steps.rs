@@ -1,11 +1,13 @@
 //! Steps of the gateway's clock: where it was set in mid-call, and by how much.
 //!
 //! The time from its stamp to receipt changes at one packet and stays changed. Steps are not looked for across a restart of the
-//! daemon. Limit: two steps within a second are not told apart. Within half a second of the beginning or the end, a step is
+//! daemon. A clock that is set back and returns within seconds (`moment_at`)
+//! makes two steps; other steps within a second of each other are not told apart. Within half a second of the beginning or the end, a step is
 //! seen where no socket can explain it: stamps from the future, times that no stall lasts, or a latency that stays while
 //! packets keep their pace.
 
 use super::Payload;
+use crate::id::Channel;
 use crate::time::Wall;
 use crate::timeline::Rx;
 
@@ -31,6 +33,10 @@ const PACE_PACKETS: usize = 3;
 const PACE_US: i64 = 30_000;
 /// The least latencies of both halves of such a stretch differ by less where both clocks are those of real time.
 const HALVES_US: i64 = 20_000;
+/// A clock that is set and set back is seen if so much was stamped in between: a stall that holds that up would show.
+const MOMENT_MIN_US: i64 = 100_000;
+/// What lasts longer is two steps.
+const MOMENT_MAX_US: i64 = 2 * WINDOW_US;
 /// So close to a step, a stamp may be by the clock from before it or after it, whatever the order of receipt.
 const NEAR_STEP_US: i64 = 500_000;
 
@@ -42,13 +48,13 @@ pub(super) struct Stamp {
     received: i64,
     /// From the gateway's time to receipt, plus what the clocks differ by.
     latency: i64,
-    ssrc: u32,
+    sender: (Channel, u32),
 }
 
 impl Stamp {
-    pub(super) fn of(rx: &Rx, payload: &Payload) -> Option<Self> {
+    pub(super) fn of(channel: Channel, rx: &Rx, payload: &Payload) -> Option<Self> {
         payload.has_gateway_time.then(|| Self {
-            ssrc: rx.ssrc,
+            sender: (channel, rx.ssrc),
             offset: payload.offset,
             received: payload.received.0,
             latency: payload.received.0.saturating_sub(rx.arrival.0),
@@ -67,17 +73,31 @@ pub(super) struct Step {
 }
 
 /// Whether packets of different senders that were received one after the other, in the order of receipt, took as long as each
-/// other, but for one in ten.
+/// other, but for one in ten; or for half of them where one sender was silent in between, as a step may lie there.
 pub(super) fn are_by_one_clock(stamps: &[Stamp]) -> bool {
-    let (mut pairs, mut apart) = (0_usize, 0_usize);
-    for pair in stamps.windows(2) {
-        let is_pair = pair[0].ssrc != pair[1].ssrc
-            && pair[1].received.saturating_sub(pair[0].received).saturating_abs() <= NEAR_STEP_US;
-        pairs += usize::from(is_pair);
+    let [(near, near_apart), (far, far_apart)] = pairs(stamps);
+    let are_near_alike = near_apart * 10 <= near;
+    near_apart + far_apart <= 1 || are_near_alike && (far_apart <= 1 || far_apart * 2 <= far)
+}
+
+/// Whether one of the senders of these packets is by another clock than the others.
+fn is_one_apart(stamps: &[Stamp]) -> bool {
+    let [(near, near_apart), (far, far_apart)] = pairs(stamps);
+    near_apart + far_apart > 1 && (near_apart + far_apart) * 2 > near + far
+}
+
+/// How many pairs there are of neighbours of different senders, and how many of these took longer than each other: of those
+/// that were received close to each other, and of the rest.
+fn pairs(stamps: &[Stamp]) -> [(usize, usize); 2] {
+    let mut counts = [(0, 0); 2];
+    for pair in stamps.windows(2).filter(|pair| pair[0].sender != pair[1].sender) {
+        let gap_us = pair[1].received.saturating_sub(pair[0].received).saturating_abs();
         let apart_us = pair[1].latency.saturating_sub(pair[0].latency).saturating_abs();
-        apart += usize::from(is_pair && apart_us > STEP_US);
+        let (pairs, apart) = &mut counts[usize::from(gap_us > NEAR_STEP_US)];
+        *pairs += 1;
+        *apart += usize::from(apart_us > STEP_US + gap_us / 1_000_000 * STEP_PPM);
     }
-    apart * 10 <= pairs
+    counts
 }
 
 /// Finds where the gateway's clock was set, in packets in the order of receipt.
@@ -90,18 +110,26 @@ pub(super) fn find_steps(stamps: &[Stamp], restarted_at: &[u64]) -> Vec<Step> {
     for end in ends.chain([stamps.len()]) {
         let (own, run) = (&mut latencies[start..end], &stamps[start..end]);
         // Shifted no farther ahead than one looks, so that many steps do not each go through the whole call.
-        let mut shifted = 0;
+        let (mut shifted, mut returned) = (0, 0);
         for at in 1..run.len() {
             let ahead = run.len().min(at + WINDOW_PACKETS_MAX);
             own[shifted..ahead].iter_mut().for_each(|latency| *latency = latency.saturating_sub(shift_us));
             shifted = ahead;
-            if own[at].saturating_sub(own[at - 1]).saturating_abs() <= NEIGHBOURS_US {
+            let has_moved = own[at].saturating_sub(own[at - 1]).saturating_abs() > NEIGHBOURS_US;
+            if !has_moved || at < returned {
                 continue;
             }
-            let Some((least_us, change_us)) = step_at(run, own, at) else { continue };
-            shift_us = shift_us.saturating_add(change_us);
-            own[at..shifted].iter_mut().for_each(|latency| *latency = latency.saturating_sub(change_us));
-            steps.push(Step { received: run[at].received, shift_us, least_us });
+            let received = run[at].received;
+            if let Some((least_us, change_us)) = step_at(run, own, at) {
+                shift_us = shift_us.saturating_add(change_us);
+                own[at..shifted].iter_mut().for_each(|latency| *latency = latency.saturating_sub(change_us));
+                steps.push(Step { received, shift_us, least_us });
+            } else if let Some((least_us, change_us, back)) = moment_at(run, &own[..shifted], at) {
+                own[at..back].iter_mut().for_each(|latency| *latency = latency.saturating_sub(change_us));
+                steps.push(Step { received, shift_us: shift_us.saturating_add(change_us), least_us });
+                steps.push(Step { received: run[back].received, shift_us, least_us });
+                returned = back;
+            }
         }
         start = end;
     }
@@ -132,6 +160,10 @@ fn step_at(run: &[Stamp], latencies: &[i64], at: usize) -> Option<(i64, i64)> {
     if change_us.saturating_abs() <= STEP_US + gap_us / 1_000_000 * STEP_PPM {
         return None;
     }
+    // Of one channel alone, it is looked for in that.
+    if is_one_apart(&run[before.unwrap_or(0)..at]) || is_one_apart(&run[at..behind]) {
+        return None;
+    }
     let middle_us = least_us.saturating_add(change_us / 2);
     let is_above = |latency: &i64| *latency > middle_us;
     let next = &latencies[at..behind.min(at + 8)];
@@ -143,6 +175,35 @@ fn step_at(run: &[Stamp], latencies: &[i64], at: usize) -> Option<(i64, i64)> {
         above * 2 < next.len() && !is_above(&next[0]) && is_above(&latencies[at - 1])
     };
     is_here.then_some((least_us, change_us))
+}
+
+/// The least latency in front of a packet, by how much it is more from there on for a moment, and which packet is the first
+/// behind that: the clock was set back, and returned. A moment is too short to be judged as a stretch of its own.
+fn moment_at(run: &[Stamp], latencies: &[i64], at: usize) -> Option<(i64, i64, usize)> {
+    let first = run[..at].iter().rev().take(WINDOW_PACKETS_MAX);
+    let before = window(run[at - 1].received, first).map(|count| at - count)?;
+    let least_us = steady_least(&latencies[before..at])?;
+    let is_above = |latency: &i64| *latency > least_us.saturating_add(STEP_US);
+    let are_below = |some: &[i64]| some.len() > 1 && some.iter().filter(|some| is_above(some)).count() <= 1;
+    if is_above(&latencies[at - 1]) || !are_below(&latencies[at.saturating_sub(8)..at]) {
+        return None;
+    }
+    let back =
+        at + latencies[at..].iter().position(|latency| !is_above(latency)).filter(|count| *count > 0)?;
+    let within = &latencies[at..back];
+    let has_returned = are_below(&latencies[back..latencies.len().min(back + 8)]);
+    let lasted_us = run[back].received.saturating_sub(run[at].received);
+    let span_us = stamped_span_us(&run[at..back], within)?;
+    let is_far =
+        within.len() > 1 && within.iter().all(|latency| *latency > least_us.saturating_add(STALL_MAX_US));
+    let moment_us = if is_far {
+        within.iter().copied().min()?
+    } else {
+        // What a stall holds up comes at once, whatever its pace was.
+        paced_least(within, span_us).filter(|_| span_us >= MOMENT_MIN_US)?
+    };
+    let is_moment = has_returned && lasted_us <= MOMENT_MAX_US && !is_one_apart(&run[at..back]);
+    is_moment.then_some((least_us, moment_us.saturating_sub(least_us), back))
 }
 
 /// How many of these packets it takes to judge by, or none if they are too few or come too fast.
@@ -169,23 +230,44 @@ fn least_at_end(stamps: &[Stamp], latencies: &[i64], rest_us: i64) -> Option<i64
     let is_ahead = latencies.len() > 1 && greatest < rest_us.saturating_sub(STEP_US);
     let is_far = latencies.len() > 1 && least > rest_us.saturating_add(STALL_MAX_US);
     // What a stall holds up comes at once: the earlier it was stamped, the later it is.
-    let stamped = |stamp: &Stamp| stamp.received.saturating_sub(stamp.latency);
-    let first = stamps.iter().map(stamped).min()?;
-    let span_us = stamps.iter().map(stamped).max()?.saturating_sub(first);
+    let span_us = stamped_span_us(stamps, latencies)?;
     let is_flat = greatest.saturating_sub(least) <= (span_us / 3).min(HALVES_US);
     let keeps_pace = latencies.len() >= PACE_PACKETS && span_us >= PACE_US && is_flat;
-    (is_ahead || is_far || keeps_pace && least > rest_us.saturating_add(STEP_US)).then_some(least)
+    // Of more packets, some may be late.
+    let paced_us = if keeps_pace { Some(least) } else { paced_least(latencies, span_us) };
+    let paced_us = paced_us.filter(|_| keeps_pace || span_us >= MOMENT_MIN_US);
+    let is_behind = |paced_us: &i64| *paced_us > rest_us.saturating_add(STEP_US);
+    if is_ahead || is_far { Some(least) } else { paced_us.filter(is_behind) }
+}
+
+/// How long it took to stamp these packets.
+fn stamped_span_us(stamps: &[Stamp], latencies: &[i64]) -> Option<i64> {
+    let both = stamps.iter().zip(latencies);
+    let stamped = both.map(|(stamp, latency)| stamp.received.saturating_sub(*latency));
+    let (first, last) = (stamped.clone().min()?, stamped.max()?);
+    Some(last.saturating_sub(first))
 }
 
 /// The least of latencies, two odd ones left out; none if it is another in the second half of them.
 fn steady_least(latencies: &[i64]) -> Option<i64> {
+    let (first, second) = halves_least(latencies)?;
+    (first.saturating_sub(second).saturating_abs() <= HALVES_US).then_some(first.min(second))
+}
+
+/// The same of few packets that were stamped over such a time: what was held up would come closer by half of that.
+fn paced_least(latencies: &[i64], span_us: i64) -> Option<i64> {
+    let (first, second) = halves_least(latencies)?;
+    let most_us = HALVES_US.max(span_us / 4);
+    (first.saturating_sub(second).saturating_abs() <= most_us).then_some(first.min(second))
+}
+
+fn halves_least(latencies: &[i64]) -> Option<(i64, i64)> {
     let (first, second) = latencies.split_at(latencies.len() / 2);
     let least = |half: &[i64]| {
         let mut half = half.to_vec();
         (half.len() > 2).then(|| *half.select_nth_unstable(2).1)
     };
-    let (first, second) = (least(first)?, least(second)?);
-    (first.saturating_sub(second).saturating_abs() <= HALVES_US).then_some(first.min(second))
+    Some((least(first)?, least(second)?))
 }
 
 /// What to add to a time of the gateway's.
@@ -195,10 +277,11 @@ pub(super) fn shift_us(steps: &[Step], received: Wall, gateway: Wall) -> i64 {
     let is_near = |at: &usize| steps[*at].received.saturating_sub(received.0).saturating_abs() < NEAR_STEP_US;
     // In order of their receipt, so none that is farther away is near.
     let behind = (0..passed).rev().take_while(is_near).take(2);
-    let near: Vec<usize> = behind.chain((passed..steps.len()).take_while(is_near).take(2)).collect();
-    let [at] = near[..] else { return shift_us(passed) };
+    let ahead = (passed..steps.len()).take_while(is_near).take(2);
+    let Some(first) = behind.last().or(ahead.clone().next()) else { return shift_us(passed) };
+    let last = ahead.last().unwrap_or(first.max(passed.saturating_sub(1)));
     let latency_us = |shift_us: i64| received.0.saturating_sub(gateway.0.saturating_add(shift_us));
-    let possible = [shift_us(at), shift_us(at + 1)].into_iter();
-    let possible = possible.filter(|shift_us| latency_us(*shift_us) >= steps[at].least_us - HALVES_US);
+    let possible = (first..=last + 1).map(shift_us);
+    let possible = possible.filter(|shift_us| latency_us(*shift_us) >= steps[first].least_us - HALVES_US);
     possible.min_by_key(|shift_us| latency_us(*shift_us)).unwrap_or(shift_us(passed))
 }
