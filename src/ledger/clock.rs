@@ -2,78 +2,19 @@
 //!
 //! The gateway's times are better, because no socket lies between them and the network; the daemon's cannot step. Where
 //! the gateway's clock was set in mid-call, the time from its stamp to receipt changes at one packet and stays changed:
-//! such steps are taken out again (`find_steps`). They are not looked for where one of the clocks is not that of real
-//! time, as in a capture that is replayed fast, nor across a restart of the daemon. Limit: two steps within a second are
-//! not told apart. Within half a second of the beginning or the end, a step is seen where no socket can explain it: stamps
-//! from the future, times that no stall lasts, or a latency that stays while packets keep their pace.
+//! such steps are taken out again (`steps`). They are not looked for where one of the clocks is not that of real
+//! time, as in a capture that is replayed fast.
 
 use std::time::Duration;
 
 use super::lone_times::repair_lone_times;
-use super::{ChannelLedger, Ledger, Moment, PauseSpans, Payload};
+use super::steps::{Stamp, Step, are_by_one_clock, find_steps, shift_us};
+use super::{ChannelLedger, Ledger, Moment, PauseSpans};
 use crate::id::Channel;
-use crate::time::Wall;
-use crate::timeline::{Report, Rx};
+use crate::timeline::Report;
 
 /// Gateway and daemon clocks that differ by less are taken for one, where only some frames carry a gateway time.
 const SAME_CLOCK_US: i64 = 2_000_000;
-
-/// A change of the least latency by less is jitter, or a slower socket.
-const STEP_US: i64 = 60_000;
-/// So much more for each second without a packet, in millionths: one clock may run faster than the other.
-const STEP_PPM: i64 = 20_000;
-/// Latencies of neighbours closer than this have no step between them.
-const NEIGHBOURS_US: i64 = 30_000;
-/// The stretch on both sides that a step is judged by: so many packets, and so long. A socket that stalls for longer is
-/// not taken for a step either, because all that it held up comes at once.
-const WINDOW_PACKETS: usize = 50;
-const WINDOW_US: i64 = 2_000_000;
-/// More packets than this are not looked at.
-const WINDOW_PACKETS_MAX: usize = 400;
-/// What is enough at the ends of a call.
-const END_PACKETS: usize = 20;
-const END_US: i64 = 500_000;
-/// No socket stalls for longer: a minute.
-const STALL_MAX_US: i64 = 60_000_000;
-/// So many packets, stamped over such a time, show their pace at an end.
-const PACE_PACKETS: usize = 3;
-const PACE_US: i64 = 30_000;
-/// The least latencies of both halves of such a stretch differ by less where both clocks are those of real time.
-const HALVES_US: i64 = 20_000;
-/// So close to a step, a stamp may be by the clock from before it or after it, whatever the order of receipt.
-const NEAR_STEP_US: i64 = 500_000;
-
-/// A packet with a time of the gateway's.
-#[derive(Clone, Copy)]
-struct Stamp {
-    /// Its place in the file: the order of receipt over both channels.
-    offset: u64,
-    received: i64,
-    /// From the gateway's time to receipt, plus what the clocks differ by.
-    latency: i64,
-    ssrc: u32,
-}
-
-impl Stamp {
-    fn of(rx: &Rx, payload: &Payload) -> Option<Self> {
-        payload.has_gateway_time.then(|| Self {
-            ssrc: rx.ssrc,
-            offset: payload.offset,
-            received: payload.received.0,
-            latency: payload.received.0.saturating_sub(rx.arrival.0),
-        })
-    }
-}
-
-/// The gateway's clock was set.
-struct Step {
-    /// When the first packet stamped after it was received.
-    received: i64,
-    /// What is to be added to the gateway's times from there on.
-    shift_us: i64,
-    /// The least latency around it, by the clock as it was at first.
-    least_us: i64,
-}
 
 impl Ledger {
     /// Decides which clock the arrivals are by.
@@ -83,6 +24,7 @@ impl Ledger {
     /// may be, beyond the time in which they came, they are all ignored: no clock fault makes hours of silence.
     pub(super) fn settle_clocks(&mut self, longest: Duration) {
         self.undo_steps();
+        self.bring_clocks_together();
         self.choose_clock(longest);
         for ledger in &mut self.channels {
             let reports = ledger.heard.iter().map(|(when, report)| Report {
@@ -95,41 +37,39 @@ impl Ledger {
         }
     }
 
-    /// Brings the gateway's times to what its clock showed at first.
+    /// Brings the gateway's times to what its clock showed at first: what both channels are stamped by, then each channel's.
     fn undo_steps(&mut self) {
-        let mut stamps = Vec::new();
-        for ledger in &self.channels {
-            let both = ledger.rx.iter().zip(&ledger.payloads);
-            stamps.extend(both.filter_map(|(rx, payload)| Stamp::of(rx, payload)));
-        }
+        let mut stamps: Vec<Stamp> =
+            Channel::BOTH.into_iter().flat_map(|channel| self.stamps_of(channel)).collect();
         stamps.sort_by_key(|stamp| stamp.offset);
-        if !are_by_one_clock(&stamps) {
-            drop(stamps);
-            Channel::BOTH.into_iter().for_each(|channel| self.undo_steps_of(channel));
-            return;
-        }
-        let steps = find_steps(&stamps, &self.restarted_at);
+        let is_one = are_by_one_clock(&stamps);
+        let steps = if is_one { find_steps(&stamps, &self.restarted_at) } else { Vec::new() };
         drop(stamps);
-        if steps.is_empty() {
-            return;
+        if !steps.is_empty() {
+            self.clock_steps = u32::try_from(steps.len()).unwrap_or(u32::MAX);
+            self.channels.iter_mut().for_each(|ledger| shift_packets(ledger, &steps));
+            self.moments().for_each(|when| shift_moment(when, &steps));
         }
-        self.clock_steps = u32::try_from(steps.len()).unwrap_or(u32::MAX);
-        self.channels.iter_mut().for_each(|ledger| shift_packets(ledger, &steps));
-        self.moments().for_each(|when| shift_moment(when, &steps));
+        Channel::BOTH.into_iter().for_each(|channel| self.undo_steps_of(channel));
     }
 
-    /// The same of a channel that is stamped by a clock of its own.
+    /// The same of a channel that is stamped by a clock of its own, or was for a while.
     fn undo_steps_of(&mut self, channel: Channel) {
-        let ledger = &self.channels[channel.index()];
-        let both = ledger.rx.iter().zip(&ledger.payloads);
-        let stamps: Vec<Stamp> = both.filter_map(|(rx, payload)| Stamp::of(rx, payload)).collect();
+        let stamps: Vec<Stamp> = self.stamps_of(channel).collect();
         let steps = find_steps(&stamps, &self.restarted_at);
         if steps.is_empty() {
             return;
         }
-        self.clock_steps += u32::try_from(steps.len()).unwrap_or(u32::MAX);
+        let count = u32::try_from(steps.len()).unwrap_or(u32::MAX);
+        self.clock_steps = self.clock_steps.saturating_add(count);
         shift_packets(&mut self.channels[channel.index()], &steps);
         self.moments_of(channel, |when| shift_moment(when, &steps));
+    }
+
+    fn stamps_of(&self, channel: Channel) -> impl Iterator<Item = Stamp> {
+        let ledger = &self.channels[channel.index()];
+        let both = ledger.rx.iter().zip(&ledger.payloads);
+        both.filter_map(move |(rx, payload)| Stamp::of(channel, rx, payload))
     }
 
     /// All that happened beside audio.
@@ -184,128 +124,6 @@ impl Ledger {
     }
 }
 
-/// Whether packets of different senders that were received one after the other, in the order of receipt, took as long as each
-/// other, but for one in ten.
-fn are_by_one_clock(stamps: &[Stamp]) -> bool {
-    let (mut pairs, mut apart) = (0_usize, 0_usize);
-    for pair in stamps.windows(2) {
-        let is_pair = pair[0].ssrc != pair[1].ssrc
-            && pair[1].received.saturating_sub(pair[0].received).saturating_abs() <= NEAR_STEP_US;
-        pairs += usize::from(is_pair);
-        let apart_us = pair[1].latency.saturating_sub(pair[0].latency).saturating_abs();
-        apart += usize::from(is_pair && apart_us > STEP_US);
-    }
-    apart * 10 <= pairs
-}
-
-/// Finds where the gateway's clock was set, in packets in the order of receipt.
-fn find_steps(stamps: &[Stamp], restarted_at: &[u64]) -> Vec<Step> {
-    let mut steps: Vec<Step> = Vec::new();
-    let mut latencies: Vec<i64> = stamps.iter().map(|stamp| stamp.latency).collect();
-    let mut start = 0;
-    let mut shift_us: i64 = 0;
-    let ends = restarted_at.iter().map(|offset| stamps.partition_point(|stamp| stamp.offset < *offset));
-    for end in ends.chain([stamps.len()]) {
-        let (own, run) = (&mut latencies[start..end], &stamps[start..end]);
-        // Shifted no farther ahead than one looks, so that many steps do not each go through the whole call.
-        let mut shifted = 0;
-        for at in 1..run.len() {
-            let ahead = run.len().min(at + WINDOW_PACKETS_MAX);
-            own[shifted..ahead].iter_mut().for_each(|latency| *latency = latency.saturating_sub(shift_us));
-            shifted = ahead;
-            if own[at].saturating_sub(own[at - 1]).saturating_abs() <= NEIGHBOURS_US {
-                continue;
-            }
-            let Some((least_us, change_us)) = step_at(run, own, at) else { continue };
-            shift_us = shift_us.saturating_add(change_us);
-            own[at..shifted].iter_mut().for_each(|latency| *latency = latency.saturating_sub(change_us));
-            steps.push(Step { received: run[at].received, shift_us, least_us });
-        }
-        start = end;
-    }
-    steps
-}
-
-/// The least latency in front of a packet, and by how much it is another from there on, if it is.
-fn step_at(run: &[Stamp], latencies: &[i64], at: usize) -> Option<(i64, i64)> {
-    let first = run[..at].iter().rev().take(WINDOW_PACKETS_MAX);
-    let before = window(run[at - 1].received, first).map(|count| at - count);
-    let behind = window(run[at].received, run[at..].iter().take(WINDOW_PACKETS_MAX)).map(|count| at + count);
-    let (least_us, behind_us, behind) = match (before, behind) {
-        (Some(before), Some(behind)) => {
-            (steady_least(&latencies[before..at])?, steady_least(&latencies[at..behind])?, behind)
-        }
-        (Some(before), None) => {
-            let least_us = steady_least(&latencies[before..at])?;
-            (least_us, least_at_end(&run[at..], &latencies[at..], least_us)?, run.len())
-        }
-        (None, Some(behind)) => {
-            let behind_us = steady_least(&latencies[at..behind])?;
-            (least_at_end(&run[..at], &latencies[..at], behind_us)?, behind_us, behind)
-        }
-        (None, None) => return None,
-    };
-    let change_us = behind_us.saturating_sub(least_us);
-    let gap_us = run[at].received.saturating_sub(run[at - 1].received).saturating_abs();
-    if change_us.saturating_abs() <= STEP_US + gap_us / 1_000_000 * STEP_PPM {
-        return None;
-    }
-    let middle_us = least_us.saturating_add(change_us / 2);
-    let is_above = |latency: &i64| *latency > middle_us;
-    let next = &latencies[at..behind.min(at + 8)];
-    let above = next.iter().filter(|latency| is_above(latency)).count();
-    // A latency may be far above the least, but not below it: a fall shows at once, a rise when no more are below.
-    let is_here = if change_us > 0 {
-        above + 1 >= next.len() && is_above(&next[0]) && !is_above(&latencies[at - 1])
-    } else {
-        above * 2 < next.len() && !is_above(&next[0]) && is_above(&latencies[at - 1])
-    };
-    is_here.then_some((least_us, change_us))
-}
-
-/// How many of these packets it takes to judge by, or none if they are too few or come too fast.
-fn window<'s>(from: i64, stamps: impl Iterator<Item = &'s Stamp>) -> Option<usize> {
-    let (mut count, mut span_us) = (0, 0);
-    for stamp in stamps {
-        (count, span_us) = (count + 1, stamp.received.saturating_sub(from).saturating_abs());
-        if count >= WINDOW_PACKETS && span_us >= WINDOW_US {
-            return Some(count);
-        }
-    }
-    let is_at_end = (END_PACKETS..WINDOW_PACKETS_MAX).contains(&count) && span_us >= END_US;
-    is_at_end.then_some(count)
-}
-
-/// The least latency of the few packets at an end of a run, if their stamps are by another clock than those of the rest,
-/// whose least latency is `rest_us`.
-fn least_at_end(stamps: &[Stamp], latencies: &[i64], rest_us: i64) -> Option<i64> {
-    if latencies.len() >= WINDOW_PACKETS_MAX {
-        return None;
-    }
-    let (least, greatest) = (*latencies.iter().min()?, *latencies.iter().max()?);
-    // Stamped later than they were received: all of them, so that it is no single wrong time.
-    let is_ahead = latencies.len() > 1 && greatest < rest_us.saturating_sub(STEP_US);
-    let is_far = latencies.len() > 1 && least > rest_us.saturating_add(STALL_MAX_US);
-    // What a stall holds up comes at once: the earlier it was stamped, the later it is.
-    let stamped = |stamp: &Stamp| stamp.received.saturating_sub(stamp.latency);
-    let first = stamps.iter().map(stamped).min()?;
-    let span_us = stamps.iter().map(stamped).max()?.saturating_sub(first);
-    let is_flat = greatest.saturating_sub(least) <= (span_us / 3).min(HALVES_US);
-    let keeps_pace = latencies.len() >= PACE_PACKETS && span_us >= PACE_US && is_flat;
-    (is_ahead || is_far || keeps_pace && least > rest_us.saturating_add(STEP_US)).then_some(least)
-}
-
-/// The least of latencies, two odd ones left out; none if it is another in the second half of them.
-fn steady_least(latencies: &[i64]) -> Option<i64> {
-    let (first, second) = latencies.split_at(latencies.len() / 2);
-    let least = |half: &[i64]| {
-        let mut half = half.to_vec();
-        (half.len() > 2).then(|| *half.select_nth_unstable(2).1)
-    };
-    let (first, second) = (least(first)?, least(second)?);
-    (first.saturating_sub(second).saturating_abs() <= HALVES_US).then_some(first.min(second))
-}
-
 fn shift_packets(ledger: &mut ChannelLedger, steps: &[Step]) {
     let both = ledger.rx.iter_mut().zip(&ledger.payloads);
     for (rx, payload) in both.filter(|(_, payload)| payload.has_gateway_time) {
@@ -317,28 +135,13 @@ fn shift_moment(when: &mut Moment, steps: &[Step]) {
     when.gateway = when.gateway.map(|gateway| gateway.plus_us(shift_us(steps, when.received, gateway)));
 }
 
-/// What to add to a time of the gateway's.
-fn shift_us(steps: &[Step], received: Wall, gateway: Wall) -> i64 {
-    let passed = steps.partition_point(|step| step.received <= received.0);
-    let shift_us = |passed: usize| passed.checked_sub(1).map_or(0, |last| steps[last].shift_us);
-    let is_near = |at: &usize| steps[*at].received.saturating_sub(received.0).saturating_abs() < NEAR_STEP_US;
-    // In order of their receipt, so none that is farther away is near.
-    let behind = (0..passed).rev().take_while(is_near).take(2);
-    let near: Vec<usize> = behind.chain((passed..steps.len()).take_while(is_near).take(2)).collect();
-    let [at] = near[..] else { return shift_us(passed) };
-    let latency_us = |shift_us: i64| received.0.saturating_sub(gateway.0.saturating_add(shift_us));
-    let possible = [shift_us(at), shift_us(at + 1)].into_iter();
-    let possible = possible.filter(|shift_us| latency_us(*shift_us) >= steps[at].least_us - HALVES_US);
-    possible.min_by_key(|shift_us| latency_us(*shift_us)).unwrap_or(shift_us(passed))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::id::{ConnectionId, Scope};
     use crate::spool::scan::Located;
     use crate::spool::{Header, Record, RecordKind};
-    use crate::time::Mono;
+    use crate::time::{Mono, Wall};
     use crate::timeline::{Sender, place};
 
     const LONGEST: Duration = Duration::from_secs(14_400);
@@ -351,8 +154,8 @@ mod tests {
     struct Delivery {
         /// When the gateway's clock is set, and by how much.
         steps: Vec<(i64, i64)>,
-        /// Whether that is the AI's alone.
-        is_of_ai: bool,
+        /// Whose clock that is, if not that of both.
+        of: Option<Channel>,
         /// How many times faster than real time frames come.
         speed: i64,
         /// When the socket stalls, and for how long.
@@ -367,15 +170,7 @@ mod tests {
     impl Default for Delivery {
         fn default() -> Self {
             let (steps, stalls) = (Vec::new(), Vec::new());
-            Self {
-                steps,
-                is_of_ai: false,
-                speed: 1,
-                stalls,
-                wrong: None,
-                has_pauses: false,
-                restart_us: None,
-            }
+            Self { steps, of: None, speed: 1, stalls, wrong: None, has_pauses: false, restart_us: None }
         }
     }
 
@@ -422,7 +217,7 @@ mod tests {
                 let held_us = stall.map_or(0, |(from, length)| from + length - at_us);
                 let latency_us = 200 + jitter_us(&mut seed) / 2 + held_us;
                 received = received.max((at_us - base) / self.speed + latency_us);
-                let is_set = !self.is_of_ai || channel == Channel::Ai;
+                let is_set = self.of.is_none_or(|of| channel == of);
                 let steps = self.steps.iter().filter(|(from, _)| is_set && at_us >= *from);
                 let set_us: i64 = steps.map(|(_, by)| by).sum();
                 let wrong = self.wrong.filter(|(from, _)| {
@@ -527,12 +322,56 @@ mod tests {
         for by_us in [-HOUR_US, HOUR_US, -10_000_000, 3_000_000, -3_000_000] {
             for seed in 1..4 {
                 let straight = Delivery::default().play(seed);
-                let stepped =
-                    Delivery { steps: vec![(31_000_000, by_us)], is_of_ai: true, ..Delivery::default() };
+                let stepped = Delivery {
+                    steps: vec![(31_000_000, by_us)],
+                    of: Some(Channel::Ai),
+                    ..Delivery::default()
+                };
                 let stepped = stepped.play(seed);
                 let (packets, marks) = difference_us(&straight, &stepped);
                 assert_eq!(stepped.clock_steps, 1, "{by_us}, seed {seed}");
                 assert!(packets <= 10_000 && marks <= 10_000, "{by_us}: {packets} {marks}");
+            }
+        }
+    }
+
+    #[test]
+    fn steps_of_one_channels_clock_near_the_ends_are_taken_out() {
+        let straight = Delivery::default().play(1);
+        for near_us in [100_000, 500_000, 1_500_000] {
+            for at_us in [near_us, LENGTH_US - 2_000_000 - near_us, LENGTH_US - near_us] {
+                for by_us in [-HOUR_US, -3_000_000, -500_000, 700_000, HOUR_US] {
+                    for of in Channel::BOTH {
+                        let stepped =
+                            Delivery { steps: vec![(at_us, by_us)], of: Some(of), ..Delivery::default() };
+                        let stepped = stepped.play(1);
+                        let (packets, marks) = difference_us(&straight, &stepped);
+                        assert!(
+                            packets <= 15_000 && marks <= 15_000,
+                            "{by_us} at {at_us} of {of:?}: {packets} {marks}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_clock_that_steps_and_returns_at_once_moves_nothing() {
+        let straight = Delivery::default().play(1);
+        for of in [None, Some(Channel::Caller), Some(Channel::Ai)] {
+            for at_us in [2_000_000, 31_000_000] {
+                for for_us in [300_000, 1_300_000] {
+                    for by_us in [-HOUR_US, -30_000_000, -3_000_000, -400_000] {
+                        let steps = vec![(at_us, by_us), (at_us + for_us, -by_us)];
+                        let stepped = Delivery { steps, of, ..Delivery::default() }.play(1);
+                        let (packets, marks) = difference_us(&straight, &stepped);
+                        assert!(
+                            packets <= 15_000 && marks <= 15_000,
+                            "{by_us} for {for_us} at {at_us} of {of:?}: {packets} {marks}"
+                        );
+                    }
+                }
             }
         }
     }

@@ -12,6 +12,7 @@ mod mark;
 mod pause;
 mod payload;
 mod sense;
+mod steps;
 mod untold;
 mod unwanted;
 

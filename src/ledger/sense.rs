@@ -6,7 +6,8 @@
 //! off, as one that counts from the start of a machine, keeps its precision and is brought to the daemon's: the least latency
 //! counts as none. Calls that come faster than real time, as captures do, keep their days, but none is of before 1990.
 //!
-//! What is done here is said: [`Doubts`]. Steps of a clock are another matter, and are looked for behind this.
+//! What is done here is said: [`Doubts`]. Steps of a clock are another matter, and are looked for before clocks are brought
+//! together.
 
 use super::{ChannelLedger, Ledger, Moment};
 use crate::connection::pauses::Stamp;
@@ -33,8 +34,7 @@ const APART_MIN_US: i64 = 10_000_000;
 /// ahead, if the other channel's are not.
 const AHEAD_MIN_US: i64 = 250_000;
 const ALIKE_US: i64 = 100_000;
-/// Packets of both channels received within this time of each other tell what their clocks differ by, if so many pairs do, the
-/// half of them as closely.
+/// Packets of both channels tell what their clocks differ by, if so many pairs do, the half of them as closely.
 const PAIR_US: i64 = 1_000_000;
 const PAIRS_MIN: usize = 8;
 /// A clock that is farther off than a day is not that of the time of day.
@@ -61,13 +61,18 @@ impl Ledger {
         }
     }
 
-    /// Leaves out the times that make no sense, and brings clocks together that are apart.
+    /// Leaves out the times that make no sense.
     pub(super) fn doubt_gateway(&mut self) {
         for channel in Channel::BOTH {
             if self.channels[channel.index()].spans().stands_still() {
                 self.leave_out(channel);
             }
         }
+    }
+
+    /// Brings clocks together that are apart, and what is left to the daemon's if it is days off. Behind steps, since a clock
+    /// that is set in mid-call is no less that of another machine.
+    pub(super) fn bring_clocks_together(&mut self) {
         self.bring_together();
         self.bring_to_receipt();
     }
@@ -94,23 +99,7 @@ impl Ledger {
         if !self.channels.iter().all(|channel| channel.spans().is_in_real_time()) {
             return;
         }
-        let mut stamped = Vec::new();
-        for (channel, ledger) in Channel::BOTH.into_iter().zip(&self.channels) {
-            let all = ledger.stamped();
-            stamped.extend(all.map(|(offset, received_us, late_us)| (offset, channel, received_us, late_us)));
-        }
-        stamped.sort_unstable_by_key(|(offset, ..)| *offset);
-        // What the AI's packets are later than the caller's, of packets that were received one after the other.
-        let mut apart_us: Vec<i64> = Vec::new();
-        for pair in stamped.windows(2) {
-            let [(_, one, one_received, one_late), (_, other, other_received, other_late)] = *pair else {
-                continue;
-            };
-            if one != other && other_received.saturating_sub(one_received).saturating_abs() <= PAIR_US {
-                let later_us = other_late.saturating_sub(one_late);
-                apart_us.push(if other == Channel::Ai { later_us } else { later_us.saturating_neg() });
-            }
-        }
+        let mut apart_us = self.apart_us();
         if apart_us.len() < PAIRS_MIN {
             return;
         }
@@ -122,6 +111,7 @@ impl Ledger {
         let is_apart = middle.saturating_abs() >= APART_MIN_US && spread_us <= PAIR_US;
         let is_ahead = lates.iter().any(|late_us| *late_us < -AHEAD_MIN_US)
             && lates.iter().any(|late_us| late_us.saturating_abs() < AHEAD_MIN_US)
+            && middle.saturating_abs() > ALIKE_US
             && spread_us <= ALIKE_US;
         if !is_apart && !is_ahead {
             return;
@@ -139,6 +129,35 @@ impl Ledger {
         };
         self.shift(channel, by_us);
         self.whole_marks().filter(|when| is_of_it(when)).for_each(|when| shift(when, by_us));
+    }
+
+    /// What the AI's packets are later than the caller's: each packet beside the nearest of the other channel, however long
+    /// before or after it that was received, since sides that take turns are not heard together.
+    fn apart_us(&self) -> Vec<i64> {
+        let mut stamped = Vec::new();
+        for (channel, ledger) in Channel::BOTH.into_iter().zip(&self.channels) {
+            let all = ledger.stamped();
+            stamped.extend(all.map(|(offset, received_us, late_us)| (offset, channel, received_us, late_us)));
+        }
+        stamped.sort_unstable_by_key(|(offset, ..)| *offset);
+        // When the last packet of each channel was received so far, and how late it was.
+        let mut last = [None; 2];
+        let mut others: Vec<Option<(i64, i64)>> = Vec::with_capacity(stamped.len());
+        for (_, channel, received_us, late_us) in &stamped {
+            last[channel.index()] = Some((*received_us, *late_us));
+            others.push(last[1 - channel.index()]);
+        }
+        last = [None; 2];
+        let mut apart_us = Vec::with_capacity(stamped.len());
+        for ((_, channel, received_us, late_us), before) in stamped.iter().zip(others).rev() {
+            last[channel.index()] = Some((*received_us, *late_us));
+            let both = [before, last[1 - channel.index()]].into_iter().flatten();
+            let far_us = |(other_us, _): &(i64, i64)| other_us.saturating_sub(*received_us).saturating_abs();
+            let Some((_, other_late_us)) = both.min_by_key(far_us) else { continue };
+            let later_us = late_us.saturating_sub(other_late_us);
+            apart_us.push(if *channel == Channel::Ai { later_us } else { later_us.saturating_neg() });
+        }
+        apart_us
     }
 
     /// Brings a clock that is days off to the daemon's.
@@ -270,10 +289,20 @@ mod tests {
     /// A call of ten seconds in real time, a mark in its middle and latencies of up to 5 ms, with the gateway's times made by
     /// `told`: of a channel and the true time.
     fn call(pace: u64, told: impl Fn(Channel, i64) -> i64) -> Ledger {
+        call_where(500, pace, |_, _| true, told)
+    }
+
+    /// The same of so many packets' time, of which those are sent that `speaks` says.
+    fn call_where(
+        packets: u16,
+        pace: u64,
+        speaks: impl Fn(Channel, u16) -> bool,
+        told: impl Fn(Channel, i64) -> i64,
+    ) -> Ledger {
         let header = Header::derived(ConnectionId::new("c").unwrap(), OPENED, Mono(0), 1);
         let mut ledger = Ledger::new(header);
-        for n in 0..500_u16 {
-            for channel in Channel::BOTH {
+        for n in 0..packets {
+            for channel in Channel::BOTH.into_iter().filter(|channel| speaks(*channel, n)) {
                 let late_us = u64::from(n * 7 % 5) * 1000 + 200;
                 let true_us = i64::from(n) * 20_000 + 3000 * i64::try_from(channel.index()).unwrap();
                 let at = Mono(u64::try_from(true_us).unwrap() / pace + late_us);
@@ -360,6 +389,46 @@ mod tests {
             rx[0].arrival > OPENED.plus_us(-10_100_000)
                 && rx[499].arrival.0 - rx[0].arrival.0 == 499 * 20_000
         );
+    }
+
+    #[test]
+    fn clocks_that_are_apart_are_brought_together_where_the_sides_take_turns() {
+        type Speaks = fn(Channel, u16) -> bool;
+        let turns: [Speaks; 5] = [
+            |channel, n| if channel == Channel::Ai { n % 300 >= 150 } else { n % 300 < 120 },
+            |channel, n| if channel == Channel::Ai { n % 400 < 170 } else { n % 400 > 180 },
+            // Nobody speaks for a second in between.
+            |channel, n| if channel == Channel::Ai { n % 400 < 150 } else { (200..350).contains(&(n % 400)) },
+            // A single turn of each.
+            |channel, n| (channel == Channel::Ai) == (n >= 600),
+            |_, _| true,
+        ];
+        for speaks in turns {
+            for off_s in [-5000, -600, -20, 0, 12, 20, 60, 600, 5000] {
+                for (of, step_s) in [(Channel::Ai, 0), (Channel::Ai, 15), (Channel::Caller, -30)] {
+                    let ledger = call_where(1000, 1, speaks, |channel, at| {
+                        let is_stepped = channel == of && at > OPENED.0 + 10_000_000;
+                        let off_s = if channel == Channel::Ai { off_s } else { 0 };
+                        at + (off_s + if is_stepped { step_s } else { 0 }) * 1_000_000
+                    });
+                    for (channel, ledger) in Channel::BOTH.into_iter().zip(&ledger.channels) {
+                        for (rx, payload) in ledger.rx.iter().zip(&ledger.payloads) {
+                            let late_us = payload.received.0 - rx.arrival.0;
+                            assert!(
+                                (-10_000..20_000).contains(&late_us),
+                                "{off_s} s off, {step_s} s of {of:?}: {channel:?} at {}: {late_us}",
+                                payload.received.0 - OPENED.0
+                            );
+                        }
+                    }
+                    if step_s == 0 {
+                        // One turn of each may as well be one clock that was set in between.
+                        let is_said = ledger.doubts.has_corrected || ledger.clock_steps > 0;
+                        assert_eq!(is_said, off_s != 0, "{off_s}");
+                    }
+                }
+            }
+        }
     }
 
     #[test]
