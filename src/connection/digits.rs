@@ -21,7 +21,7 @@ pub(super) fn has_digits(body: &[u8], rtpmap: impl Fn(u8) -> Rtpmap, is_told: im
     let Ok(packet) = parse_rtp(body) else { return false };
     let is_digit = |payload_type: u8, payload: &[u8]| match rtpmap(payload_type).codec {
         Codec::TelephoneEvent => true,
-        Codec::Opus | Codec::Unknown => !is_told(payload_type) && looks_like_digit(payload),
+        Codec::Opus | Codec::Unknown => !is_told(payload_type) && has_form_of_key(payload),
         _ => false,
     };
     match rtpmap(packet.payload_type).codec {
@@ -35,6 +35,7 @@ pub(super) fn has_digits(body: &[u8], rtpmap: impl Fn(u8) -> Rtpmap, is_told: im
 
 /// Whether a payload has the form of a key press (RFC 4733 section 2.3): the events 0 to 16, a bit that is zero, four bytes. Opus
 /// has packets of this form, narrowband speech in three bytes, which is less than encoders spend on speech.
-fn looks_like_digit(payload: &[u8]) -> bool {
+#[must_use]
+pub fn has_form_of_key(payload: &[u8]) -> bool {
     matches!(payload, [0..=16, flags, _, _] if flags & 0x40 == 0)
 }

@@ -17,13 +17,15 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::repeats::{Reach, key_press_type, may_be_key_press};
+use super::repeats::{Reach, is_unknown, key_press_type, wraps_key_press};
 use crate::packet::{Rtp, parse_rtp};
 use crate::rtpmap::Rtpmap;
 use crate::time::Wall;
 
 /// No copy is of a packet farther back than this: 16,383 ticks of 8 kHz are 103 packets of 20 ms, and 410 of 5 ms.
 const REACH_PACKETS: i16 = 512;
+/// No copy is older than this: its offset has 14 bits.
+const REACH_TICKS: u32 = 0x3fff;
 /// Sources of a channel that are remembered. A call has one or two at a time.
 const SOURCES_MAX: usize = 8;
 /// A channel that has had so many more is one of ever new sources. Each new one could not but be taken for the first packet
@@ -66,6 +68,8 @@ pub(super) struct Source {
     /// The timestamp of the key press that was withheld last.
     pub(super) event: Option<u32>,
     front: Option<Front>,
+    /// The first packet behind a PAUSE of those that nobody knows the meaning of: it is no front, and tells how near they are.
+    near: Option<Front>,
 }
 
 /// The packets of a PAUSE, as far as they came.
@@ -84,6 +88,21 @@ pub(super) struct Front {
     own: Wall,
     /// Whether packets are behind it by more than any copy reaches.
     is_past: bool,
+}
+
+impl Front {
+    /// The same, where a packet with this number came.
+    fn passed_by(self, sequence: u16) -> Self {
+        let behind = distance(self.sequence, sequence);
+        let is_past = behind > REACH_PACKETS || behind < REACH_PACKETS.saturating_neg();
+        Self { is_past: self.is_past || is_past, ..self }
+    }
+
+    /// Whether a packet is no farther behind it than copies reach.
+    fn is_near(self, sequence: u16, timestamp: u32) -> bool {
+        let ticks = timestamp.wrapping_sub(self.timestamp);
+        !self.is_past && (ticks <= REACH_TICKS || distance(self.sequence, sequence) <= 0)
+    }
 }
 
 /// Where a packet stands that came outside a PAUSE.
@@ -114,7 +133,7 @@ impl Redaction {
         }
         source.withheld = Some(known);
         source.event = if is_event { Some(timestamp) } else { source.event };
-        source.front = None;
+        (source.front, source.near) = (None, None);
     }
 
     /// Notes that a PAUSE is over, at this time of the packets' own.
@@ -122,7 +141,7 @@ impl Redaction {
         let is_before = |last: &Wall| last.0.saturating_sub(own.0) <= SAME_CLOCK_US;
         self.ended = Some(self.ended.filter(is_before).map_or(own, |last| last.max(own)));
         self.forgotten = 0;
-        self.sources.iter_mut().for_each(|source| source.front = None);
+        self.sources.iter_mut().for_each(|source| (source.front, source.near) = (None, None));
     }
 
     /// Notes a packet of which the spool has what may be kept, to say the same of those behind it as when it came.
@@ -185,16 +204,27 @@ impl Redaction {
         }
         // A packet from before the PAUSE that was overtaken by its end is no front.
         let is_since = |own: Wall| ended.is_none_or(|ended| own >= ended);
-        let known = source.front.filter(|front| is_since(front.own) || !is_since(own));
-        let mut front = known.unwrap_or(Front { sequence, timestamp, own, is_past: false });
-        let behind = distance(front.sequence, sequence);
-        front.is_past |= behind > REACH_PACKETS || behind < REACH_PACKETS.saturating_neg();
-        source.front = Some(front).filter(|_| known.is_some() || !may_be_key_press(packet, said));
+        let holds = |front: &Front| is_since(front.own) || !is_since(own);
+        let this = Front { sequence, timestamp, own, is_past: false };
+        let known = source.front.filter(holds);
+        let near = source.near.filter(holds);
+        let front = known.unwrap_or(this).passed_by(sequence);
+        let is_unknown = is_unknown(packet, said);
+        // The header that is left of a key press of a type that nobody told does not tell it.
+        let is_of_event = said(packet.payload_type).is_none() && source.event == Some(timestamp);
+        let is_front = !is_unknown && !is_of_event && key_press_type(packet, said).is_none();
+        source.front = Some(front).filter(|_| known.is_some() || is_front);
+        let is_first = is_unknown && !is_of_event && !wraps_key_press(packet.payload);
+        let near = near.or(Some(this).filter(|_| is_first)).map(|near| near.passed_by(sequence));
+        source.near = near;
         if front.is_past {
             (source.withheld, source.event) = (None, None);
             return Place::Outside;
         }
-        Place::Behind(Reach { source: *source, front, behind, own, ended })
+        let behind = distance(front.sequence, sequence);
+        let near = near.filter(|_| is_unknown && known.is_none()).unwrap_or(front);
+        let is_near = near.is_near(sequence, timestamp);
+        Place::Behind(Reach { source: *source, front, behind, is_near, own, ended })
     }
 
     /// What is known of a source, which is the latest from now on.
@@ -208,7 +238,7 @@ impl Redaction {
                     self.sources.remove(0);
                     self.forgotten = self.forgotten.saturating_add(1);
                 }
-                self.sources.push(Source { ssrc, withheld: None, event: None, front: None });
+                self.sources.push(Source { ssrc, withheld: None, event: None, front: None, near: None });
             }
         }
         self.sources.last_mut().expect("one that was found or pushed")
@@ -407,6 +437,52 @@ mod tests {
         assert_eq!(redact(3, 35, b"who knows"), Redacted::HeaderOnly);
         assert_eq!(redact(40, 35, b"who knows"), Redacted::Whole, "no copy reaches so far");
         assert_eq!(redact(2, OPUS, &silk(false)), Redacted::Whole, "and what needs no name is kept");
+    }
+
+    #[test]
+    fn a_source_that_nobody_knows_the_codec_of_is_kept_where_no_copy_reaches() {
+        const G729: u8 = 18;
+        let mut unseen = Redaction::default();
+        unseen.end(Wall(0));
+        for mut redaction in [paused(), unseen] {
+            // At 48 kHz the reach ends in packet 20.
+            let kept: Vec<_> = (2..=1200u16)
+                .filter(|sequence| enter(&mut redaction, *sequence, G729, &[0xff; 20]) == Redacted::Whole)
+                .collect();
+            assert_eq!(kept, (20..=1200).collect::<Vec<_>>());
+            assert_eq!(
+                enter(&mut redaction, 1201, OPUS, &silk(true)),
+                Redacted::HeaderOnly,
+                "the first of a codec"
+            );
+            redaction.end(time(1202).1);
+            assert_eq!(
+                enter(&mut redaction, 1203, G729, &[0xff; 20]),
+                Redacted::HeaderOnly,
+                "the next pause"
+            );
+            assert_eq!(enter(&mut redaction, 1230, G729, &[0xff; 20]), Redacted::Whole);
+        }
+    }
+
+    #[test]
+    fn a_key_of_a_payload_type_that_nobody_told_keeps_no_digit_behind_the_pause() {
+        let in_red = |packets| red(96, &[], &key(packets));
+        for (untold, is_wrapped) in [(96, false), (35, false), (35, true)] {
+            let mut unseen = Redaction::default();
+            unseen.end(Wall(0));
+            for mut redaction in [paused(), unseen] {
+                let mut event = |sequence: u16, began: u16, packets| {
+                    let payload = if is_wrapped { in_red(packets) } else { key(packets).to_vec() };
+                    redaction.redact(time(sequence).1, &rtp(untold, sequence, time(began).0, &payload), said)
+                };
+                for (sequence, packets) in [(2, 3), (3, 4), (60, 61), (61, 61)] {
+                    assert_eq!(event(sequence, 0, packets), Redacted::HeaderOnly, "{untold} {sequence}");
+                }
+                assert_eq!(event(1000, 1000, 1), Redacted::Whole, "{untold}: the next key");
+                assert_eq!(enter(&mut redaction, 1001, OPUS, &silk(true)), Redacted::HeaderOnly, "no front");
+            }
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
     deny(clippy::indexing_slicing, clippy::as_conversions, clippy::arithmetic_side_effects)
 )]
 
+use super::digits::has_form_of_key;
 use super::redaction::{Front, Redacted, Source, Withheld};
 use crate::opus::packet::{has_redundancy, padding_bytes};
 use crate::packet::Rtp;
@@ -11,8 +12,6 @@ use crate::red;
 use crate::rtpmap::{Codec, Rtpmap};
 use crate::time::Wall;
 
-/// No copy is older than this: its offset has 14 bits.
-const REACH_TICKS: u32 = 0x3fff;
 /// A segment of a long event is no longer than this, in ticks; the next one is the same key press (RFC 4733 section 2.5.1.3).
 pub(super) const SEGMENT_TICKS: u32 = 0xffff;
 
@@ -22,6 +21,8 @@ pub(super) struct Reach {
     pub(super) front: Front,
     /// How many numbers it is behind the front: 0 for the front itself.
     pub(super) behind: i16,
+    /// Whether no more than a copy reaches back lies between it and the first.
+    pub(super) is_near: bool,
     pub(super) own: Wall,
     pub(super) ended: Option<Wall>,
 }
@@ -34,15 +35,16 @@ impl Reach {
         packet: &Rtp<'_>,
         said: &impl Fn(u8) -> Option<Rtpmap>,
     ) -> Redacted {
-        let rtpmap = meaning(packet.payload_type, said);
+        let rtpmap = meaning(packet.payload_type, packet.payload, said);
         // Nobody may have said yet that it is one of copies; and what nobody knows may be anything.
-        let ticks = packet.timestamp.wrapping_sub(self.front.timestamp);
-        let is_near = ticks <= REACH_TICKS || self.behind <= 0;
-        let seems_red = || is_near && said(packet.payload_type).is_none() && seems_redundant(packet.payload);
+        let is_untold = said(packet.payload_type).is_none();
+        let seems_red = || is_untold && self.is_near && seems_redundant(packet.payload);
+        let wraps_key = || is_untold && wraps_key_press(packet.payload);
         match rtpmap.codec {
             Codec::Red => self.redact_copies(body, packet, said),
             Codec::Opus | Codec::Unknown if seems_red() => self.redact_copies(body, packet, said),
-            Codec::Unknown if is_near => Redacted::HeaderOnly,
+            Codec::Unknown if wraps_key() => self.redact_copies(body, packet, said),
+            Codec::Unknown if self.is_near => Redacted::HeaderOnly,
             Codec::Opus if self.says_again(packet.payload, self.behind) => Redacted::HeaderOnly,
             Codec::Opus => {
                 let mut zeroed = Zeroed::of(body, packet);
@@ -65,7 +67,7 @@ impl Reach {
             let age = i16::try_from(block.age).unwrap_or(i16::MAX);
             let behind = self.behind.saturating_sub(age);
             let timestamp = packet.timestamp.wrapping_sub(block.older_ticks);
-            let rtpmap = meaning(block.payload_type, said);
+            let rtpmap = meaning(block.payload_type, block.payload, said);
             let is_old = block.age > 0 && (behind < 0 || is_later(self.front.timestamp, timestamp));
             let says_again = match rtpmap.codec {
                 Codec::Opus => self.says_again(block.payload, behind),
@@ -110,26 +112,39 @@ impl Reach {
     }
 }
 
-/// What a payload type means.
-pub(super) fn meaning(payload_type: u8, said: &impl Fn(u8) -> Option<Rtpmap>) -> Rtpmap {
-    said(payload_type).unwrap_or_else(|| Rtpmap::default_for(payload_type))
+/// What a payload is. One of a type that nobody told, and of the form of a key press, may be one.
+fn meaning(payload_type: u8, payload: &[u8], said: &impl Fn(u8) -> Option<Rtpmap>) -> Rtpmap {
+    said(payload_type).unwrap_or_else(|| {
+        let default = Rtpmap::default_for(payload_type);
+        if matches!(default.codec, Codec::Opus | Codec::Unknown) && has_form_of_key(payload) {
+            // Of the clocks in use, the one by which it has lasted longest.
+            return Rtpmap { codec: Codec::TelephoneEvent, clock_hz: 8000, channels: 1 };
+        }
+        default
+    })
 }
 
 /// The payload type of the key press that a packet is of, by itself or with copies beside it.
 pub(super) fn key_press_type(packet: &Rtp<'_>, said: &impl Fn(u8) -> Option<Rtpmap>) -> Option<u8> {
-    let is_event = |payload_type: &u8| meaning(*payload_type, said).codec == Codec::TelephoneEvent;
-    let own = match meaning(packet.payload_type, said).codec {
-        Codec::Red => red::blocks(packet.payload)?.last()?.payload_type,
-        _ => packet.payload_type,
+    let (payload_type, payload) = match meaning(packet.payload_type, packet.payload, said).codec {
+        Codec::Red => {
+            let own = *red::blocks(packet.payload)?.last()?;
+            (own.payload_type, own.payload)
+        }
+        _ => (packet.payload_type, packet.payload),
     };
-    Some(own).filter(is_event)
+    (meaning(payload_type, payload, said).codec == Codec::TelephoneEvent).then_some(payload_type)
 }
 
-/// Whether a packet may be of a key press, also where nobody has said what its payload type means.
-pub(super) fn may_be_key_press(packet: &Rtp<'_>, said: &impl Fn(u8) -> Option<Rtpmap>) -> bool {
-    let is_untold = said(packet.payload_type).is_none();
-    is_untold && meaning(packet.payload_type, said).codec == Codec::Unknown
-        || key_press_type(packet, said).is_some()
+/// Whether nobody knows what a packet is, so that it may be anything: also a key press with copies beside it.
+pub(super) fn is_unknown(packet: &Rtp<'_>, said: &impl Fn(u8) -> Option<Rtpmap>) -> bool {
+    said(packet.payload_type).is_none()
+        && meaning(packet.payload_type, packet.payload, said).codec == Codec::Unknown
+}
+
+/// Whether a payload has the form of a key press in a packet of copies, which may have none.
+pub(super) fn wraps_key_press(payload: &[u8]) -> bool {
+    red::blocks(payload).is_some_and(|blocks| blocks.last().is_some_and(|own| has_form_of_key(own.payload)))
 }
 
 /// Whether a payload has the form of one with copies: all of one kind, the oldest first. One in 2,000 packets of Opus has that

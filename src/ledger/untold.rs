@@ -3,6 +3,7 @@
 //! By default such a type is Opus. The form of a key press is one that encoders do not spend on speech, and a channel has its
 //! audio in another type: one of which all payloads have that form is key presses. Memory: three bits a payload type.
 
+use crate::connection::digits::has_form_of_key;
 use crate::rtpmap::{Codec, Rtpmap};
 
 /// What the payload types of a channel were seen with, a bit for each.
@@ -36,11 +37,6 @@ impl Untold {
 
 fn bit(payload_type: u8) -> u128 {
     1 << (payload_type & 0x7f)
-}
-
-/// RFC 4733 section 2.3: an event of those of keys, a bit that is zero, and so on in four bytes.
-fn has_form_of_key(payload: &[u8]) -> bool {
-    matches!(payload, [0..=16, flags, _, _] if flags & 0x40 == 0)
 }
 
 #[cfg(test)]
