@@ -7,7 +7,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use super::{Datagram, unix_us};
+use super::{Capture, Datagram, unix_us};
 
 /// The first bytes of an rtpdump file. A line end follows the address and port that was listened on.
 pub(super) const RTPDUMP_MAGIC: &[u8] = b"#!rtpplay1.0";
@@ -19,7 +19,7 @@ pub(super) const RTPDUMP_MAGIC: &[u8] = b"#!rtpplay1.0";
 /// | 4 + 4 | start, seconds and microseconds | 2 | length of the record |
 /// | 4 + 2 | IPv4 address and port of the source | 2 | length of the packet, 0 for RTCP |
 /// | 2 | padding | 4 | milliseconds since the start |
-pub(super) fn read_rtpdump(bytes: &[u8]) -> Option<Vec<Datagram>> {
+pub(super) fn read_rtpdump(bytes: &[u8]) -> Option<Capture> {
     let mut halves = bytes.strip_prefix(RTPDUMP_MAGIC)?.splitn(2, |&byte| byte == b'\n');
     let destination = String::from_utf8_lossy(halves.next()?).trim().replace('/', ":");
     let (seconds, rest) = halves.next()?.split_first_chunk()?;
@@ -30,7 +30,7 @@ pub(super) fn read_rtpdump(bytes: &[u8]) -> Option<Vec<Datagram>> {
     let start_us = unix_us(u32::from_be_bytes(*seconds), u32::from_be_bytes(*us));
     let source = SocketAddr::new(Ipv4Addr::from(*address).into(), u16::from_be_bytes(*port)).to_string();
 
-    let mut datagrams = Vec::new();
+    let mut capture = Capture::default();
     while let Some((&[l0, l1, p0, p1, m0, m1, m2, m3], body)) = rest.split_first_chunk() {
         let length = usize::from(u16::from_be_bytes([l0, l1])).checked_sub(8);
         let Some((packet, after)) = length.and_then(|length| body.split_at_checked(length)) else { break };
@@ -39,26 +39,33 @@ pub(super) fn read_rtpdump(bytes: &[u8]) -> Option<Vec<Datagram>> {
             continue;
         }
         let since_start_us = i64::from(u32::from_be_bytes([m0, m1, m2, m3])).saturating_mul(1000);
-        datagrams.push(Datagram {
+        // What rtpdump was told to keep the headers of alone.
+        let is_cut = usize::from(u16::from_be_bytes([p0, p1])) > packet.len();
+        if is_cut {
+            capture.kept_bytes = capture.kept_bytes.max(packet.len());
+        }
+        capture.datagrams.push(Datagram {
             at_us: start_us.saturating_add(since_start_us),
             source: source.clone(),
             destination: destination.clone(),
             payload: packet.to_vec(),
+            is_cut,
         });
     }
-    Some(datagrams)
+    capture.torn_bytes = rest.len();
+    Some(capture)
 }
 
 /// Reads an ad-hoc recording of rtpproxy: nothing but records, each a header of 30 bytes and a packet.
 /// Returns nothing if the first record makes no sense; a later one ends the reading.
-pub(super) fn read_rtpproxy(bytes: &[u8]) -> Option<Vec<Datagram>> {
+pub(super) fn read_rtpproxy(bytes: &[u8]) -> Option<Capture> {
     let (first, mut rest) = split_rtpproxy_record(bytes)?;
     let mut datagrams = vec![first];
     while let Some((datagram, after)) = split_rtpproxy_record(rest) {
         datagrams.push(datagram);
         rest = after;
     }
-    Some(datagrams)
+    Some(Capture { datagrams, torn_bytes: rest.len(), ..Capture::default() })
 }
 
 /// Splits the next record off an rtpproxy recording.
@@ -91,6 +98,7 @@ fn split_rtpproxy_record(bytes: &[u8]) -> Option<(Datagram, &[u8])> {
         source: SocketAddr::new(address, u16::from_be_bytes(*port)).to_string(),
         destination: "rtpproxy".to_owned(),
         payload: packet.to_vec(),
+        is_cut: false,
     };
     Some((datagram, rest))
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::Datagram;
 use super::steps::Steps;
-use crate::packet::parse_rtp;
+use crate::packet::{HEADER_BYTES, header_only, parse_rtp};
 use crate::time::Wall;
 
 /// What sends two streams at once for no longer is one that changes its source.
@@ -27,7 +27,7 @@ pub struct RtpStream {
     pub source: String,
     /// Whom it was sent to, as in [`Datagram::destination`].
     pub destination: String,
-    /// The packets, each parsed once already: [`parse_rtp`] accepts them.
+    /// The packets, each parsed once already: [`parse_rtp`] accepts them. Of one that is cut, the head alone.
     pub packets: Vec<Datagram>,
     /// How many packets each payload type has.
     pub payload_types: BTreeMap<u8, usize>,
@@ -42,7 +42,11 @@ pub struct RtpStream {
 #[must_use]
 pub fn rtp_streams(datagrams: Vec<Datagram>) -> Vec<RtpStream> {
     let mut groups: BTreeMap<(String, String, u32), (RtpStream, Vec<usize>)> = BTreeMap::new();
-    for (place, datagram) in datagrams.into_iter().enumerate() {
+    for (place, mut datagram) in datagrams.into_iter().enumerate() {
+        if datagram.is_cut {
+            let Some(head) = head(&datagram.payload) else { continue };
+            datagram.payload = head;
+        }
         let Ok(rtp) = parse_rtp(&datagram.payload) else { continue };
         let key = (datagram.source.clone(), datagram.destination.clone(), rtp.ssrc);
         let (group, places) = groups.entry(key).or_default();
@@ -60,6 +64,13 @@ pub fn rtp_streams(datagrams: Vec<Datagram>) -> Vec<RtpStream> {
     mend_times(&mut streams, &places);
     streams.sort_by_key(begin_us);
     streams
+}
+
+/// Returns that of a packet which says where it belongs: what it has behind that may be among what was cut. Nothing where not
+/// even that is there.
+fn head(payload: &[u8]) -> Option<Vec<u8>> {
+    let is_version_2 = payload.first().is_some_and(|first| first >> 6 == 2);
+    (is_version_2 && payload.len() >= HEADER_BYTES).then(|| header_only(payload).to_vec())
 }
 
 /// Joins the streams that one side of a call sent one after the other: by another source from the same address, or the same
@@ -173,6 +184,7 @@ mod tests {
             source: between.0.to_owned(),
             destination: between.1.to_owned(),
             payload: [&head[..], &timestamp.to_be_bytes(), &ssrc.to_be_bytes(), &[1]].concat(),
+            is_cut: false,
         }
     }
 
@@ -254,6 +266,7 @@ mod tests {
                 source: "a:2791".to_owned(),
                 destination: "b:53".to_owned(),
                 payload: payload.to_vec(),
+                is_cut: false,
             }
         };
         assert_eq!(rtp_streams((0..5).map(|_| query(0x6b, 1)).collect()), []);
