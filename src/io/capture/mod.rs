@@ -16,6 +16,7 @@
     deny(clippy::indexing_slicing, clippy::as_conversions, clippy::arithmetic_side_effects)
 )]
 
+mod forward;
 mod fragments;
 mod link;
 mod records;

@@ -6,8 +6,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::Datagram;
 use super::steps::Steps;
+use super::{Datagram, forward};
 use crate::packet::{HEADER_BYTES, header_only, parse_rtp};
 use crate::time::Wall;
 
@@ -34,7 +34,7 @@ pub struct RtpStream {
 }
 
 /// Groups the RTP packets among datagrams by source, destination and SSRC, and returns the groups that look like RTP,
-/// ordered by the time of their first packet. Where the clock of the capture was set back, times are mended.
+/// ordered by the time of their first packet. Where the clock of the capture was set, times are mended.
 ///
 /// Datagrams of other protocols look like RTP by two bits, so a group must hold packets of 3 numbers or more and of at most
 /// 8 payload types, and at least half of the steps from one number to another be small: up to two lost, or a swap of two
@@ -62,6 +62,7 @@ pub fn rtp_streams(datagrams: Vec<Datagram>) -> Vec<RtpStream> {
     let (mut streams, places): (Vec<RtpStream>, Vec<Vec<usize>>) =
         named.filter(|(stream, _)| looks_like_rtp(stream)).unzip();
     mend_times(&mut streams, &places);
+    forward::mend(&mut streams);
     streams.sort_by_key(begin_us);
     streams
 }
@@ -238,6 +239,66 @@ mod tests {
         let mut wrong = call(0..1500, |at_ms| at_ms);
         wrong[900].at_us -= 5_000 * MS;
         assert!(error_ms(&rtp_streams(wrong)) <= 20);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_forward_makes_no_pause() {
+        for ahead_ms in [1500, 5000, 3_600_000] {
+            let ahead = |at_ms: i64| if at_ms < 1_015_000 { at_ms } else { at_ms + ahead_ms };
+            assert!(error_ms(&rtp_streams(call(0..1500, ahead))) <= 1, "{ahead_ms} ms");
+            // Between the packets of the one and the other, and at the beginning and the end of the call.
+            for step_ms in [1_015_005, 1_000_050, 1_029_000] {
+                let ahead = |at_ms: i64| if at_ms < step_ms { at_ms } else { at_ms + ahead_ms };
+                assert!(error_ms(&rtp_streams(call(0..1500, ahead))) <= 1, "{ahead_ms} ms at {step_ms}");
+            }
+        }
+        let often = |at_ms: i64| match at_ms {
+            ..1_005_000 => at_ms,
+            1_005_000..1_010_000 => at_ms + 3_000,
+            1_010_000..1_015_000 => at_ms + 60_000,
+            _ => at_ms - 3_600_000,
+        };
+        assert!(error_ms(&rtp_streams(call(0..1500, often))) <= 1);
+    }
+
+    #[test]
+    fn a_hold_or_a_link_that_stands_still_is_no_step_of_the_clock() {
+        let held = |at_ms: i64| if at_ms < 1_015_000 { at_ms } else { at_ms + 5000 };
+        let span_ms = |packets: Vec<Datagram>| {
+            let streams = rtp_streams(packets);
+            (end_us(&streams[0]) - begin_us(&streams[0])) / MS
+        };
+        // The timestamps of one direction go on with the clock.
+        let mut told = call(0..1500, held);
+        for packet in
+            told.iter_mut().filter(|packet| packet.source == "a:1" && packet.at_us >= 1_020_000 * MS)
+        {
+            let timestamp = parse_rtp(&packet.payload).unwrap().timestamp + 5 * 48_000;
+            packet.payload[4..8].copy_from_slice(&timestamp.to_be_bytes());
+        }
+        assert_eq!(span_ms(told), 34_980);
+        // There is but one direction.
+        let mut one = call(0..1500, held);
+        one.retain(|packet| packet.source == "a:1");
+        assert_eq!(span_ms(one), 34_980);
+        // The two take up the call again at moments of their own.
+        let mut apart = call(0..1500, held);
+        apart
+            .iter_mut()
+            .filter(|p| p.source == "b:2" && p.at_us > 1_020_000 * MS)
+            .for_each(|p| p.at_us += 200 * MS);
+        assert_eq!(span_ms(apart), 34_980);
+        // What waited comes at once, or twice as fast as it was spoken.
+        for times in [50, 2] {
+            let stalled = |at_ms: i64| match at_ms {
+                1_015_000..1_018_000 => 1_018_000 + (at_ms - 1_015_000) / times,
+                1_018_000..1_021_000 if times == 2 => 1_019_500 + (at_ms - 1_018_000) / 2,
+                _ => at_ms,
+            };
+            let streams = rtp_streams(call(0..1500, stalled));
+            let first_late = streams[0].packets[750].at_us - streams[0].packets[749].at_us;
+            assert_eq!(first_late / MS, 3020, "{times}");
+        }
     }
 
     #[test]
