@@ -556,6 +556,64 @@ fn what_is_said_while_the_call_is_not_wanted_is_nowhere_and_no_loss() {
     assert!(!place.holds(b"secret"));
 }
 
+/// What comes of packets 0 to 149 where a PAUSE of the time of the 40th comes behind the 99th, and then a frame after the 109th.
+fn paused_afterwards(next: impl Fn(&mut Gateway, &[rig::media::Sent])) -> (Vec<usize>, serde_json::Value) {
+    let place = Place::new();
+    let (daemon, mut gateway) = begin(&place, Socket::UnixStream);
+    let payloads: Vec<_> = (0..150).map(|n| marked_packet(&format!("number {n:03} of the caller"))).collect();
+    let sent = Sender::new(1).packets(&payloads);
+    gateway.play("card", CALLER, &sent[..100]);
+    gateway.say_at(kind::PAUSE, WHOLE, sent[40].at_us, "card");
+    gateway.play("card", CALLER, &sent[100..110]);
+    next(&mut gateway, &sent);
+    gateway.play("card", CALLER, &sent[110..]);
+    gateway.end("card");
+    let (manifest, recording) = place.recording("card");
+    daemon.stop();
+    let sounds = recording.sounds(0);
+    let is_heard = |n: &usize| sounds.contains(&sounds_in(&payloads[*n..=*n])[0]);
+    ((0..150).filter(is_heard).collect(), manifest)
+}
+
+#[test]
+fn what_comes_between_a_pause_and_its_resume_is_kept_unless_it_is_of_the_time_between() {
+    let all_but = |out: std::ops::Range<usize>| (0..150).filter(|n| !out.contains(n)).collect::<Vec<_>>();
+    let (heard, manifest) = paused_afterwards(|gateway, sent| {
+        gateway.say_at(kind::RESUME, WHOLE, sent[60].at_us, "card");
+    });
+    assert_eq!(heard, all_but(40..60));
+    assert_eq!(
+        (&manifest["outcome"], &manifest["channels"]["caller"]["packets"]),
+        (&json!("ok"), &json!(150))
+    );
+    // A RESUME for each channel, with times that some of what waits is older than.
+    let (heard, _) = paused_afterwards(|gateway, sent| {
+        gateway.say_at(kind::RESUME, AI, sent[60].at_us, "card");
+        gateway.say_at(kind::RESUME, CALLER, sent[105].at_us, "card");
+    });
+    assert_eq!(heard, all_but(40..105));
+    // Without a time, or with one before the PAUSE.
+    let (heard, _) = paused_afterwards(|gateway, _| gateway.say(kind::RESUME, WHOLE, "card"));
+    assert_eq!(heard, all_but(40..110));
+    let (heard, _) = paused_afterwards(|gateway, sent| {
+        gateway.say_at(kind::RESUME, WHOLE, sent[30].at_us, "card");
+    });
+    assert_eq!(heard, all_but(40..150));
+}
+
+#[test]
+fn what_waits_for_a_resume_that_does_not_come_is_of_the_pause() {
+    let (heard, manifest) = paused_afterwards(|_, _| std::thread::sleep(Duration::from_millis(500)));
+    assert_eq!(heard, (0..40).collect::<Vec<_>>());
+    assert_eq!(manifest["channels"]["caller"]["packets"], 150);
+    let (heard, manifest) = paused_afterwards(|gateway, sent| {
+        std::thread::sleep(Duration::from_millis(500));
+        gateway.say_at(kind::RESUME, WHOLE, sent[60].at_us, "card");
+    });
+    let expected = (0..40).chain(110..150).collect::<Vec<_>>();
+    assert_eq!((heard, &manifest["channels"]["caller"]["lost"]), (expected, &json!(0)));
+}
+
 #[test]
 fn a_pause_that_cannot_be_understood_is_refused_and_holds() {
     let place = Place::new();

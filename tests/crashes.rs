@@ -323,6 +323,46 @@ fn each_line_of_a_json_log_names_its_fields_once_and_the_connection_as_it_is() {
 }
 
 #[test]
+fn a_replay_says_which_packets_it_did_not_send_because_the_capture_cut_them() {
+    let place = Place::new();
+    let daemon = Daemon::start(&place);
+    let whole = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/demo-call.pcap")).unwrap();
+    // Each tenth packet lacks its last bytes, and the last record of all likewise.
+    let (mut bytes, mut rest, mut cut) = (whole[..24].to_vec(), &whole[24..], 0);
+    for number in 1.. {
+        let Some(header) = rest.first_chunk::<16>() else { break };
+        let length = u32::from_le_bytes(header[8..12].try_into().unwrap());
+        let (record, after) = rest.split_at(16 + length as usize);
+        let lacks = if number % 10 == 0 { 9 } else { 0 };
+        cut += u64::from(lacks > 0);
+        bytes.extend([&record[..8], &(length - lacks).to_le_bytes(), &record[12..16]].concat());
+        bytes.extend(&record[16..record.len() - lacks as usize]);
+        rest = after;
+    }
+    bytes.extend(&whole[24..50]);
+    let capture = place.root().join("cut.pcap");
+    std::fs::write(&capture, bytes).unwrap();
+    let to = format!("unix-stream:{}", place.stream().display());
+    let output = place.command("replay").args(["--to", &to, "--id", "cut"]).arg(&capture).output().unwrap();
+    let [said, told] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(
+        told.contains("its last 26 bytes are not read") && told.contains("capture whole packets"),
+        "{told}"
+    );
+    let number = |text: &str, words: &str| {
+        let number = text.split_once(words).unwrap().1.split(|c: char| !c.is_ascii_digit()).next().unwrap();
+        number.parse::<u64>().unwrap()
+    };
+    assert_eq!(number(&told, "not sent: ") + number(&told, "caller and "), cut, "{told}");
+    let (manifest, _) = place.recording("cut");
+    let of = |name: &str| manifest["channels"]["caller"][name].as_u64().unwrap();
+    assert_eq!(of("packets"), number(&said, "cut: sent "), "{said}");
+    assert!(of("lost") > 0 && manifest["outcome"] == "degraded", "{manifest}");
+    daemon.stop();
+}
+
+#[test]
 fn a_replayed_call_longer_than_a_recording_may_be_makes_several_of_one_connection() {
     let place = Place::new().with("AUDIO_MAX_DURATION_SECS", "4").with("AUDIO_LINGER_MS", "100");
     let daemon = Daemon::start(&place);

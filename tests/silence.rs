@@ -31,7 +31,7 @@ fn of(id: &str, channel: &str, reason: &str) -> (String, String, String) {
 /// pass for one with libopus.
 fn words() -> Vec<Vec<u8>> {
     let capture = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/demo-call.pcap")).unwrap();
-    let streams = rtp_streams(read_capture(&capture).unwrap());
+    let streams = rtp_streams(read_capture(&capture).unwrap().datagrams);
     let packets = streams[0].packets.iter().map(|packet| Sent { at_us: 0, rtp: packet.payload.clone() });
     packets.map(|packet| packet.read().payload.to_vec()).collect()
 }

@@ -29,7 +29,7 @@ impl Call {
     /// The demo's call, repeated to a length with numbers and times that go on.
     pub(crate) fn of(seconds: i64) -> Self {
         let capture = include_bytes!("../../fixtures/demo-call.pcap");
-        let streams = rtp_streams(read_capture(capture).unwrap());
+        let streams = rtp_streams(read_capture(capture).unwrap().datagrams);
         let begin_us =
             streams.iter().flat_map(|stream| &stream.packets).map(|packet| packet.at_us).min().unwrap();
         let mut packets = Vec::new();

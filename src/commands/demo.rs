@@ -86,7 +86,7 @@ impl Demo {
             longest: Duration::from_secs(14_400),
             is_left_open: false,
         };
-        let plan = plan(vec![rtp_streams(read_capture(DEMO_CALL)?)], &call)?;
+        let plan = plan(vec![rtp_streams(read_capture(DEMO_CALL)?.datagrams)], &call)?;
         let begin = Instant::now();
         send(&plan, &Endpoint::Udp(udp), None, self.realtime, Duration::ZERO).await?;
         let (path, manifest) = await_manifest(&self.output, &before, &call.connection).await?;
@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn the_call_in_the_program_has_two_sides_and_nothing_else() {
-        let streams = rtp_streams(read_capture(DEMO_CALL).unwrap());
+        let streams = rtp_streams(read_capture(DEMO_CALL).unwrap().datagrams);
         let sources: Vec<&str> = streams.iter().map(|stream| stream.source.as_str()).collect();
         assert_eq!(sources, ["10.0.0.1:4000", "10.0.0.2:5000"]);
         for stream in streams {

@@ -156,6 +156,14 @@ impl Claims {
         self.each(scope, |pauses| pauses.begin(at, mode)).map(|begun| begun.unwrap_or(Begun::Same))
     }
 
+    /// Whether a RESUME has a time that ends each PAUSE that stands in its scope: one that can be, and is none before that.
+    #[must_use]
+    pub fn ends_by_its_time(&self, at: Stamp, scope: Scope) -> bool {
+        let Some(to) = self.skew.credible(at).gateway else { return false };
+        let standing = scope.channels().filter_map(|channel| self.pauses[channel.index()].standing());
+        standing.map(|standing| standing.from).all(|from| from <= to)
+    }
+
     /// Ends a PAUSE. Tells whether one has ended on each channel.
     pub fn end_pause(&mut self, at: Stamp, scope: Scope) -> [bool; 2] {
         let at = self.skew.credible(at);

@@ -182,7 +182,7 @@ impl Ingest {
                 Hold::NotAwaited => self.find_or_open(&frame, now)?,
             },
         };
-        self.enter(&slot, &frame, now)?;
+        self.receive_into(&slot, &frame, now)?;
         Ok(None)
     }
 
@@ -193,6 +193,17 @@ impl Ingest {
     /// It may have been recovered since it was not found.
     pub(super) fn find_or_open(&self, frame: &Frame<'_>, now: Mono) -> Result<Arc<Slot>, DropReason> {
         self.find(frame.connection).map_or_else(|| self.open(frame, now), Ok)
+    }
+
+    /// Enters a frame into its connection, or lets it wait for another.
+    pub(super) fn receive_into(
+        &self,
+        slot: &Arc<Slot>,
+        frame: &Frame<'_>,
+        now: Mono,
+    ) -> Result<(), DropReason> {
+        let has_waiting = slot.has_waiting.load(Ordering::Acquire);
+        if has_waiting { self.enter_or_hold(slot, frame, now) } else { self.enter(slot, frame, now) }
     }
 
     /// Enters a frame into its connection.
@@ -284,6 +295,10 @@ impl Ingest {
                 error!(connection, %recording, part = slot.part, "a pause reaches back into the part before, which is over: delete that recording, or take out what is in it");
             }
         }
+        let waits_until = (step.takes_out && matches!(frame.message, Message::Pause(_))).then(|| {
+            slot.has_waiting.store(true, Ordering::Release);
+            state.waiting.begin(frame.scope, now)
+        });
         let is_full = is_rtp && (is_heavy || state.call.received() >= self.limits.max_packets);
         let full = is_full.then(|| state.call.connection.fill(now));
         let noticed = self.silence_alert.and_then(|patience| state.listen(frame, now, patience));
@@ -297,7 +312,7 @@ impl Ingest {
         if let Some(noticed) = noticed {
             self.report(slot, noticed);
         }
-        if let Some(at) = step.wake_at {
+        for at in [step.wake_at, waits_until].into_iter().flatten() {
             self.wake_at(at, slot);
         }
         match (kept, step.is_cut) {
@@ -396,7 +411,8 @@ impl Ingest {
         call: Call,
     ) -> Arc<Slot> {
         let (file, state) = (Arc::new(file), Mutex::new(SlotState::new(call)));
-        let slot = Arc::new(Slot { id, part, opened, anchor, kept_before, file, state });
+        let has_waiting = AtomicBool::new(false);
+        let slot = Arc::new(Slot { id, part, opened, anchor, kept_before, file, state, has_waiting });
         let (of, clock) = (Arc::downgrade(&slot), self.clock);
         slot.file.described_by(Box::new(move |give| {
             let Some(slot) = of.upgrade() else { return };
@@ -438,6 +454,8 @@ impl Ingest {
             };
             let Some(Reverse(Timer { slot, .. })) = due else { return };
             let Some(slot) = slot.upgrade() else { continue };
+            let over = lock(&slot.state).call.connection.poll_timeout();
+            self.release(&slot, |_, until| until <= now || over <= now);
             let timeout = lock(&slot.state).call.connection.handle_timeout(now);
             self.settle(&slot, timeout, now);
         }
@@ -531,6 +549,8 @@ impl Ingest {
                 self.seal(slot, end, now);
                 if end == End::PartFull {
                     self.begin_next_part(slot, now);
+                    // It finds its way into that.
+                    self.release(slot, |_, _| true);
                 } else {
                     self.wake_at(retire_at, slot);
                 }

@@ -12,6 +12,7 @@ mod doubts;
 mod ended;
 pub mod finish;
 pub mod gate;
+mod held;
 pub mod http;
 pub mod ingest;
 pub mod listen;

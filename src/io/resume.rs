@@ -87,6 +87,6 @@ impl Ingest {
         let frame = frame::parse(&held.bytes)?;
         let slot = slots.iter().find(|slot| slot.id.as_str() == frame.connection);
         let slot = slot.map_or_else(|| self.find_or_open(&frame, held.at), |slot| Ok(Arc::clone(slot)))?;
-        self.enter(&slot, &frame, held.at)
+        self.receive_into(&slot, &frame, held.at)
     }
 }

@@ -1,8 +1,10 @@
 //! What ingest knows of one live connection, and its deadlines.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
+use super::held::Waiting;
 use super::spool_writer::SpoolFile;
 use crate::connection::End;
 use crate::connection::call::Call;
@@ -40,6 +42,8 @@ pub(super) struct Slot {
     pub(super) kept_before: Option<Wall>,
     pub(super) file: Arc<SpoolFile>,
     pub(super) state: Mutex<SlotState>,
+    /// Whether a RESUME is waited for, so that no packet else has to ask: set while the state is locked.
+    pub(super) has_waiting: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -47,6 +51,8 @@ pub(super) struct SlotState {
     pub(super) call: Call,
     /// Frames that could not be spooled since the last record that could.
     pub(super) dropped: u32,
+    /// Packets that wait for a RESUME.
+    pub(super) waiting: Waiting,
     /// Frames beside RTP, and their bytes.
     control: (u32, usize),
     /// What finishing takes for the packets so far beyond what their bytes in the spool allow for.
@@ -55,7 +61,7 @@ pub(super) struct SlotState {
 
 impl SlotState {
     pub(super) fn new(call: Call) -> Self {
-        Self { call, dropped: 0, control: (0, 0), finishing: 0 }
+        Self { call, dropped: 0, waiting: Waiting::default(), control: (0, 0), finishing: 0 }
     }
 
     /// Counts a frame. An error where no call can need so many; what ends a call or a pause may come as often again.

@@ -39,7 +39,7 @@ use crate::time::Mono;
 
 /// How long is waited for a RESUME that belongs to a PAUSE: over HTTP, each is answered when it is in the spool, which takes some
 /// 150 ms.
-const WAIT: Duration = Duration::from_millis(400);
+pub(super) const WAIT: Duration = Duration::from_millis(400);
 /// How soon it is tried again where the disk said no.
 const AGAIN: Duration = Duration::from_secs(1);
 /// How long a file is left alone, in times of what writing it again took.

@@ -42,6 +42,7 @@ impl Ingest {
         let now = self.clock.now();
         let mut stopped = Stopped::default();
         for slot in self.slots() {
+            self.release(&slot, |_, _| true);
             let mut state = lock(&slot.state);
             let connection = &mut state.call.connection;
             if on_stop == OnStop::Resume && connection.is_live() && connection.is_referenced() {

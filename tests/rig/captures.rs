@@ -37,7 +37,8 @@ pub(crate) fn opus_captures(start_us: u64) -> Option<Vec<Capture>> {
     let folder = folder()?;
     let read = |(name, packets, lost, reordered)| {
         let bytes = std::fs::read(folder.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
-        let streams = rtp_streams(read_capture(&bytes).unwrap_or_else(|error| panic!("{name}: {error}")));
+        let streams =
+            rtp_streams(read_capture(&bytes).unwrap_or_else(|error| panic!("{name}: {error}")).datagrams);
         let [stream] = streams.as_slice() else { panic!("{name} has {} streams", streams.len()) };
         let first_us = stream.packets.iter().map(|packet| packet.at_us).min().expect("no stream is empty");
         let since_start = |at_us: i64| u64::try_from(at_us - first_us).expect("not before the first");
@@ -56,7 +57,8 @@ pub(crate) fn opus_captures(start_us: u64) -> Option<Vec<Capture>> {
 /// captured; or nothing, after saying so, where there are no captures.
 pub(crate) fn audio_payloads(name: &str, payload_type: u8) -> Option<Vec<Vec<u8>>> {
     let bytes = std::fs::read(folder()?.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
-    let streams = rtp_streams(read_capture(&bytes).unwrap_or_else(|error| panic!("{name}: {error}")));
+    let streams =
+        rtp_streams(read_capture(&bytes).unwrap_or_else(|error| panic!("{name}: {error}")).datagrams);
     let datagrams = streams.into_iter().flat_map(|stream| stream.packets);
     let packets = datagrams.map(|datagram| Sent { at_us: 0, rtp: datagram.payload }.read());
     let audio = packets.filter(|packet| packet.header.payload_type == payload_type);
@@ -66,7 +68,8 @@ pub(crate) fn audio_payloads(name: &str, payload_type: u8) -> Option<Vec<Vec<u8>
 /// Each stream of a capture: its SSRC, and its packets with times from 1 s after the epoch on.
 pub(crate) fn streams(name: &str) -> Option<Vec<(u32, Vec<Sent>)>> {
     let bytes = std::fs::read(folder()?.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
-    let streams = rtp_streams(read_capture(&bytes).unwrap_or_else(|error| panic!("{name}: {error}")));
+    let streams =
+        rtp_streams(read_capture(&bytes).unwrap_or_else(|error| panic!("{name}: {error}")).datagrams);
     let first_us = streams.iter().flat_map(|stream| &stream.packets).map(|packet| packet.at_us).min()?;
     let since_first = |at_us: i64| u64::try_from(at_us - first_us).expect("not before the first") + 1_000_000;
     let sent = streams.iter().map(|stream| {

@@ -9,28 +9,27 @@
 
 mod arguments;
 mod choose;
+mod load;
+mod send;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value};
 
 use crate::client::Endpoint;
-use crate::client::tap_client::TapClient;
-use crate::config::{Config, Faults, Secret, Settings, resolve};
+use crate::config::{Config, Faults, Settings, resolve};
 use crate::frame::{Message, encode};
 use crate::id::{CONNECTION_ID_MAX_BYTES, Channel, ConnectionId, Scope};
-use crate::io::capture::{Datagram, RtpStream, read_capture, rtp_streams};
+use crate::io::capture::{Datagram, RtpStream};
 use crate::io::clock::Clock;
 use crate::time::Wall;
 pub use arguments::PayloadTypeMap;
 use arguments::parse_ssrc;
 use choose::{choose, describe};
-
-/// The daemon looks at what is over a bit later than it could.
-const LINGER_MARGIN: Duration = Duration::from_millis(500);
+use load::{load, told_cut};
+pub use send::send;
 
 /// Sends the RTP of captures to a running daemon, as one call.
 #[derive(clap::Args, Clone, Debug)]
@@ -94,6 +93,8 @@ pub struct Plan {
     pub begins: Vec<usize>,
     /// How many of them carry the caller's and the AI's RTP.
     pub packets: [u64; 2],
+    /// How many packets of the two are not sent, as the capture kept only their start.
+    pub cut: [u64; 2],
     /// The time from the first packet to the last.
     pub span: Duration,
     /// RTP streams of the captures that are not sent.
@@ -113,13 +114,16 @@ impl Replay {
     /// Reads the captures, sends the call, and prints what was sent.
     ///
     /// # Errors
-    /// A file that holds no RTP, an SSRC that is not in it, or a daemon that does not answer.
+    /// A file that holds no RTP, an SSRC that is not in it, a daemon that does not answer; and packets of which the capture kept
+    /// only the start, once the others are sent.
     pub async fn run(self) -> anyhow::Result<()> {
         let config = config_of_environment(self.to.is_some())?;
         let (linger, longest) = (config.linger, config.max_duration);
         let key = config.tap_key.clone();
         let to = self.to.map_or_else(|| endpoint_of(config), Ok)?;
         let files = self.files.iter().map(|path| load(path)).collect::<anyhow::Result<Vec<_>>>()?;
+        let kept_bytes = files.iter().map(|file| file.kept_bytes).max().unwrap_or(0);
+        let files = files.into_iter().map(|file| file.streams).collect();
         let start = Clock::start().wall();
         let call = Call {
             connection: self.id.unwrap_or_else(|| named_after(&self.files[0], start)),
@@ -133,6 +137,9 @@ impl Replay {
         let plan = plan(files, &call)?;
         for stream in &plan.unused {
             eprintln!("not sent: {}; --caller-ssrc and --ai-ssrc choose", describe(stream));
+        }
+        if plan.packets == [0, 0] {
+            bail!("{}", told_cut(plan.cut, kept_bytes));
         }
         let elapsed = send(&plan, &to, key.as_ref(), self.realtime, linger).await?;
         let [caller, ai] = plan.packets;
@@ -148,6 +155,9 @@ impl Replay {
             plan.span.as_secs_f64(),
             elapsed.as_secs_f64(),
         );
+        if plan.cut != [0, 0] {
+            bail!("{}", told_cut(plan.cut, kept_bytes));
+        }
         Ok(())
     }
 }
@@ -167,10 +177,14 @@ pub fn plan(mut captures: Vec<Vec<RtpStream>>, call: &Call) -> anyhow::Result<Pl
     let common = begins.into_iter().flatten().min().unwrap_or(0);
 
     let mut audio = Vec::new();
-    let mut packets = [0; 2];
+    let (mut packets, mut cut) = ([0; 2], [0; 2]);
     for channel in Channel::BOTH {
         let begin = if is_one_clock { common } else { begins[channel.index()].unwrap_or(common) };
         for packet in channels[channel.index()].iter().flat_map(|stream| &stream.packets) {
+            if packet.is_cut {
+                cut[channel.index()] += 1;
+                continue;
+            }
             let offset = Duration::from_micros(packet.at_us.abs_diff(begin));
             audio.push((offset, channel, packet));
             packets[channel.index()] += 1;
@@ -193,7 +207,7 @@ pub fn plan(mut captures: Vec<Vec<RtpStream>>, call: &Call) -> anyhow::Result<Pl
         }
         begins.push(frames.len());
     }
-    Ok(Plan { frames, begins, packets, span, unused })
+    Ok(Plan { frames, begins, packets, cut, span, unused })
 }
 
 /// The frames of one recording, in the order of their time.
@@ -256,46 +270,6 @@ pub(super) fn endpoint_of(config: Config) -> anyhow::Result<Endpoint> {
     let udp = config.udp_listen.map(Endpoint::Udp);
     let endpoint = udp.or(config.unix_stream.map(Endpoint::UnixStream));
     endpoint.or(config.unix_dgram.map(Endpoint::UnixDatagram)).context("no address to send to")
-}
-
-/// Sends a plan, signed if there is a key, and returns how long that took, once the daemon has read all of it. Before another
-/// recording begins it waits for the daemon to end the one before, which lingers for as long as that. A progress bar runs
-/// on standard error meanwhile, if that is a terminal.
-///
-/// # Errors
-/// A daemon that does not answer.
-pub async fn send(
-    plan: &Plan,
-    to: &Endpoint,
-    key: Option<&Secret>,
-    is_realtime: bool,
-    linger: Duration,
-) -> anyhow::Result<Duration> {
-    let begin = tokio::time::Instant::now();
-    let mut client = TapClient::connect(to, key).await?;
-    let frames = u64::try_from(plan.frames.len()).unwrap_or(u64::MAX);
-    let style = ProgressStyle::with_template("sending the call {wide_bar} {pos} of {len} frames")
-        .expect("the template is valid");
-    let bar = ProgressBar::new(frames).with_style(style);
-    let mut begins = plan.begins.iter().peekable();
-    for (place, frame) in plan.frames.iter().enumerate() {
-        if begins.next_if(|begin| **begin == place).is_some() {
-            client.confirm().await?;
-            tokio::time::sleep(linger + LINGER_MARGIN).await;
-        }
-        if is_realtime {
-            tokio::time::sleep_until(begin + frame.offset).await;
-        }
-        client.send(&frame.bytes).await?;
-        bar.inc(1);
-    }
-    client.confirm().await?;
-    bar.finish();
-    if !bar.is_hidden() {
-        // The bar stays, and leaves the cursor behind it.
-        eprintln!();
-    }
-    Ok(begin.elapsed())
 }
 
 /// Makes a connection id out of a file's name and a time: `demo-call-20260102-030405.678901`.
@@ -362,16 +336,6 @@ fn times(stream: &RtpStream) -> impl Iterator<Item = i64> {
     stream.packets.iter().map(|packet| packet.at_us)
 }
 
-fn load(path: &Path) -> anyhow::Result<Vec<RtpStream>> {
-    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let datagrams = read_capture(&bytes).with_context(|| format!("cannot read {}", path.display()))?;
-    let streams = rtp_streams(datagrams);
-    if streams.is_empty() {
-        bail!("no rtp stream of 3 packets or more in {}", path.display());
-    }
-    Ok(streams)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -386,6 +350,7 @@ mod tests {
             source: format!("192.0.2.1:{}", 4000 + ssrc),
             destination: format!("192.0.2.2:{}", 5000 + ssrc),
             payload: vec![0x80, 111, 0, n, 0, 0, 0, 0, 0, 0, 0, n, ssrc.to_be_bytes()[3]],
+            is_cut: false,
         });
         let packets: Vec<Datagram> = packets.collect();
         let payload_types = [(111, packets.len())].into();
@@ -457,6 +422,18 @@ mod tests {
             ]
         );
         assert_eq!((plan.packets, plan.span), ([3, 2], Duration::from_millis(30)));
+    }
+
+    #[test]
+    fn a_packet_of_which_only_the_start_was_captured_is_counted_and_not_sent() {
+        let mut caller = stream(1, &[0, 20_000, 40_000]);
+        caller.packets[1].is_cut = true;
+        let plan = plan(vec![vec![caller]], &call()).unwrap();
+        assert_eq!(
+            told_all(&plan)[1..],
+            ["0 caller rtp 1", "40000 caller rtp 1", "40000 caller end 2", "40000 ai end 0"]
+        );
+        assert_eq!((plan.packets, plan.cut), ([2, 0], [1, 0]));
     }
 
     #[test]

@@ -6,17 +6,17 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use etherparse::{EtherType, LaxNetSlice, LaxSlicedPacket, TransportSlice, UdpSlice};
+use etherparse::{EtherType, IpNumber, LaxNetSlice, LaxSlicedPacket, TransportSlice, UdpHeader, UdpSlice};
 use pcap_parser::Linktype;
 
 use super::fragments::Fragments;
-use super::{CaptureError, Datagram};
+use super::{Capture, CaptureError, Datagram};
 use crate::time::Wall;
 
 /// Gathers the datagrams out of link-layer frames.
 #[derive(Default)]
 pub(super) struct Frames<'a> {
-    datagrams: Vec<Datagram>,
+    capture: Capture,
     fragments: Fragments<'a>,
     unsupported_link: Option<i32>,
 }
@@ -37,8 +37,18 @@ impl<'a> Frames<'a> {
             }
         };
         let Some(packet) = packet else { return };
+        let mut is_cut = packet.net.as_ref().is_some_and(is_cut_udp);
         let (source, destination, payload) = match udp(&packet) {
-            Some((source, destination, payload)) => (source, destination, payload.to_vec()),
+            Some((source, destination, udp)) => {
+                let length = udp.payload().len().saturating_add(UdpHeader::LEN);
+                is_cut |= usize::from(udp.length()) > length;
+                (source, destination, udp.payload().to_vec())
+            }
+            None if is_cut => {
+                self.note_cut(frame);
+                self.capture.cut_frames = self.capture.cut_frames.saturating_add(1);
+                return;
+            }
             None => {
                 let Some(put_together) = packet.net.as_ref().and_then(|net| self.fragments.add(net)) else {
                     return;
@@ -47,20 +57,39 @@ impl<'a> Frames<'a> {
                 datagram
             }
         };
-        self.datagrams.push(Datagram {
+        if is_cut {
+            self.note_cut(frame);
+        }
+        self.capture.datagrams.push(Datagram {
             at_us: at_us.clamp(0, Wall::MAX.0),
             source: source.to_string(),
             destination: destination.to_string(),
             payload,
+            is_cut,
         });
     }
 
-    pub(super) fn finish(self) -> Result<Vec<Datagram>, CaptureError> {
+    fn note_cut(&mut self, frame: &[u8]) {
+        self.capture.kept_bytes = self.capture.kept_bytes.max(frame.len());
+    }
+
+    /// What the frames made of a capture, of whose end so much could not be read.
+    pub(super) fn finish(self, torn_bytes: usize) -> Result<Capture, CaptureError> {
         match self.unsupported_link {
-            Some(link) if self.datagrams.is_empty() => Err(CaptureError::LinkType(link)),
-            _ => Ok(self.datagrams),
+            Some(link) if self.capture.datagrams.is_empty() => Err(CaptureError::LinkType(link)),
+            _ => Ok(Capture { torn_bytes, ..self.capture }),
         }
     }
+}
+
+/// Whether a packet carries UDP and is shorter than it says.
+fn is_cut_udp(net: &LaxNetSlice<'_>) -> bool {
+    let payload = match net {
+        LaxNetSlice::Ipv4(ip) => ip.payload(),
+        LaxNetSlice::Ipv6(ip) => ip.payload(),
+        LaxNetSlice::Arp(_) => return false,
+    };
+    payload.incomplete && payload.ip_number == IpNumber::UDP
 }
 
 /// Reads the datagram that fragments made.
@@ -78,8 +107,8 @@ fn after_ether_type<'a>(ether_type: Option<&[u8]>, payload: Option<&'a [u8]>) ->
     Some(LaxSlicedPacket::from_ether_type(ether_type, payload?))
 }
 
-/// Returns the source, destination and payload of a packet that is a UDP datagram and no fragment.
-fn udp<'a>(packet: &LaxSlicedPacket<'a>) -> Option<(SocketAddr, SocketAddr, &'a [u8])> {
+/// Returns the source, the destination and the whole of a packet that is a UDP datagram and no fragment.
+fn udp<'a>(packet: &LaxSlicedPacket<'a>) -> Option<(SocketAddr, SocketAddr, UdpSlice<'a>)> {
     // A fragment has no transport here, nor does what an ICMP error quotes.
     let Some(TransportSlice::Udp(udp)) = &packet.transport else { return None };
     let (source, destination): (IpAddr, IpAddr) = match packet.net.as_ref()? {
@@ -88,5 +117,5 @@ fn udp<'a>(packet: &LaxSlicedPacket<'a>) -> Option<(SocketAddr, SocketAddr, &'a 
         LaxNetSlice::Arp(_) => return None,
     };
     let source = SocketAddr::new(source, udp.source_port());
-    Some((source, SocketAddr::new(destination, udp.destination_port()), udp.payload()))
+    Some((source, SocketAddr::new(destination, udp.destination_port()), udp.clone()))
 }

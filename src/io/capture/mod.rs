@@ -9,19 +9,19 @@
 //!
 //! Link layers: Ethernet and Linux "cooked" captures, both with VLAN tags, BSD loopback and bare IP. Fragments of
 //! IP are put together. What is no UDP datagram is left out, and so is what ICMP errors quote: those packets never arrived.
-//! A file that is cut off or damaged gives what comes before the damage. No bytes make this module panic.
+//! A file that is cut off or damaged gives what comes before the damage, and says how much that leaves out. So does a datagram
+//! of which the capture kept only the start: by the lengths of IP and UDP, as that of the frame may count padding. No bytes make this module panic.
 #![cfg_attr(
     not(test),
     deny(clippy::indexing_slicing, clippy::as_conversions, clippy::arithmetic_side_effects)
 )]
 
+mod forward;
 mod fragments;
 mod link;
+mod records;
 mod steps;
 mod streams;
-
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::time::Duration;
 
 use pcap_parser::traits::PcapNGPacketBlock;
 use pcap_parser::{
@@ -30,6 +30,7 @@ use pcap_parser::{
 };
 
 use link::Frames;
+use records::{RTPDUMP_MAGIC, read_rtpdump, read_rtpproxy};
 pub use streams::{RtpStream, join, rtp_streams, sides};
 
 /// One UDP datagram of a capture.
@@ -42,8 +43,24 @@ pub struct Datagram {
     pub source: String,
     /// Whom it was sent to, `address:port`; `rtpproxy` where the capture does not say.
     pub destination: String,
-    /// The payload of UDP. Shorter than what was sent if the capture kept only the start of packets.
+    /// The payload of UDP. Shorter than what was sent if the capture kept only the start of it.
     pub payload: Vec<u8>,
+    /// Whether it did.
+    pub is_cut: bool,
+}
+
+/// What a capture holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Capture {
+    /// The datagrams, in the order of the file.
+    pub datagrams: Vec<Datagram>,
+    /// Frames of UDP of which so little was kept that they are not among those: fragments, and what ends before a datagram
+    /// begins.
+    pub cut_frames: usize,
+    /// The most that was kept of a frame that was cut, in bytes. 0 where none was.
+    pub kept_bytes: usize,
+    /// How much of the file's end is left out, as it is cut off or damaged, in bytes.
+    pub torn_bytes: usize,
 }
 
 /// Why a file gives no datagrams at all.
@@ -60,11 +77,11 @@ pub enum CaptureError {
     LinkType(i32),
 }
 
-/// Reads the UDP datagrams of a capture, in the order of the file.
+/// Reads the UDP datagrams of a capture.
 ///
 /// # Errors
 /// [`CaptureError`], if nothing can be read at all. A capture without a single UDP datagram is no error.
-pub fn read_capture(bytes: &[u8]) -> Result<Vec<Datagram>, CaptureError> {
+pub fn read_capture(bytes: &[u8]) -> Result<Capture, CaptureError> {
     match bytes.first_chunk().map(|magic| u32::from_be_bytes(*magic)) {
         Some(SHB_MAGIC) => read_pcapng(bytes),
         Some(0xa1b2_c3d4 | 0xd4c3_b2a1 | 0xa1b2_3c4d | 0x4d3c_b2a1) => read_pcap(bytes),
@@ -73,7 +90,7 @@ pub fn read_capture(bytes: &[u8]) -> Result<Vec<Datagram>, CaptureError> {
     }
 }
 
-fn read_pcap(bytes: &[u8]) -> Result<Vec<Datagram>, CaptureError> {
+fn read_pcap(bytes: &[u8]) -> Result<Capture, CaptureError> {
     let Ok((mut rest, header)) = parse_pcap_header(bytes) else { return Err(CaptureError::Header("pcap")) };
     // The four high bits say how long each frame's checksum is.
     let link = Linktype(header.network.0 & 0x0fff_ffff);
@@ -84,16 +101,16 @@ fn read_pcap(bytes: &[u8]) -> Result<Vec<Datagram>, CaptureError> {
         let us = if header.is_nanosecond_precision() { frame.ts_usec / 1000 } else { frame.ts_usec };
         frames.add(unix_us(frame.ts_sec, us), link, frame.data);
     }
-    frames.finish()
+    frames.finish(rest.len())
 }
 
-fn read_pcapng(bytes: &[u8]) -> Result<Vec<Datagram>, CaptureError> {
+fn read_pcapng(bytes: &[u8]) -> Result<Capture, CaptureError> {
     let mut frames = Frames::default();
     let mut interfaces: Vec<Interface> = Vec::new();
     let mut is_big_endian = false;
     let (_, _, mut rest) = split_block(bytes, &mut is_big_endian).ok_or(CaptureError::Header("pcapng"))?;
     while let Some((kind, block, after)) = split_block(rest, &mut is_big_endian) {
-        rest = after;
+        let here = std::mem::replace(&mut rest, after);
         // What is of no use here is not parsed, so that nothing wrong in it can end the reading.
         if kind == SHB_MAGIC {
             interfaces.clear();
@@ -102,7 +119,10 @@ fn read_pcapng(bytes: &[u8]) -> Result<Vec<Datagram>, CaptureError> {
             continue;
         }
         let parse = if is_big_endian { parse_block_be } else { parse_block_le };
-        let Ok((_, block)) = parse(block) else { break };
+        let Ok((_, block)) = parse(block) else {
+            rest = here;
+            break;
+        };
         match block {
             Block::InterfaceDescription(block) => interfaces.push(Interface::new(&block, is_big_endian)),
             Block::EnhancedPacket(packet) => {
@@ -120,7 +140,7 @@ fn read_pcapng(bytes: &[u8]) -> Result<Vec<Datagram>, CaptureError> {
             _ => {}
         }
     }
-    frames.finish()
+    frames.finish(rest.len())
 }
 
 /// Splits the next block off a pcapng file: its type, the whole block, and what comes after it.
@@ -163,92 +183,6 @@ impl Interface {
         let us = u128::from(ticks).saturating_mul(1_000_000).checked_div(self.ticks_per_second);
         us.and_then(|us| i64::try_from(us).ok()).unwrap_or(i64::MAX).saturating_add(self.offset_us)
     }
-}
-
-/// The first bytes of an rtpdump file. A line end follows the address and port that was listened on.
-const RTPDUMP_MAGIC: &[u8] = b"#!rtpplay1.0";
-
-/// Reads an rtpdump file (rtptools): a line of text, a header of 16 bytes, then records of 8 bytes and a packet.
-///
-/// | bytes | header, big-endian | bytes | record, big-endian |
-/// | --- | --- | --- | --- |
-/// | 4 + 4 | start, seconds and microseconds | 2 | length of the record |
-/// | 4 + 2 | IPv4 address and port of the source | 2 | length of the packet, 0 for RTCP |
-/// | 2 | padding | 4 | milliseconds since the start |
-fn read_rtpdump(bytes: &[u8]) -> Option<Vec<Datagram>> {
-    let mut halves = bytes.strip_prefix(RTPDUMP_MAGIC)?.splitn(2, |&byte| byte == b'\n');
-    let destination = String::from_utf8_lossy(halves.next()?).trim().replace('/', ":");
-    let (seconds, rest) = halves.next()?.split_first_chunk()?;
-    let (us, rest) = rest.split_first_chunk()?;
-    let (address, rest) = rest.split_first_chunk::<4>()?;
-    let (port, rest) = rest.split_first_chunk()?;
-    let (_padding, mut rest) = rest.split_first_chunk::<2>()?;
-    let start_us = unix_us(u32::from_be_bytes(*seconds), u32::from_be_bytes(*us));
-    let source = SocketAddr::new(Ipv4Addr::from(*address).into(), u16::from_be_bytes(*port)).to_string();
-
-    let mut datagrams = Vec::new();
-    while let Some((&[l0, l1, p0, p1, m0, m1, m2, m3], body)) = rest.split_first_chunk() {
-        let length = usize::from(u16::from_be_bytes([l0, l1])).checked_sub(8);
-        let Some((packet, after)) = length.and_then(|length| body.split_at_checked(length)) else { break };
-        rest = after;
-        if [p0, p1] == [0, 0] {
-            continue;
-        }
-        let since_start_us = i64::from(u32::from_be_bytes([m0, m1, m2, m3])).saturating_mul(1000);
-        datagrams.push(Datagram {
-            at_us: start_us.saturating_add(since_start_us),
-            source: source.clone(),
-            destination: destination.clone(),
-            payload: packet.to_vec(),
-        });
-    }
-    Some(datagrams)
-}
-
-/// Reads an ad-hoc recording of rtpproxy: nothing but records, each a header of 30 bytes and a packet.
-/// Returns nothing if the first record makes no sense; a later one ends the reading.
-fn read_rtpproxy(bytes: &[u8]) -> Option<Vec<Datagram>> {
-    let (first, mut rest) = split_rtpproxy_record(bytes)?;
-    let mut datagrams = vec![first];
-    while let Some((datagram, after)) = split_rtpproxy_record(rest) {
-        datagrams.push(datagram);
-        rest = after;
-    }
-    Some(datagrams)
-}
-
-/// Splits the next record off an rtpproxy recording.
-///
-/// | bytes | field |
-/// | --- | --- |
-/// | 2 | address family in the machine's order, which is little-endian here: 2 for IPv4, else IPv6 |
-/// | 2 | port of the source, big-endian |
-/// | 16 | its address; one of IPv4 is in the first four bytes |
-/// | 8 | arrival in seconds since the epoch, a little-endian double |
-/// | 2 | length of the packet, little-endian |
-fn split_rtpproxy_record(bytes: &[u8]) -> Option<(Datagram, &[u8])> {
-    let (&[family, 0], rest) = bytes.split_first_chunk()? else { return None };
-    let (port, rest) = rest.split_first_chunk()?;
-    let (address, rest) = rest.split_first_chunk::<16>()?;
-    let (time, rest) = rest.split_first_chunk()?;
-    let (length, rest) = rest.split_first_chunk()?;
-    let (packet, rest) = rest.split_at_checked(u16::from_le_bytes(*length).into())?;
-    let address: IpAddr = match (family, address) {
-        (2, [a, b, c, d, ..]) => Ipv4Addr::new(*a, *b, *c, *d).into(),
-        // Linux, NetBSD and OpenBSD, FreeBSD, macOS.
-        (10 | 24 | 28 | 30, _) => Ipv6Addr::from(*address).into(),
-        _ => return None,
-    };
-    // Nearly any eight bytes are a double, but few are a time up to the year 2286.
-    let seconds = Some(f64::from_le_bytes(*time)).filter(|seconds| (1.0..1e10).contains(seconds))?;
-    let nearest_us = Duration::try_from_secs_f64(seconds).ok()?.saturating_add(Duration::from_nanos(500));
-    let datagram = Datagram {
-        at_us: i64::try_from(nearest_us.as_micros()).ok()?,
-        source: SocketAddr::new(address, u16::from_be_bytes(*port)).to_string(),
-        destination: "rtpproxy".to_owned(),
-        payload: packet.to_vec(),
-    };
-    Some((datagram, rest))
 }
 
 fn unix_us(seconds: u32, us: u32) -> i64 {
@@ -337,11 +271,11 @@ mod tests {
     }
 
     fn payloads(capture: &[u8]) -> Vec<Vec<u8>> {
-        read_capture(capture).unwrap().into_iter().map(|datagram| datagram.payload).collect()
+        read_capture(capture).unwrap().datagrams.into_iter().map(|datagram| datagram.payload).collect()
     }
 
     fn times(capture: &[u8]) -> Vec<i64> {
-        read_capture(capture).unwrap().iter().map(|datagram| datagram.at_us).collect()
+        read_capture(capture).unwrap().datagrams.iter().map(|datagram| datagram.at_us).collect()
     }
 
     #[test]
@@ -357,7 +291,7 @@ mod tests {
         ];
         for (capture, expected_us, destination) in containers {
             assert_eq!(times(&capture), expected_us);
-            let [stream] = &rtp_streams(read_capture(&capture).unwrap())[..] else {
+            let [stream] = &rtp_streams(read_capture(&capture).unwrap().datagrams)[..] else {
                 panic!("not one stream")
             };
             assert_eq!((stream.ssrc, &*stream.source), (7, "192.0.2.1:4000"));
@@ -467,6 +401,12 @@ mod tests {
     fn what_comes_before_the_damage_is_read() {
         let whole = pcap(101, &[ipv4(0), ipv4(1), ipv4(2)]);
         assert_eq!(payloads(&whole[..whole.len() - 1]), [rtp(0), rtp(1)]);
+        let torn = |capture: &[u8]| read_capture(capture).unwrap().torn_bytes;
+        assert_eq!((torn(&whole), torn(&whole[..whole.len() - 1])), (0, 56));
+        let blocks = pcapng(1, &[ethernet(&ipv4(0))]);
+        assert_eq!((torn(&blocks), torn(&blocks[..blocks.len() - 1])), (0, 87));
+        assert_eq!([&rtpdump()[..], &rtpdump()[..100]].map(torn), [0, 14]);
+        assert_eq!([&rtpproxy()[..], &rtpproxy()[..100]].map(torn), [0, 14]);
         assert_eq!(payloads(&rtpproxy()[..100]), [rtp(0), rtp(1)]);
         assert_eq!(payloads(&rtpdump()[..100]), [rtp(0), rtp(1)]);
         assert_eq!(read_capture(&whole[..20]), Err(CaptureError::Header("pcap")));
@@ -477,13 +417,46 @@ mod tests {
     }
 
     #[test]
+    fn a_datagram_of_which_only_the_start_was_kept_is_told_from_a_short_one() {
+        // The frame is 14 of Ethernet, 20 of IP, 8 of UDP and 13 of RTP.
+        let frame = |kept: usize| ethernet(&ipv4(0))[..kept].to_vec();
+        let told = |capture: &[u8]| {
+            let capture = read_capture(capture).unwrap();
+            let cut = capture.datagrams.iter().map(|datagram| datagram.is_cut).collect::<Vec<_>>();
+            (cut, capture.cut_frames, capture.kept_bytes)
+        };
+        let padded = [frame(55), vec![0; 9]].concat();
+        for write in [|frames: &[Vec<u8>]| pcap(1, frames), |frames: &[Vec<u8>]| pcapng(1, frames)] {
+            assert_eq!(told(&write(&[frame(55), padded.clone()])), (vec![false, false], 0, 0));
+            assert_eq!(told(&write(&[frame(54), frame(42), frame(55)])), (vec![true, true, false], 0, 54));
+            // Not even the ports are there.
+            assert_eq!(told(&write(&[frame(38), frame(55)])), (vec![false], 1, 38));
+        }
+        let mut fragments = ipv4_fragments(0, 7);
+        fragments[0].pop();
+        assert_eq!(told(&pcap(101, &fragments)), (vec![], 1, 27));
+        let mut headers = rtpdump();
+        headers[47] += 9; // the packet was longer than the record
+        assert_eq!(told(&headers), (vec![true, false, false], 0, 13));
+        let cut = [0, 1, 2].map(|sequence| ethernet(&ipv4(sequence))[..54].to_vec());
+        let streams = rtp_streams(read_capture(&pcap(1, &cut)).unwrap().datagrams);
+        assert_eq!(streams[0].packets.len(), 3);
+    }
+
+    #[test]
     fn only_what_goes_on_like_rtp_is_rtp() {
         let mut datagrams = Vec::new();
         let mut add = |source: &str, at_us, packets: &[[u8; 2]]| {
             for &[second_byte, sequence] in packets {
                 let (source, mut payload) = (source.to_owned(), rtp(sequence));
                 payload[1] = second_byte;
-                datagrams.push(Datagram { at_us, source, destination: String::new(), payload });
+                datagrams.push(Datagram {
+                    at_us,
+                    source,
+                    destination: String::new(),
+                    payload,
+                    is_cut: false,
+                });
             }
         };
         add("late", 5, &[1, 2, 2, 4, 3, 6].map(|sequence| [111, sequence]));
@@ -513,7 +486,10 @@ mod tests {
             }
             bytes.truncate(random(4 * bytes.len()));
             // Returning at all is what counts; three packets make one stream at most.
-            assert!(read_capture(&bytes).map(rtp_streams).unwrap_or_default().len() <= 1);
+            assert!(
+                read_capture(&bytes).map(|capture| rtp_streams(capture.datagrams)).unwrap_or_default().len()
+                    <= 1
+            );
         }
     }
 
@@ -546,7 +522,7 @@ mod tests {
         ];
         for (name, counts) in expected {
             let bytes = std::fs::read(folder.join(name)).unwrap();
-            let streams = rtp_streams(read_capture(&bytes).unwrap());
+            let streams = rtp_streams(read_capture(&bytes).unwrap().datagrams);
             let mut found: Vec<usize> = streams.iter().map(|stream| stream.packets.len()).collect();
             found.sort_unstable();
             assert_eq!(found, counts, "{name}");

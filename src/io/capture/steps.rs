@@ -3,7 +3,8 @@
 //! The order of the file is that of arrival, but only within a stream: packets of several interfaces may be written out of
 //! order. So a step is where the sequence number of a stream goes on and the time goes back. How long it really was from the
 //! one packet to the next, its RTP timestamps say. The first stream that sees a step says how large it is, and all that come
-//! later follow. A clock that was set forward looks like a pause, and stays one.
+//! later follow. A clock that was set forward is told by
+//! what comes behind that ([`super::forward`]).
 #![cfg_attr(
     not(test),
     deny(clippy::indexing_slicing, clippy::as_conversions, clippy::arithmetic_side_effects)

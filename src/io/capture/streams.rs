@@ -6,9 +6,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::Datagram;
 use super::steps::Steps;
-use crate::packet::parse_rtp;
+use super::{Datagram, forward};
+use crate::packet::{HEADER_BYTES, header_only, parse_rtp};
 use crate::time::Wall;
 
 /// What sends two streams at once for no longer is one that changes its source.
@@ -27,14 +27,14 @@ pub struct RtpStream {
     pub source: String,
     /// Whom it was sent to, as in [`Datagram::destination`].
     pub destination: String,
-    /// The packets, each parsed once already: [`parse_rtp`] accepts them.
+    /// The packets, each parsed once already: [`parse_rtp`] accepts them. Of one that is cut, the head alone.
     pub packets: Vec<Datagram>,
     /// How many packets each payload type has.
     pub payload_types: BTreeMap<u8, usize>,
 }
 
 /// Groups the RTP packets among datagrams by source, destination and SSRC, and returns the groups that look like RTP,
-/// ordered by the time of their first packet. Where the clock of the capture was set back, times are mended.
+/// ordered by the time of their first packet. Where the clock of the capture was set, times are mended.
 ///
 /// Datagrams of other protocols look like RTP by two bits, so a group must hold packets of 3 numbers or more and of at most
 /// 8 payload types, and at least half of the steps from one number to another be small: up to two lost, or a swap of two
@@ -42,7 +42,11 @@ pub struct RtpStream {
 #[must_use]
 pub fn rtp_streams(datagrams: Vec<Datagram>) -> Vec<RtpStream> {
     let mut groups: BTreeMap<(String, String, u32), (RtpStream, Vec<usize>)> = BTreeMap::new();
-    for (place, datagram) in datagrams.into_iter().enumerate() {
+    for (place, mut datagram) in datagrams.into_iter().enumerate() {
+        if datagram.is_cut {
+            let Some(head) = head(&datagram.payload) else { continue };
+            datagram.payload = head;
+        }
         let Ok(rtp) = parse_rtp(&datagram.payload) else { continue };
         let key = (datagram.source.clone(), datagram.destination.clone(), rtp.ssrc);
         let (group, places) = groups.entry(key).or_default();
@@ -58,8 +62,16 @@ pub fn rtp_streams(datagrams: Vec<Datagram>) -> Vec<RtpStream> {
     let (mut streams, places): (Vec<RtpStream>, Vec<Vec<usize>>) =
         named.filter(|(stream, _)| looks_like_rtp(stream)).unzip();
     mend_times(&mut streams, &places);
+    forward::mend(&mut streams);
     streams.sort_by_key(begin_us);
     streams
+}
+
+/// Returns that of a packet which says where it belongs: what it has behind that may be among what was cut. Nothing where not
+/// even that is there.
+fn head(payload: &[u8]) -> Option<Vec<u8>> {
+    let is_version_2 = payload.first().is_some_and(|first| first >> 6 == 2);
+    (is_version_2 && payload.len() >= HEADER_BYTES).then(|| header_only(payload).to_vec())
 }
 
 /// Joins the streams that one side of a call sent one after the other: by another source from the same address, or the same
@@ -173,6 +185,7 @@ mod tests {
             source: between.0.to_owned(),
             destination: between.1.to_owned(),
             payload: [&head[..], &timestamp.to_be_bytes(), &ssrc.to_be_bytes(), &[1]].concat(),
+            is_cut: false,
         }
     }
 
@@ -229,6 +242,66 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_is_set_forward_makes_no_pause() {
+        for ahead_ms in [1500, 5000, 3_600_000] {
+            let ahead = |at_ms: i64| if at_ms < 1_015_000 { at_ms } else { at_ms + ahead_ms };
+            assert!(error_ms(&rtp_streams(call(0..1500, ahead))) <= 1, "{ahead_ms} ms");
+            // Between the packets of the one and the other, and at the beginning and the end of the call.
+            for step_ms in [1_015_005, 1_000_050, 1_029_000] {
+                let ahead = |at_ms: i64| if at_ms < step_ms { at_ms } else { at_ms + ahead_ms };
+                assert!(error_ms(&rtp_streams(call(0..1500, ahead))) <= 1, "{ahead_ms} ms at {step_ms}");
+            }
+        }
+        let often = |at_ms: i64| match at_ms {
+            ..1_005_000 => at_ms,
+            1_005_000..1_010_000 => at_ms + 3_000,
+            1_010_000..1_015_000 => at_ms + 60_000,
+            _ => at_ms - 3_600_000,
+        };
+        assert!(error_ms(&rtp_streams(call(0..1500, often))) <= 1);
+    }
+
+    #[test]
+    fn a_hold_or_a_link_that_stands_still_is_no_step_of_the_clock() {
+        let held = |at_ms: i64| if at_ms < 1_015_000 { at_ms } else { at_ms + 5000 };
+        let span_ms = |packets: Vec<Datagram>| {
+            let streams = rtp_streams(packets);
+            (end_us(&streams[0]) - begin_us(&streams[0])) / MS
+        };
+        // The timestamps of one direction go on with the clock.
+        let mut told = call(0..1500, held);
+        for packet in
+            told.iter_mut().filter(|packet| packet.source == "a:1" && packet.at_us >= 1_020_000 * MS)
+        {
+            let timestamp = parse_rtp(&packet.payload).unwrap().timestamp + 5 * 48_000;
+            packet.payload[4..8].copy_from_slice(&timestamp.to_be_bytes());
+        }
+        assert_eq!(span_ms(told), 34_980);
+        // There is but one direction.
+        let mut one = call(0..1500, held);
+        one.retain(|packet| packet.source == "a:1");
+        assert_eq!(span_ms(one), 34_980);
+        // The two take up the call again at moments of their own.
+        let mut apart = call(0..1500, held);
+        apart
+            .iter_mut()
+            .filter(|p| p.source == "b:2" && p.at_us > 1_020_000 * MS)
+            .for_each(|p| p.at_us += 200 * MS);
+        assert_eq!(span_ms(apart), 34_980);
+        // What waited comes at once, or twice as fast as it was spoken.
+        for times in [50, 2] {
+            let stalled = |at_ms: i64| match at_ms {
+                1_015_000..1_018_000 => 1_018_000 + (at_ms - 1_015_000) / times,
+                1_018_000..1_021_000 if times == 2 => 1_019_500 + (at_ms - 1_018_000) / 2,
+                _ => at_ms,
+            };
+            let streams = rtp_streams(call(0..1500, stalled));
+            let first_late = streams[0].packets[750].at_us - streams[0].packets[749].at_us;
+            assert_eq!(first_late / MS, 3020, "{times}");
+        }
+    }
+
+    #[test]
     fn packets_that_are_written_out_of_order_are_no_step_of_the_clock() {
         let mut mixed = call(0..500, |at_ms| at_ms);
         // The two directions come from two interfaces, whose packets are written by turns, a second of each.
@@ -254,6 +327,7 @@ mod tests {
                 source: "a:2791".to_owned(),
                 destination: "b:53".to_owned(),
                 payload: payload.to_vec(),
+                is_cut: false,
             }
         };
         assert_eq!(rtp_streams((0..5).map(|_| query(0x6b, 1)).collect()), []);
