@@ -30,6 +30,8 @@ const FRAME_TICKS: u32 = 960;
 const OPUS: u8 = 111;
 const RED: u8 = 63;
 const KEYS: u8 = 101;
+/// Of key presses, too, and nobody says so.
+const UNTOLD: u8 = 96;
 
 /// What a source sends in a frame's time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +47,8 @@ enum Kind {
     Key,
     /// The same in a redundant packet.
     RedKey,
+    /// Of a payload type that nobody tells.
+    UntoldKey,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -117,7 +121,7 @@ fn audio(source: usize, at: usize) -> Vec<u8> {
 
 /// Where the key began that is held then.
 fn began(items: &[Item], at: usize) -> usize {
-    let is_key = |at: usize| matches!(items[at].kind, Kind::Key | Kind::RedKey);
+    let is_key = |at: usize| matches!(items[at].kind, Kind::Key | Kind::RedKey | Kind::UntoldKey);
     (0..=at).rev().take_while(|at| is_key(*at)).last().unwrap()
 }
 
@@ -145,11 +149,11 @@ fn red(copies: &[(u8, u32, Vec<u8>)], payload_type: u8, own: &[u8]) -> Vec<u8> {
 fn packet(source: usize, items: &[Item], at: usize) -> Vec<u8> {
     let before = |many: usize| (at.saturating_sub(many)..at).flat_map(|at| text(source, at));
     // An encoder knows nothing of the keys that were sent in the place of what it made.
-    let is_audio = |at: &usize| !matches!(items[*at].kind, Kind::Key | Kind::RedKey);
+    let is_audio = |at: &usize| !matches!(items[*at].kind, Kind::Key | Kind::RedKey | Kind::UntoldKey);
     let encoded = || (0..at).rev().find(is_audio).into_iter().flat_map(|at| text(source, at));
     let copies = |now: u32| -> Vec<_> {
         let copy = |at: usize| match items[at].kind {
-            Kind::Key | Kind::RedKey => {
+            Kind::Key | Kind::RedKey | Kind::UntoldKey => {
                 (KEYS, now.wrapping_sub(ticks(began(items, at))), key(items, at).to_vec())
             }
             _ => (OPUS, now.wrapping_sub(ticks(at)), audio(source, at)),
@@ -168,6 +172,7 @@ fn packet(source: usize, items: &[Item], at: usize) -> Vec<u8> {
             (OPUS, ticks(at), [&head, &text(source, at)[..], &padding].concat())
         }
         Kind::Key => (KEYS, ticks(began(items, at)), key(items, at).to_vec()),
+        Kind::UntoldKey => (UNTOLD, ticks(began(items, at)), key(items, at).to_vec()),
         Kind::RedKey => {
             let timestamp = ticks(began(items, at));
             // Copies of a key that goes on would be as old as itself.
@@ -453,6 +458,20 @@ fn a_key_pressed_in_a_pause_leaves_its_mark_also_where_it_came_as_a_redundant_pa
             assert_eq!(marks(kind, 12, 20, told), std::slice::from_ref(&whole), "{kind:?} before the pause");
             assert_eq!(marks(kind, 18, 20, told), std::slice::from_ref(&whole), "{kind:?} outside");
         }
+    }
+}
+
+#[test]
+fn a_key_pressed_in_a_pause_is_in_no_mark_where_nobody_told_its_payload_type() {
+    let digits = |from, to, told| {
+        let marks = marks(Kind::UntoldKey, from, to, told);
+        marks.iter().filter(|mark| mark.get("event").is_some()).count()
+    };
+    for told in [Told::Pause, Told::Afterwards(3), Told::Unsent, Told::Record] {
+        for (from, to) in [(8, 20), (8, 13), (10, 11)] {
+            assert_eq!(digits(from, to, told), 0, "in {from}..{to}, {told:?}");
+        }
+        assert_eq!(digits(18, 20, told), 1, "outside, {told:?}");
     }
 }
 
