@@ -1,7 +1,7 @@
 //! `sidetape replay`: the RTP of captures, sent to a running daemon as the two channels of one connection.
 //!
 //! [`plan`] decides everything: which RTP streams of the captures are the channels, and which frames say so at what
-//! times. It does no I/O and is told the time. [`mod@send`] then only sends, as fast as the daemon reads or as fast as
+//! times. It does no I/O and is told the time. `send.rs` then only sends, as fast as the daemon reads or as fast as
 //! the call was. Frames carry the times of the capture, moved to begin now, and a recording is placed by those: it is
 //! the same either way. RTCP in a capture is left out. A call that is longer than a recording may be, with a hold of hours
 //! perhaps, is sent as several, one after the other, of one connection id: the daemon, to which all comes at once, could
