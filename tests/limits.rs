@@ -195,8 +195,16 @@ fn a_stop_that_finishes_calls_finishes_those_that_were_just_written_again() {
     let payloads: Vec<_> =
         (0..3000u32).map(|n| rig::media::marked_packet(&format!("{n:04}").repeat(200))).collect();
     receiver.send(kind::META, WHOLE, "c", b"{}");
-    for packet in Sender::new(1).packets(&payloads) {
+    let written = || {
+        let found = receiver.ingest.live_spool("c").and_then(|file| std::fs::metadata(file).ok());
+        found.map_or(0, |found| found.len())
+    };
+    for (n, packet) in (1u64..).zip(Sender::new(1).packets(&payloads)) {
         receiver.send(kind::RTP, CALLER, "c", &packet.rtp);
+        if n % 500 == 0 {
+            // No more may wait for the disk than 1 MiB.
+            rig::wait_for("the disk", || (written() > n * 700).then_some(()));
+        }
     }
     let age = |ms: u64| {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();

@@ -146,6 +146,15 @@ impl Daemon {
     /// Keeps it from running, as a machine that is too busy does, until [`Daemon::thaw`].
     pub(crate) fn freeze(&self) {
         self.signal(Signal::STOP);
+        // A thread that runs stops when it is next interrupted.
+        let threads = format!("/proc/{}/task", self.child.0.id());
+        let is_stopped = |stat: String| stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" T"));
+        wait_for("each thread to stop", || {
+            let stats = std::fs::read_dir(&threads).ok()?.flatten();
+            let mut stats =
+                stats.filter_map(|thread| std::fs::read_to_string(thread.path().join("stat")).ok());
+            stats.all(is_stopped).then_some(())
+        });
     }
 
     /// Lets it run again.
