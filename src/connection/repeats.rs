@@ -4,7 +4,7 @@
     deny(clippy::indexing_slicing, clippy::as_conversions, clippy::arithmetic_side_effects)
 )]
 
-use super::digits::has_form_of_key;
+use super::digits::{KEY_PRESSES, has_form_of_key, may_be_key_presses};
 use super::redaction::{Front, Redacted, Source, Withheld};
 use crate::opus::packet::{has_redundancy, padding_bytes};
 use crate::packet::Rtp;
@@ -116,11 +116,7 @@ impl Reach {
 fn meaning(payload_type: u8, payload: &[u8], said: &impl Fn(u8) -> Option<Rtpmap>) -> Rtpmap {
     said(payload_type).unwrap_or_else(|| {
         let default = Rtpmap::default_for(payload_type);
-        if matches!(default.codec, Codec::Opus | Codec::Unknown) && has_form_of_key(payload) {
-            // Of the clocks in use, the one by which it has lasted longest.
-            return Rtpmap { codec: Codec::TelephoneEvent, clock_hz: 8000, channels: 1 };
-        }
-        default
+        if may_be_key_presses(default) && has_form_of_key(payload) { KEY_PRESSES } else { default }
     })
 }
 

@@ -1,15 +1,14 @@
 //! Key presses (RFC 4733) of a payload type that nobody has told the meaning of.
 //!
 //! By default such a type is Opus. The form of a key press is one that encoders do not spend on speech, and a channel has its
-//! audio in another type: one of which all payloads have that form is key presses. Memory: three bits a payload type.
+//! audio in another type: one of which all payloads have that form is key presses. Memory: two bits a payload type.
 
-use crate::connection::digits::has_form_of_key;
-use crate::rtpmap::{Codec, Rtpmap};
+use crate::connection::digits::{KEY_PRESSES, has_form_of_key, may_be_key_presses};
+use crate::rtpmap::Rtpmap;
 
 /// What the payload types of a channel were seen with, a bit for each.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Untold {
-    seen: u128,
     like_keys: u128,
     unlike_keys: u128,
 }
@@ -18,20 +17,16 @@ impl Untold {
     /// Notes a payload that is kept.
     pub(super) fn note(&mut self, payload_type: u8, payload: &[u8]) {
         let bit = bit(payload_type);
-        self.seen |= bit;
         *(if has_form_of_key(payload) { &mut self.like_keys } else { &mut self.unlike_keys }) |= bit;
     }
 
     /// What a payload type is that was not told, and by default means this: key presses, or that.
     pub(super) fn meaning(&self, payload_type: u8, default: Rtpmap) -> Rtpmap {
         let bit = bit(payload_type);
-        let is_open = matches!(default.codec, Codec::Opus | Codec::Unknown);
-        let are_keys = self.like_keys & bit != 0 && self.unlike_keys & bit == 0 && self.seen & !bit != 0;
-        if is_open && are_keys {
-            Rtpmap { codec: Codec::TelephoneEvent, clock_hz: 8000, channels: 1 }
-        } else {
-            default
-        }
+        let is_open = may_be_key_presses(default);
+        let has_others = (self.like_keys | self.unlike_keys) & !bit != 0;
+        let are_keys = self.like_keys & bit != 0 && self.unlike_keys & bit == 0 && has_others;
+        if is_open && are_keys { KEY_PRESSES } else { default }
     }
 }
 
