@@ -326,9 +326,7 @@ pub fn set_aside(path: &Path, why: Aside) -> io::Result<PathBuf> {
             done => {
                 done?;
                 // After a power failure it may have its name of before: then the same is done with it again.
-                if let Err(error) = sync_dir(path.parent().unwrap_or(Path::new("."))) {
-                    debug!(path = %path.display(), %error, "the directory cannot be synced");
-                }
+                try_to_sync_dir_of(path);
                 return Ok(aside);
             }
         }
@@ -347,6 +345,13 @@ pub(super) fn rename_if_free(from: &Path, to: &Path) -> io::Result<()> {
             fs::remove_file(from)
         }
         other => other.map_err(io::Error::from),
+    }
+}
+
+/// Syncs the directory of a file, where after a power failure no more than work is done again.
+pub(super) fn try_to_sync_dir_of(path: &Path) {
+    if let Err(error) = sync_dir(path.parent().unwrap_or(Path::new("."))) {
+        debug!(path = %path.display(), %error, "the directory cannot be synced");
     }
 }
 

@@ -476,7 +476,7 @@ impl SpoolFile {
         (self.header.connection.as_str(), self.path.display())
     }
 
-    fn directory(&self) -> &Path {
+    pub(super) fn directory(&self) -> &Path {
         self.path.parent().unwrap_or(Path::new("."))
     }
 }

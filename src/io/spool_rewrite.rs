@@ -26,7 +26,7 @@ use tracing::{debug, error, info, warn};
 use super::log::chain;
 use super::random::draw;
 use super::scratch::{Room, Sink, tells_full};
-use super::spool_dir::{ReadError, beside, read, read_from, sync_dir};
+use super::spool_dir::{ReadError, beside, read, read_from, sync_dir, try_to_sync_dir_of};
 use super::spool_file::{Buffer, Disk, SpoolFile, Written, remove_if_there};
 use super::spool_writer::lock;
 use crate::connection::Rules;
@@ -75,14 +75,8 @@ pub fn rewrite_file(path: &Path, rules: Rules) -> Result<Option<Rewritten>, Read
     let Some(made) = make(path, rules, &|| false)? else { return Ok(None) };
     let rewritten = made.put(path)?;
     // After a power failure the one before may be there: then the same is done with it again.
-    if let Err(error) = sync_dir(directory(path)) {
-        debug!(path = %path.display(), %error, "the directory cannot be synced");
-    }
+    try_to_sync_dir_of(path);
     Ok(Some(rewritten))
-}
-
-fn directory(path: &Path) -> &Path {
-    path.parent().unwrap_or(Path::new("."))
 }
 
 /// A file that is written again, beside that whose place it is to take.
@@ -443,7 +437,7 @@ impl Rewrites {
             if let Some(made) = made {
                 let Rewritten { file: new, blocks } = made.put(&file.path)?;
                 disk.adopt_rewritten(new, blocks)?;
-                if sync_dir(directory(&file.path)).is_err() {
+                if sync_dir(file.directory()).is_err() {
                     told(file, Written { is_renamed: true, ..Written::default() });
                 }
                 let (connection, path) = (file.header.connection.as_str(), file.path.display());

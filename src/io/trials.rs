@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex};
 
 use tracing::debug;
 
-use super::spool_dir::{beside, sync_dir};
+use super::spool_dir::{beside, try_to_sync_dir_of};
 use super::spool_file::remove_if_there;
 use super::spool_writer::lock;
 use crate::spool::name::Made;
@@ -140,7 +140,7 @@ impl Drop for Trial {
             // Where others were rendered beside it, or the process stops, that is done.
             if note == Some(Made::Alone) {
                 lift(&self.spool);
-                sync(&self.spool);
+                try_to_sync_dir_of(&self.spool);
             }
             Standing::Suspect
         } else {
@@ -165,14 +165,8 @@ pub(super) fn forget(spool: &Path) {
         lift(spool);
     }
     if was_suspect {
-        sync(spool);
-    }
-}
-
-/// That it has stood its trial, or not yet, must outlast a power failure, which would convict it.
-fn sync(spool: &Path) {
-    if let Err(error) = sync_dir(spool.parent().unwrap_or(Path::new("."))) {
-        debug!(path = %spool.display(), %error, "the directory cannot be synced");
+        // That it has stood its trial must outlast a power failure, which would convict it.
+        try_to_sync_dir_of(spool);
     }
 }
 
