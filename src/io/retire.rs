@@ -79,10 +79,7 @@ impl Finisher {
                 Ok(())
             }
             End::Keep(keep) => {
-                clear_up(spool)?;
-                let kept = set_aside(spool, aside_of(*keep))?;
-                forget_numbers(spool);
-                warn_of_kept(connection, &kept, *keep);
+                warn_of_kept(connection, &put_aside(spool, aside_of(*keep))?, *keep);
                 Ok(())
             }
         }
@@ -103,11 +100,9 @@ impl Finisher {
         Ok(())
     }
 
-    /// Sets a spool aside as failed, with nothing left beside it, and returns where it is.
+    /// Sets a spool aside as failed, and returns where it is.
     fn keep_failed(&self, spool: &Path) -> io::Result<PathBuf> {
-        clear_up(spool)?;
-        let kept = set_aside(spool, Aside::Failed)?;
-        forget_numbers(spool);
+        let kept = put_aside(spool, Aside::Failed)?;
         self.metrics.finish(Outcome::Failed);
         Ok(kept)
     }
@@ -124,6 +119,14 @@ impl Finisher {
         );
         Ok(())
     }
+}
+
+/// Sets a spool aside with nothing left beside it, and returns where it is.
+fn put_aside(spool: &Path, why: Aside) -> io::Result<PathBuf> {
+    clear_up(spool)?;
+    let kept = set_aside(spool, why)?;
+    forget_numbers(spool);
+    Ok(kept)
 }
 
 fn warn_of_kept(connection: &str, kept: &Path, keep: Keep) {

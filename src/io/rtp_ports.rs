@@ -339,11 +339,11 @@ impl Receiver {
     /// Takes what was held and is believed now, as of the moment when it came.
     fn take_settled(&mut self, channel: Channel, now: Mono) {
         for (held, is_believed) in self.sources[channel.index()].settled(now) {
-            let frame = encode(RTP, Scope::Channel(channel), None, &self.connection, &held.bytes);
             if is_believed {
+                let frame = encode(RTP, Scope::Channel(channel), None, &self.connection, &held.bytes);
                 self.ingest.receive(&frame, Via::Ports, held.at);
             } else {
-                self.ingest.drop_frame(DropReason::OtherSource, &frame);
+                self.refuse([held], channel);
             }
         }
     }
