@@ -525,21 +525,24 @@ fn a_caller_whose_audio_looks_like_the_end_of_a_call_does_not_end_it() {
     daemon.stop();
 }
 
+/// Ends a daemon, and starts another with a gateway at it.
+fn restart(place: &Place, daemon: Daemon, is_killed: bool) -> (Daemon, Gateway) {
+    if is_killed {
+        daemon.kill();
+    } else {
+        daemon.stop();
+    }
+    let daemon = Daemon::start(place);
+    let gateway = Gateway::connect(place, &daemon, Socket::UnixStream);
+    (daemon, gateway)
+}
+
 #[test]
 fn a_call_that_ended_in_a_pause_and_is_opened_again_after_a_restart_is_paused_and_the_next_part() {
     for is_killed in [false, true] {
         let place = Place::new();
         let note = place.spool().join("ended");
-        let restart = |daemon: Daemon| {
-            if is_killed {
-                daemon.kill();
-            } else {
-                daemon.stop();
-            }
-            let daemon = Daemon::start(&place);
-            let gateway = Gateway::connect(&place, &daemon, Socket::UnixStream);
-            (daemon, gateway)
-        };
+        let restart = |daemon| restart(&place, daemon, is_killed);
         let daemon = Daemon::start(&place);
         let mut gateway = Gateway::connect(&place, &daemon, Socket::UnixStream);
         let mut sender = Sender::new(1);
@@ -591,16 +594,7 @@ fn a_call_that_ended_in_a_pause_and_is_opened_again_after_a_restart_is_paused_an
 fn what_comes_within_a_minute_of_the_end_is_late_after_a_restart_too() {
     for is_killed in [false, true] {
         let place = Place::new();
-        let restart = |daemon: Daemon| {
-            if is_killed {
-                daemon.kill();
-            } else {
-                daemon.stop();
-            }
-            let daemon = Daemon::start(&place);
-            let gateway = Gateway::connect(&place, &daemon, Socket::UnixStream);
-            (daemon, gateway)
-        };
+        let restart = |daemon| restart(&place, daemon, is_killed);
         let daemon = Daemon::start(&place);
         let mut gateway = Gateway::connect(&place, &daemon, Socket::UnixStream);
         let [mut sender, mut other] = [Sender::new(1), Sender::new(2)];
